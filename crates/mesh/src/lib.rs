@@ -1,0 +1,1 @@
+//! The pipeline protocol as state machines without IO: frames, stages, routes, receipts.

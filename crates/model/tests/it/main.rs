@@ -1,0 +1,1 @@
+//! Behaviour of the importers, the tokenizers and the bundle.

@@ -1,0 +1,1 @@
+//! Deterministic simulator of the mesh: one seed is one whole run.
