@@ -1,0 +1,31 @@
+//! Limits of everything that comes from outside, with their units. A limit that is met is an
+//! error with what was got and what was expected, never a panic and never a silent cut.
+
+/// Tokens of one receipt span.
+pub const SPAN_TOKENS: u32 = 32;
+/// Bytes of op output under one trace leaf.
+pub const LEAF_BYTES_MAX: usize = 2048;
+/// Positions whose weighted values are summed before the partial sum becomes a trace leaf.
+pub const ATTENTION_BLOCK_POSITIONS: usize = 256;
+/// Positions of one sequence. The bound of the softmax sum holds to here (arithmetic.md, 7).
+pub const CONTEXT_MAX: u32 = 32_768;
+/// Columns of a matrix after padding (bound of an int8 dot product, arithmetic.md, 4).
+pub const COLS_MAX: u32 = 65_536;
+/// Rows of a matrix.
+pub const ROWS_MAX: u32 = 1 << 20;
+/// Layers of a model.
+pub const LAYERS_MAX: u32 = 1024;
+/// Stages of a route.
+pub const STAGES_MAX: usize = 64;
+/// Width of one attention head.
+pub const HEAD_DIM_MAX: u32 = 256;
+/// Entries of a bundle's manifest (an entry opens in at most 14 hashes).
+pub const MANIFEST_ENTRIES_MAX: usize = 16_384;
+/// Bytes of an encoded manifest.
+pub const MANIFEST_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a receipt file.
+pub const RECEIPT_FILE_BYTES_MAX: u64 = 1 << 30;
+/// Candidates that the sampler keeps at most (top-k is cut to it).
+pub const TOP_K_MAX: u32 = 1 << 20;
+/// Alternatives whose log-probabilities a request may ask for.
+pub const TOP_LOGPROBS_MAX: u32 = 20;

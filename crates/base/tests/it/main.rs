@@ -1,0 +1,1 @@
+//! The formats of `lockstep-base` against their specification.
