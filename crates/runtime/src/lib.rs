@@ -1,1 +1,20 @@
-//! The exact integer transformer runtime: scalar reference, SIMD twins, KV cache, trace. No float, no IO.
+//! The exact integer transformer runtime: the same bits on every machine.
+//!
+//! `docs/spec/arithmetic.md` defines every operation; the scalar code here *is* that
+//! specification. The SIMD twins in [`kernels`] must agree with it bit for bit under one law
+//! suite. There is no float, no clock, no file and no source of randomness in this crate.
+//!
+//! # Layout
+//! - [`arith`]: the rounding rule, steps, the norm's inverse square root
+//! - [`kernels`], [`pool`]: linear layers and the other hot loops, threads
+//! - [`kv`]: the cache of keys and values
+//! - [`attention`], [`ffn`], [`forward`]: one layer, a range of layers
+//! - [`sample`]: greedy and seeded sampling in integers
+//! - [`observe`], [`trace`]: the outputs of every op, and the roots that receipts sign
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod arith;
+pub mod kernels;
+pub mod pool;

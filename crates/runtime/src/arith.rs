@@ -1,0 +1,197 @@
+//! The rounding rule and the few scalar functions that every op is made of
+//! (docs/spec/arithmetic.md, sections 1 to 3). This is the specification.
+
+/// Largest magnitude of a value that a proof sees: 127 * 2^23, the balanced range of the field.
+pub const LIMIT: i32 = 127 << 23;
+/// Residual values are below this in magnitude.
+pub const RESIDUAL_LIMIT: i32 = 1 << 29;
+/// Shifts above this give 0.
+pub const SHIFT_MAX: i32 = 28;
+/// `round(2^16 / k)` for k = 4, 5, 6, 7: reciprocals of the step mantissas, 14 bits.
+pub const RECIPROCALS: [i32; 4] = [16_384, 13_107, 10_923, 9_362];
+/// rho of a plain quantisation site: 1.0 with 14 fractional bits.
+pub const RHO_ONE: i32 = 1 << 14;
+
+/// A value left the range that the specification gives it. Every machine meets the same error at
+/// the same place, so it is a defined result of a computation.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[error("range error in {what}: got magnitude {got}, expected at most {limit}")]
+pub struct RangeError {
+    /// The step of the specification.
+    pub what: &'static str,
+    /// The magnitude that was met.
+    pub got: i64,
+    /// The bound.
+    pub limit: i64,
+}
+
+/// Step of a vector of codes: a code means `code * k/4 * 2^f`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// Mantissa, 4 to 7 (quarters).
+    pub k: u8,
+    /// Exponent.
+    pub f: i16,
+}
+
+/// `floor((x + 2^(s-1)) / 2^s)`, `x` for s = 0: round half up.
+///
+/// |x| < 2^30 and s <= 30 keep the sum inside i32.
+#[inline(always)]
+#[must_use]
+pub const fn rsh(x: i32, s: u32) -> i32 {
+    if s == 0 { x } else { (x + (1 << (s - 1))) >> s }
+}
+
+/// `rsh` for 0 <= s <= 28, 0 above, an exact multiplication by 2^-s below 0.
+///
+/// # Errors
+/// [`RangeError`] if the product would exceed [`LIMIT`].
+pub const fn scale(x: i32, s: i32, what: &'static str) -> Result<i32, RangeError> {
+    if s > SHIFT_MAX {
+        Ok(0)
+    } else if s >= 0 {
+        Ok(rsh(x, s as u32))
+    } else {
+        // Above 2^32 even 1 leaves the range; capping the shift keeps the product inside i64.
+        let shift = if s < -32 { 32 } else { -s };
+        let product = (x as i64) << shift;
+        if product > LIMIT as i64 || product < -(LIMIT as i64) {
+            return Err(RangeError { what, got: product.abs(), limit: LIMIT as i64 });
+        }
+        Ok(product as i32)
+    }
+}
+
+/// Bit length: 0 for 0.
+#[inline(always)]
+#[must_use]
+pub const fn bit_length(x: u32) -> u32 {
+    u32::BITS - x.leading_zeros()
+}
+
+/// The smallest s >= 0 with `rsh(x, s) <= bound`, for x >= 0 and bound >= 1.
+#[must_use]
+pub const fn smallest_shift(x: i32, bound: i32) -> u32 {
+    // bl(x) - bl(bound) - 1 shifts are too few or just enough, so the loop runs at most three times.
+    let mut s = bit_length(x as u32).saturating_sub(bit_length(bound as u32) + 1);
+    while rsh(x, s) > bound {
+        s += 1;
+    }
+    s
+}
+
+/// Largest magnitude in `x`; 0 for an empty slice.
+#[must_use]
+pub fn max_abs(x: &[i32]) -> i32 {
+    x.iter().map(|v| v.abs()).max().unwrap_or(0)
+}
+
+/// How a vector is cut to codes (section 2): `code = rsh(rsh(x, e) * rho_k, sh)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// First shift, to 16 bits.
+    pub e: u32,
+    /// Multiplier with the reciprocal of the step mantissa folded in, at most 2^14.
+    pub rho_k: i32,
+    /// Second shift, to 8 bits.
+    pub sh: u32,
+    /// The step of the codes.
+    pub step: Step,
+}
+
+/// Chooses the step of a vector with largest magnitude `max` (section 2, steps 1 to 3).
+#[must_use]
+pub fn choose_cut(max: i32, rho: i32, base: i32) -> Cut {
+    debug_assert!(max < 1 << 30 && (1 << 13..=1 << 14).contains(&rho));
+    let e = smallest_shift(max, 32_767);
+    let m16 = rsh(max, e);
+    let mut best: Option<(u64, Cut)> = None;
+    for (k, reciprocal) in (4u8..).zip(RECIPROCALS) {
+        let rho_k = rsh(rho * reciprocal, 14);
+        let sh = smallest_shift(m16 * rho_k, 127);
+        let size = u64::from(k) << sh;
+        if best.is_none_or(|(smallest, _)| size < smallest) {
+            let f = sh as i32 + e as i32 + base;
+            best = Some((size, Cut { e, rho_k, sh, step: Step { k, f: f as i16 } }));
+        }
+    }
+    best.expect("four candidates").1
+}
+
+/// Code of one value (section 2, step 4).
+#[inline(always)]
+#[must_use]
+pub const fn code(x: i32, cut: &Cut) -> i8 {
+    rsh(rsh(x, cut.e) * cut.rho_k, cut.sh) as i8
+}
+
+/// Steps 2 and 3 of the norm (section 3) for a sum of squares `s` of 7-bit codes at shift `e7`:
+/// `(rho, kk)` with `rho^2 S' <= 2^(2 kk) n < (rho + 1)^2 S'`.
+#[must_use]
+pub fn inverse_rms(s: i32, e7: u32, n: u32, norm_eps: u64) -> (i32, u32) {
+    let eps = norm_eps.checked_shr(2 * e7).unwrap_or(0).min(1 << 29);
+    let s_prime = (s as u64 + eps).clamp(1, 1 << 29);
+    // The first guess is at most one too small: rho doubles with kk.
+    let rho_at = |kk: u32| ((u128::from(n) << (2 * kk)) / u128::from(s_prime)).isqrt();
+    let mut kk = 0;
+    while rho_at(kk) < 1 << 13 {
+        kk += 1;
+    }
+    (rho_at(kk) as i32, kk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Section 1: round half up, also below zero.
+    #[test]
+    fn rsh_rounds_half_up() {
+        assert_eq!([rsh(3, 1), rsh(-3, 1), rsh(5, 2), rsh(-6, 2), rsh(7, 0)], [2, -1, 1, -1, 7]);
+    }
+
+    /// Section 2: "the smallest s", checked against its definition on all bit lengths.
+    #[test]
+    fn smallest_shift_is_the_smallest() {
+        for bits in 0..30 {
+            for x in [(1i32 << bits) - 1, 1 << bits, (1 << bits) + 1, 3 << bits >> 1] {
+                for bound in [127, 1023, 2047, 32_767] {
+                    let s = smallest_shift(x, bound);
+                    assert!(rsh(x, s) <= bound);
+                    assert!(s == 0 || rsh(x, s - 1) > bound, "x {x} bound {bound} s {s}");
+                }
+            }
+        }
+    }
+
+    /// Section 2: codes stay in [-127, 127] and the step is the finest that allows it.
+    #[test]
+    fn codes_fill_the_range() {
+        for max in [0, 1, 2, 127, 128, 1000, 32_767, 32_768, 40_000, 1 << 20, (1 << 29) + 12_345] {
+            for rho in [1 << 13, 12_000, RHO_ONE] {
+                let cut = choose_cut(max, rho, 0);
+                let (top, bottom) = (code(max, &cut), code(-max, &cut));
+                assert!(i32::from(top) <= 127 && i32::from(bottom) >= -127, "{max} {cut:?}");
+                assert!(max == 0 || i32::from(top) >= 100, "{max} {rho} {cut:?} {top}");
+            }
+        }
+    }
+
+    /// Section 3: rho is the unique integer of the stated inequality.
+    #[test]
+    fn rho_satisfies_its_inequality() {
+        for n in [1u32, 64, 288, 4096, 16_384] {
+            for s in [0, 1, 4096, 16_129, 1 << 20, 1 << 28] {
+                for eps in [0, 42, 1 << 40] {
+                    let (rho, kk) = inverse_rms(s, 3, n, eps);
+                    let s_prime = (s as u128 + (u128::from(eps) >> 6).min(1 << 29)).clamp(1, 1 << 29);
+                    let rho = rho as u128;
+                    assert!((1 << 13..1 << 14).contains(&rho));
+                    assert!(rho * rho * s_prime <= u128::from(n) << (2 * kk));
+                    assert!(u128::from(n) << (2 * kk) < (rho + 1) * (rho + 1) * s_prime);
+                }
+            }
+        }
+    }
+}
