@@ -1,1 +1,5 @@
 //! Models in (llama2.c, safetensors), tokenizers, quantiser; the committed bundle out.
+
+pub mod float;
+pub mod source;
+pub mod tokenizer;

@@ -1,0 +1,22 @@
+//! What an importer accepts at most. A file that asks for more is refused before anything is allocated.
+
+/// Layers of a model.
+pub const MAX_LAYERS: usize = 1_024;
+/// Any width of a matrix: model, feed-forward, all heads together, in elements.
+pub const MAX_WIDTH: usize = 1 << 18;
+/// Vocabulary entries.
+pub const MAX_VOCAB: usize = 1 << 20;
+/// Context length, in tokens.
+pub const MAX_CONTEXT: usize = 1 << 22;
+/// Elements of one matrix.
+pub const MAX_MATRIX_ELEMENTS: usize = 1 << 33;
+/// A safetensors JSON header, in bytes.
+pub const MAX_SAFETENSORS_HEADER_BYTES: u64 = 16 << 20;
+/// A JSON file beside the weights (config, index, tokenizer config), in bytes.
+pub const MAX_JSON_BYTES: u64 = 16 << 20;
+/// Shards that one index may name.
+pub const MAX_SHARDS: usize = 1_024;
+/// A tokenizer file, in bytes.
+pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// A chat template, in bytes.
+pub const MAX_CHAT_TEMPLATE_BYTES: u64 = 256 << 10;
