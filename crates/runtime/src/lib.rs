@@ -16,5 +16,12 @@
 extern crate alloc;
 
 pub mod arith;
+pub mod attention;
+pub mod ffn;
+pub mod forward;
 pub mod kernels;
+pub mod kv;
+pub mod observe;
 pub mod pool;
+pub mod sample;
+pub mod trace;
