@@ -1,0 +1,273 @@
+//! Data frames, on `/lockstep/stage/1`: tokens for the first stage, residual rows for the others.
+//!
+//! ```text
+//! task 32 | branch u32 BE | position u32 BE | count u32 BE | flags ceil(count / 8) | values
+//! ```
+//! Flag i (bit i mod 8 of byte i / 8) says that position + i must be sampled. Values are
+//! little-endian: one u32 a token, or `count` rows of i32. A truncation has the header only, with
+//! count 0. Positions are absolute, so that failover, speculation and audits share the frames.
+
+use crate::frame::{Frame, Kind};
+use crate::limits::{DATA_HEADER_BYTES, PREFILL_CHUNK_TOKENS, ROW_WIDTH_MAX};
+use lockstep_base::Digest;
+
+/// What enters a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Tokens, one a position.
+    Tokens(Vec<u32>),
+    /// Residual rows of equal width, one after the other (count, width).
+    Rows(Vec<i32>),
+}
+
+/// Consecutive positions of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The task.
+    pub task: Digest,
+    /// The branch.
+    pub branch: u32,
+    /// Absolute position of the first value.
+    pub position: u32,
+    /// For each position, whether the last stage must sample there.
+    pub sample: Vec<bool>,
+    /// The values.
+    pub values: Values,
+}
+
+impl Batch {
+    /// Positions of the batch.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sample.len()
+    }
+
+    /// One past the last position.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.position + self.sample.len() as u32
+    }
+}
+
+/// A data frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Values to compute with.
+    Batch(Batch),
+    /// Forget all positions from `position` on.
+    Truncate {
+        /// The task.
+        task: Digest,
+        /// The branch.
+        branch: u32,
+        /// First position to forget.
+        position: u32,
+    },
+}
+
+/// Why a payload is no data frame.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A control frame was given.
+    #[error("a {got:?} frame holds no data")]
+    Kind {
+        /// Its kind.
+        got: Kind,
+    },
+    /// Shorter than its header.
+    #[error("a data frame has {got} bytes, expected at least {DATA_HEADER_BYTES}")]
+    Header {
+        /// Length of the payload.
+        got: usize,
+    },
+    /// No positions, or too many.
+    #[error("a data frame has {got} positions, expected 1 to {PREFILL_CHUNK_TOKENS}")]
+    Count {
+        /// Announced positions.
+        got: u32,
+    },
+    /// The last position does not fit in 32 bits.
+    #[error("a data frame has {count} positions from {position} on, expected an end below 2^32")]
+    End {
+        /// First position.
+        position: u32,
+        /// Announced positions.
+        count: u32,
+    },
+    /// A flag bit without a position.
+    #[error("a flag bit behind the last of {count} positions is set, expected 0")]
+    Flags {
+        /// Announced positions.
+        count: u32,
+    },
+    /// The values are not `count` values or rows.
+    #[error("{got} bytes of values for {count} positions, expected {expected}")]
+    Values {
+        /// Bytes of values.
+        got: usize,
+        /// Announced positions.
+        count: u32,
+        /// What would fit, in words.
+        expected: &'static str,
+    },
+}
+
+impl Data {
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> Digest {
+        match self {
+            Data::Batch(batch) => batch.task,
+            Data::Truncate { task, .. } => *task,
+        }
+    }
+
+    /// The frame that carries it.
+    ///
+    /// # Panics
+    /// If a batch has no positions or more than a frame takes: what we send is within limits.
+    #[must_use]
+    pub fn to_frame(&self) -> Frame {
+        match self {
+            Data::Truncate {
+                task,
+                branch,
+                position,
+            } => Frame {
+                kind: Kind::Truncate,
+                payload: header(task, *branch, *position, 0),
+            },
+            Data::Batch(batch) => {
+                let count = batch.count();
+                assert!(
+                    (1..=PREFILL_CHUNK_TOKENS).contains(&count),
+                    "count within its limit"
+                );
+                let mut payload = header(&batch.task, batch.branch, batch.position, count as u32);
+                payload.extend(batch.sample.chunks(8).map(|bits| {
+                    bits.iter()
+                        .enumerate()
+                        .fold(0u8, |byte, (i, &bit)| byte | u8::from(bit) << i)
+                }));
+                let kind = match &batch.values {
+                    Values::Tokens(tokens) => {
+                        payload.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+                        Kind::Tokens
+                    }
+                    Values::Rows(rows) => {
+                        payload.extend(rows.iter().flat_map(|value| value.to_le_bytes()));
+                        Kind::Activations
+                    }
+                };
+                Frame { kind, payload }
+            }
+        }
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// [`DataError`] if the payload is not exactly one data frame. Whether rows have the model's
+    /// width is for the stage to say.
+    pub fn from_frame(frame: &Frame) -> Result<Data, DataError> {
+        let payload = &frame.payload;
+        let Some((head, rest)) = payload.split_first_chunk::<DATA_HEADER_BYTES>() else {
+            return Err(DataError::Header { got: payload.len() });
+        };
+        let task = Digest(head[..32].try_into().expect("32 of 44 bytes"));
+        let word =
+            |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 of 44 bytes"));
+        let (branch, position, count) = (word(32), word(36), word(40));
+        match frame.kind {
+            Kind::Control => return Err(DataError::Kind { got: frame.kind }),
+            Kind::Truncate if count == 0 && rest.is_empty() => {
+                return Ok(Data::Truncate {
+                    task,
+                    branch,
+                    position,
+                });
+            }
+            Kind::Truncate => {
+                return Err(DataError::Values {
+                    got: rest.len(),
+                    count,
+                    expected: "0 positions and no bytes",
+                });
+            }
+            Kind::Tokens | Kind::Activations => {}
+        }
+        if count == 0 || count as usize > PREFILL_CHUNK_TOKENS {
+            return Err(DataError::Count { got: count });
+        }
+        if position.checked_add(count).is_none() {
+            return Err(DataError::End { position, count });
+        }
+        let flag_bytes = (count as usize).div_ceil(8);
+        if rest.len() < flag_bytes {
+            return Err(DataError::Values {
+                got: 0,
+                count,
+                expected: "one flag bit a position, then values",
+            });
+        }
+        let (flags, bytes) = rest.split_at(flag_bytes);
+        let sample = read_flags(flags, count)?;
+        let values = read_values(frame.kind, bytes, count)?;
+        Ok(Data::Batch(Batch {
+            task,
+            branch,
+            position,
+            sample,
+            values,
+        }))
+    }
+}
+
+fn header(task: &Digest, branch: u32, position: u32, count: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(DATA_HEADER_BYTES);
+    bytes.extend_from_slice(&task.0);
+    for word in [branch, position, count] {
+        bytes.extend_from_slice(&word.to_be_bytes());
+    }
+    bytes
+}
+
+fn read_flags(flags: &[u8], count: u32) -> Result<Vec<bool>, DataError> {
+    let bit = |i: usize| flags[i / 8] >> (i % 8) & 1 == 1;
+    if (count as usize..flags.len() * 8).any(bit) {
+        return Err(DataError::Flags { count });
+    }
+    Ok((0..count as usize).map(bit).collect())
+}
+
+fn read_values(kind: Kind, bytes: &[u8], count: u32) -> Result<Values, DataError> {
+    let row_bytes = 4 * count as usize;
+    let (chunks, rest) = bytes.as_chunks::<4>();
+    debug_assert!(rest.len() < 4);
+    if kind == Kind::Tokens {
+        if bytes.len() != row_bytes {
+            return Err(DataError::Values {
+                got: bytes.len(),
+                count,
+                expected: "4 bytes a position",
+            });
+        }
+        return Ok(Values::Tokens(
+            chunks.iter().map(|b| u32::from_le_bytes(*b)).collect(),
+        ));
+    }
+    if bytes.is_empty()
+        || !bytes.len().is_multiple_of(row_bytes)
+        || bytes.len() / row_bytes > ROW_WIDTH_MAX
+    {
+        return Err(DataError::Values {
+            got: bytes.len(),
+            count,
+            expected: "as many rows of i32 as positions, each of 1 to 16384 values",
+        });
+    }
+    Ok(Values::Rows(
+        chunks.iter().map(|b| i32::from_le_bytes(*b)).collect(),
+    ))
+}

@@ -1,0 +1,64 @@
+//! Limits of the protocol, with their units. Those of formats are in [`lockstep_base::limits`].
+
+/// Bytes: a frame's total length is a multiple of this, so that lengths tell little.
+pub const FRAME_GRID: usize = 1024;
+/// Bytes of a frame's header.
+pub const FRAME_HEADER_BYTES: usize = 8;
+/// Bytes of a control message.
+pub const CONTROL_PAYLOAD_MAX: usize = 2 << 20;
+/// Width of the widest residual row (`ModelConfig::validate` refuses more).
+pub const ROW_WIDTH_MAX: usize = 16_384;
+/// Positions of one data frame, and so of one chunk of prefill.
+pub const PREFILL_CHUNK_TOKENS: usize = 128;
+/// Bytes of a data frame's own header: task 32, branch 4, position 4, count 4.
+pub const DATA_HEADER_BYTES: usize = 44;
+/// Bytes of a data frame's payload: header, one flag bit a position, the widest rows.
+pub const DATA_PAYLOAD_MAX: usize =
+    DATA_HEADER_BYTES + PREFILL_CHUNK_TOKENS / 8 + PREFILL_CHUNK_TOKENS * ROW_WIDTH_MAX * 4;
+/// A residual value's magnitude is below this (arithmetic.md, 5).
+pub const RESIDUAL_LIMIT: i32 = 1 << 29;
+
+/// Positions of one task that were sent and that the slowest stage has not signed yet. The
+/// gateway keeps to it, a stage refuses more.
+pub const WINDOW_POSITIONS: u32 = 512;
+/// Data frames of one task that wait in a stage. Frames of few positions fill it first.
+pub const QUEUE_FRAMES_MAX: usize = 512;
+/// Tasks that one node serves at a time.
+pub const TASKS_MAX: usize = 64;
+/// Milliseconds without a message after which a node forgets a task.
+pub const TASK_IDLE_MS: u64 = 120_000;
+
+/// Bytes of leaves in one `Leaves` page (at least one leaf is sent).
+pub const LEAVES_PAGE_BYTES: usize = 1 << 20;
+/// Bytes of leaves that a node keeps for requests, over all tasks.
+pub const LEAF_STORE_BYTES: usize = 256 << 20;
+/// Milliseconds for which a node serves the leaves of a task that was closed.
+pub const LEAVES_KEEP_MS: u64 = 600_000;
+
+/// Milliseconds in which every stage must have opened a task.
+pub const OPEN_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds without progress after which a gateway asks every stage where it is.
+pub const STALL_PROBE_MS: u64 = 5_000;
+/// Milliseconds without progress after which a gateway gives up.
+pub const PROGRESS_TIMEOUT_MS: u64 = 60_000;
+/// Milliseconds in which every stage must have closed a task.
+pub const CLOSE_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds between two `Tick`s that a shell gives a state machine; timeouts are this exact.
+pub const TICK_MS: u64 = 1_000;
+
+/// Bytes of the text of an error message; longer texts are cut by who sends them.
+pub const ERROR_TEXT_MAX: usize = 1024;
+/// Bytes of a peer's address.
+pub const ADDRESS_MAX: usize = 512;
+/// Bytes of the name and version of a program, and of a model's name.
+pub const NAME_MAX: usize = 128;
+/// Bytes of an opset's name.
+pub const OPSET_MAX: usize = 32;
+/// Protocol versions that a peer may list.
+pub const VERSIONS_MAX: usize = 16;
+/// Stop tokens of a request.
+pub const STOP_TOKENS_MAX: usize = 64;
+/// Stop texts of a request.
+pub const STOP_TEXTS_MAX: usize = 16;
+/// Bytes of one stop text.
+pub const STOP_TEXT_MAX: usize = 1024;

@@ -1,0 +1,1 @@
+//! Tests of the protocol: formats here, state machines under faults in `sim`.
