@@ -1,0 +1,46 @@
+//! The hot loops, each as a plain scalar function that *is* the specification and as twins for
+//! wider instructions that give the same bits (tests/it/kernels.rs holds all of them to one law
+//! suite). Integer sums do not depend on their order, so tiles, vector widths and threads are free.
+//!
+//! - [`Kernel`]: which instructions; [`Compute`]: a kernel and a thread pool
+//! - [`linear`]: a whole linear layer; [`accumulate`] and [`requantise`] are its two halves
+//! - [`scores`], [`weighted_values`], [`dot_i16`]: attention
+//! - [`max_abs`], [`codes`], [`hadamard`]: quantisation sites
+//!
+//! `unsafe` occurs in this crate only here and in [`crate::pool`].
+
+mod accumulate;
+mod heads;
+mod kernel;
+mod linear;
+pub mod requantise;
+mod scalar;
+mod vector;
+
+pub use accumulate::{Activations, Scratch, accumulate};
+pub use heads::{dot_i16, scores, weighted_values};
+pub use kernel::{Avx2, Avx512, Kernel, KernelError};
+pub use linear::linear;
+pub use vector::{codes, hadamard, max_abs};
+
+use crate::pool::Pool;
+
+/// What a computation runs on. It changes nothing but speed.
+#[derive(Debug)]
+pub struct Compute {
+    /// The instructions.
+    pub kernel: Kernel,
+    /// The threads.
+    pub pool: Pool,
+}
+
+impl Compute {
+    /// The fastest kernel of this machine on `threads` threads.
+    #[must_use]
+    pub fn new(threads: usize) -> Compute {
+        Compute {
+            kernel: Kernel::detect(),
+            pool: Pool::new(threads),
+        }
+    }
+}
