@@ -296,4 +296,23 @@ pub struct ModelWeights {
     pub head: Option<Linear>,
 }
 
+impl ModelWeights {
+    /// The weights of `part` among these; what `part` names and these lack stays absent.
+    #[must_use]
+    pub fn restrict(&self, part: &crate::part::Part) -> ModelWeights {
+        let held = self.first_layer..self.first_layer + self.layers.len();
+        let first = (part.first_layer as usize).clamp(held.start, held.end);
+        let end = (part.end_layer as usize).clamp(first, held.end);
+        ModelWeights {
+            config: self.config.clone(),
+            tables: self.tables.clone(),
+            embed: self.embed.clone().filter(|_| part.embed),
+            positions: self.positions.clone().filter(|_| part.embed),
+            first_layer: first,
+            layers: self.layers[first - held.start..end - held.start].to_vec(),
+            head: self.head.clone().filter(|_| part.head),
+        }
+    }
+}
+
 const _: () = assert!(limits::COLS_MAX as usize % GROUP_COLS == 0);

@@ -10,13 +10,16 @@
 //! - [`kv`]: the cache of keys and values
 //! - [`attention`], [`ffn`], [`forward`]: one layer, a range of layers
 //! - [`sample`]: greedy and seeded sampling in integers
-//! - [`observe`], [`trace`]: the outputs of every op, and the roots that receipts sign
+//! - [`observe`], [`trace`], [`stage`]: the outputs of every op, the roots that receipts sign, one
+//!   stage of a task
+//! - [`audit`]: re-execution of a receipt file
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
 pub mod arith;
 pub mod attention;
+pub mod audit;
 pub mod ffn;
 pub mod forward;
 pub mod kernels;
@@ -24,4 +27,5 @@ pub mod kv;
 pub mod observe;
 pub mod pool;
 pub mod sample;
+pub mod stage;
 pub mod trace;

@@ -76,6 +76,17 @@ impl Tracer {
         (SpanRoots { kv: self.kv.root(), trace: trace.root() }, kept)
     }
 
+    /// Sets whether the bytes under leaves are kept from here on.
+    pub fn set_keep(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    /// The tree of keys and values over the closed positions.
+    #[must_use]
+    pub fn kv_accumulator(&self) -> &Accumulator {
+        &self.kv
+    }
+
     /// Forgets positions from `position` on that are not closed yet.
     pub fn truncate(&mut self, position: u32) {
         self.open.split_off(&position);
