@@ -63,7 +63,8 @@ fn round_q8_0(block: &mut [f32]) {
 
 /// `d = (the x of largest magnitude) / -8`, codes 0..=15 stand for -8..=7.
 fn round_q4_0(block: &mut [f32]) {
-    let largest = block.iter().fold(0f32, |largest: f32, &x| if x.abs() > largest.abs() { x } else { largest });
+    let largest =
+        block.iter().fold(0f32, |largest: f32, &x| if x.abs() > largest.abs() { x } else { largest });
     let d = largest / -8.0;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
     let stored = f16::from_f32(d).to_f32();

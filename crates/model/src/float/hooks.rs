@@ -45,6 +45,9 @@ impl Hooks<'_> {
 
 impl std::fmt::Debug for Hooks<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hooks").field("input", &self.input.is_some()).field("key", &self.key.is_some()).finish()
+        f.debug_struct("Hooks")
+            .field("input", &self.input.is_some())
+            .field("key", &self.key.is_some())
+            .finish()
     }
 }

@@ -26,7 +26,11 @@ impl Beside {
     }
 
     /// The file that the caller named, or the first that is there, with the config's bos and eos.
-    pub(super) fn tokenizer(&self, named: Option<&Path>, model_vocab: usize) -> Result<Tokenizer, SourceError> {
+    pub(super) fn tokenizer(
+        &self,
+        named: Option<&Path>,
+        model_vocab: usize,
+    ) -> Result<Tokenizer, SourceError> {
         let found = TOKENIZER_FILES.iter().map(|name| self.folder.join(name)).find(|path| path.is_file());
         let Some(path) = named.map(PathBuf::from).or(found) else {
             let looked_for = "tokenizer.json, tokenizer.model, tokenizer.bin";
@@ -36,7 +40,10 @@ impl Beside {
         let tokenizer = Tokenizer::detect(&bytes, model_vocab)
             .map_err(|error| SourceError::Tokenizer { path: path.clone(), error })?;
         if tokenizer.vocab_size() > model_vocab {
-            return Err(SourceError::TokenizerTooLarge { got: tokenizer.vocab_size(), expected: model_vocab });
+            return Err(SourceError::TokenizerTooLarge {
+                got: tokenizer.vocab_size(),
+                expected: model_vocab,
+            });
         }
         let (bos, eos) = self.special_tokens(&tokenizer)?;
         tokenizer.with_special(bos, eos).map_err(|error| SourceError::Tokenizer { path, error })
@@ -58,7 +65,8 @@ impl Beside {
             }
             let json = ConfigJson::read(&path)?;
             bos = json.token_ids("bos_token_id")?.into_iter().find(in_vocabulary).or(bos);
-            let stated: Vec<u32> = json.token_ids("eos_token_id")?.into_iter().filter(in_vocabulary).collect();
+            let stated: Vec<u32> =
+                json.token_ids("eos_token_id")?.into_iter().filter(in_vocabulary).collect();
             if !stated.is_empty() {
                 eos = stated;
             }
@@ -74,7 +82,8 @@ impl Beside {
         let file = self.folder.join("chat_template.jinja");
         if file.is_file() {
             let bytes = read_bounded(&file, MAX_CHAT_TEMPLATE_BYTES)?;
-            let not_utf8 = |error| io_error(&file)(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+            let not_utf8 =
+                |error| io_error(&file)(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
             return String::from_utf8(bytes).map(Some).map_err(not_utf8);
         }
         let path = self.folder.join("tokenizer_config.json");

@@ -115,7 +115,12 @@ impl FloatConfig {
         ];
         for (what, got, max) in ranges {
             if got == 0 || got > max {
-                return Err(SourceError::OutOfRange { what: what.into(), got: got as u64, min: 1, max: max as u64 });
+                return Err(SourceError::OutOfRange {
+                    what: what.into(),
+                    got: got as u64,
+                    min: 1,
+                    max: max as u64,
+                });
             }
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
@@ -170,7 +175,11 @@ impl FloatConfig {
     pub fn inv_freq(&self) -> Option<Vec<f64>> {
         let Positions::Rope(rope) = self.positions else { return None };
         let pairs = self.head_dim / 2;
-        Some((0..pairs).map(|i| rope.scaled(rope.theta.powf(-((2 * i) as f64) / self.head_dim as f64))).collect())
+        Some(
+            (0..pairs)
+                .map(|i| rope.scaled(rope.theta.powf(-((2 * i) as f64) / self.head_dim as f64)))
+                .collect(),
+        )
     }
 }
 

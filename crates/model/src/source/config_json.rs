@@ -16,7 +16,8 @@ pub(crate) struct ConfigJson(Value);
 impl ConfigJson {
     pub(crate) fn read(path: &Path) -> Result<Self, SourceError> {
         let bytes = read_bounded(path, MAX_JSON_BYTES)?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| SourceError::Json { path: path.into(), error })?;
+        let value =
+            serde_json::from_slice(&bytes).map_err(|error| SourceError::Json { path: path.into(), error })?;
         Ok(Self(value))
     }
 
@@ -45,7 +46,9 @@ impl ConfigJson {
     pub(crate) fn flag_or(&self, field: &'static str, default: bool) -> Result<bool, SourceError> {
         match self.get(field) {
             None => Ok(default),
-            Some(value) => value.as_bool().ok_or(SourceError::ConfigField { field, expected: "true or false" }),
+            Some(value) => {
+                value.as_bool().ok_or(SourceError::ConfigField { field, expected: "true or false" })
+            }
         }
     }
 

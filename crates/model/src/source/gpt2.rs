@@ -28,7 +28,11 @@ pub(crate) fn load(json: &ConfigJson, store: &TensorStore) -> Result<FloatModel,
 }
 
 fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceError> {
-    json.require_one_of("activation_function", &["gelu_new", "gelu_pytorch_tanh"], "gelu_new (GELU by tanh)")?;
+    json.require_one_of(
+        "activation_function",
+        &["gelu_new", "gelu_pytorch_tanh"],
+        "gelu_new (GELU by tanh)",
+    )?;
     json.require_flag("scale_attn_weights", true, "true")?;
     json.require_flag("scale_attn_by_inverse_layer_idx", false, "false")?;
     json.require_flag("add_cross_attention", false, "false")?;

@@ -69,7 +69,8 @@ fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceE
 fn layer(c: &FloatConfig, store: &TensorStore, index: usize) -> Result<FloatLayer, SourceError> {
     let name = |part: &str| format!("model.layers.{index}.{part}");
     let (d, q, kv, hidden) = (c.d_model, c.q_dim(), c.kv_dim(), c.ffn_hidden);
-    let attn = |part: &str, rows, cols| linear(store, &name(&format!("self_attn.{part}")), rows, cols, c.qkv_bias);
+    let attn =
+        |part: &str, rows, cols| linear(store, &name(&format!("self_attn.{part}")), rows, cols, c.qkv_bias);
     let ffn = |part: &str, rows, cols| linear(store, &name(&format!("mlp.{part}")), rows, cols, c.ffn_bias);
     Ok(FloatLayer {
         attn_norm: norm(c, store, &name("input_layernorm"))?,
@@ -84,7 +85,13 @@ fn layer(c: &FloatConfig, store: &TensorStore, index: usize) -> Result<FloatLaye
     })
 }
 
-fn linear(store: &TensorStore, name: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear, SourceError> {
+fn linear(
+    store: &TensorStore,
+    name: &str,
+    rows: usize,
+    cols: usize,
+    bias: bool,
+) -> Result<Linear, SourceError> {
     let bias_name = format!("{name}.bias");
     // A bias that the config does not announce must not be dropped in silence.
     if !bias && store.contains(&bias_name) {

@@ -89,7 +89,8 @@ fn config(path: &Path, header: &[u8], first: usize, tied_head: bool) -> Result<F
     let number = |offset: usize| word(header, first + offset).unsigned_abs() as usize;
     let negative = (0..7).find(|&offset| word(header, first + offset) < 0 && !(first == 0 && offset == 5));
     if let Some(offset) = negative {
-        let reason = format!("word {offset}: got {}, expected a positive number", word(header, first + offset));
+        let reason =
+            format!("word {offset}: got {}, expected a positive number", word(header, first + offset));
         return Err(SourceError::Header { path: path.into(), reason });
     }
     let (d_model, n_heads) = (number(0), number(3));
@@ -207,7 +208,13 @@ impl Reader<'_> {
         Matrix::new(name, rows, cols, data)
     }
 
-    fn per_layer(&mut self, name: &str, n_layers: usize, rows: usize, cols: usize) -> Result<PerLayer, SourceError> {
+    fn per_layer(
+        &mut self,
+        name: &str,
+        n_layers: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<PerLayer, SourceError> {
         (0..n_layers).map(|layer| self.matrix(&format!("layers.{layer}.{name}"), rows, cols)).collect()
     }
 

@@ -16,7 +16,11 @@ impl Matrix {
     pub fn new(name: &str, rows: usize, cols: usize, data: Vec<f32>) -> Result<Self, SourceError> {
         let elements = element_count(name, &[rows, cols])?;
         if data.len() != elements {
-            return Err(SourceError::Shape { name: name.into(), got: vec![data.len()], expected: vec![rows, cols] });
+            return Err(SourceError::Shape {
+                name: name.into(),
+                got: vec![data.len()],
+                expected: vec![rows, cols],
+            });
         }
         check_finite(name, &data)?;
         Ok(Self { rows, cols, data })

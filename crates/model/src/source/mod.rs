@@ -72,7 +72,8 @@ pub fn open_weights(path: &Path) -> Result<FloatModel, SourceError> {
         return llama2c::load(path);
     }
     files::file_len(path)?;
-    let got = path.extension().map_or("a file without extension".into(), |e| format!(".{}", e.to_string_lossy()));
+    let got =
+        path.extension().map_or("a file without extension".into(), |e| format!(".{}", e.to_string_lossy()));
     Err(SourceError::UnknownFormat { path: path.into(), got })
 }
 

@@ -1,8 +1,8 @@
 //! The float model that every importer produces: one convention, no trace of the file format.
 
+use super::SourceError;
 use super::config::{Activation, FloatConfig, NormKind, Positions};
 use super::matrix::{Matrix, checked_vector};
-use super::SourceError;
 
 /// Gain and, for layer norm, offset: `(d_model,)` each.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +73,9 @@ impl FloatModel {
         let linear = |l: &Linear| l.weight.data().len() + l.bias.as_ref().map_or(0, Vec::len);
         let norm = |n: &NormWeights| n.gamma.len() + n.beta.as_ref().map_or(0, Vec::len);
         let layer = |l: &FloatLayer| {
-            norm(&l.attn_norm) + norm(&l.ffn_norm) + l.linears().iter().map(|(_, linear_)| linear(linear_)).sum::<usize>()
+            norm(&l.attn_norm)
+                + norm(&l.ffn_norm)
+                + l.linears().iter().map(|(_, linear_)| linear(linear_)).sum::<usize>()
         };
         let tables = [Some(&self.embed), self.positions.as_ref(), self.head.as_ref()];
         let tables: usize = tables.into_iter().flatten().map(|m| m.data().len()).sum();

@@ -43,8 +43,8 @@ impl TensorStore {
     /// All shards that a `model.safetensors.index.json` names.
     pub(crate) fn open_index(index: &Path) -> Result<Self, SourceError> {
         let bytes = read_bounded(index, MAX_JSON_BYTES)?;
-        let parsed: Index =
-            serde_json::from_slice(&bytes).map_err(|error| SourceError::Json { path: index.into(), error })?;
+        let parsed: Index = serde_json::from_slice(&bytes)
+            .map_err(|error| SourceError::Json { path: index.into(), error })?;
         let names: BTreeSet<&String> = parsed.weight_map.values().collect();
         if names.is_empty() || names.len() > MAX_SHARDS {
             return Err(SourceError::OutOfRange {
@@ -100,7 +100,11 @@ impl TensorStore {
             return Err(SourceError::MissingTensor { name: name.into() });
         };
         if info.shape != shape {
-            return Err(SourceError::Shape { name: name.into(), got: info.shape.clone(), expected: shape.into() });
+            return Err(SourceError::Shape {
+                name: name.into(),
+                got: info.shape.clone(),
+                expected: shape.into(),
+            });
         }
         let count = element_count(name, shape)?;
         let decode: fn(&[u8]) -> f32 = match info.dtype {

@@ -55,7 +55,13 @@ fn split(vocab: &ScoredVocab, text: &str) -> Vec<Symbol> {
         let user_defined = vocab.user_defined_prefix(&text[start..]);
         let len = user_defined.unwrap_or(first.len_utf8());
         let index = symbols.len();
-        symbols.push(Symbol { start, len, previous: index.checked_sub(1), next: Some(index + 1), frozen: user_defined.is_some() });
+        symbols.push(Symbol {
+            start,
+            len,
+            previous: index.checked_sub(1),
+            next: Some(index + 1),
+            frozen: user_defined.is_some(),
+        });
         start += len;
     }
     if let Some(last) = symbols.last_mut() {
@@ -64,7 +70,13 @@ fn split(vocab: &ScoredVocab, text: &str) -> Vec<Symbol> {
     symbols
 }
 
-fn candidate(vocab: &ScoredVocab, text: &str, symbols: &[Symbol], left: usize, right: usize) -> Option<Candidate> {
+fn candidate(
+    vocab: &ScoredVocab,
+    text: &str,
+    symbols: &[Symbol],
+    left: usize,
+    right: usize,
+) -> Option<Candidate> {
     let (a, b) = (&symbols[left], &symbols[right]);
     if a.frozen || b.frozen {
         return None;

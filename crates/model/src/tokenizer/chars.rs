@@ -34,7 +34,10 @@ impl CharTokenizer {
         let text = std::str::from_utf8(file).map_err(|error| malformed(error.valid_up_to(), "not UTF-8"))?;
         let lines: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
         check_vocab_size(lines.len().saturating_add(BYTE_TOKENS))?;
-        if has_bytes && (lines.len() < FIRST_BYTE || lines[..FIRST_BYTE] .iter().any(|line| !SPECIAL.contains(&piece_of(line)))) {
+        if has_bytes
+            && (lines.len() < FIRST_BYTE
+                || lines[..FIRST_BYTE].iter().any(|line| !SPECIAL.contains(&piece_of(line))))
+        {
             return Err(malformed(0, "a list with byte tokens begins with <unk>, <s>, </s>"));
         }
         let mut this = Self {
@@ -80,7 +83,11 @@ impl CharTokenizer {
             if slot.replace(id).is_some() {
                 return Err(malformed(at, &format!("{name} occurs twice")));
             }
-            if name == "<unk>" { Piece::text(char::REPLACEMENT_CHARACTER.to_string()) } else { Piece::control() }
+            if name == "<unk>" {
+                Piece::text(char::REPLACEMENT_CHARACTER.to_string())
+            } else {
+                Piece::control()
+            }
         } else {
             self.dummy_prefix |= name == SPACE_MARKER;
             let shown = if name == SPACE_MARKER { " " } else { name };

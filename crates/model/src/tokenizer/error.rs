@@ -38,7 +38,9 @@ pub enum TokenizerError {
         reason: String,
     },
     /// A decoder step whose bytes per token are not known.
-    #[error("tokenizer.json: decoder {got:?} is not supported (expected ByteLevel, or Metaspace, Replace, ByteFallback, Fuse, Strip)")]
+    #[error(
+        "tokenizer.json: decoder {got:?} is not supported (expected ByteLevel, or Metaspace, Replace, ByteFallback, Fuse, Strip)"
+    )]
     UnsupportedDecoder {
         /// Its type.
         got: String,

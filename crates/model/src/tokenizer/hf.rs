@@ -14,7 +14,8 @@ use super::piece::{Piece, byte_of_name, check_vocab_size};
 /// Names under which a BOS is known, best first.
 const BOS_NAMES: [&str; 4] = ["<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>"];
 /// Names under which an EOS is known, best first.
-const EOS_NAMES: [&str; 6] = ["</s>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|im_end|>", "<|endoftext|>"];
+const EOS_NAMES: [&str; 6] =
+    ["</s>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|im_end|>", "<|endoftext|>"];
 
 /// The crate's tokenizer and the bytes of its tokens.
 #[derive(Clone)]
@@ -31,7 +32,8 @@ impl HfTokenizer {
             return Err(refused("dropout makes encoding random"));
         }
         let decoder = Decoder::parse(&json["decoder"])?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(file).map_err(|error| error.to_string()))?;
+        let mut inner =
+            guarded(|| tokenizers::Tokenizer::from_bytes(file).map_err(|error| error.to_string()))?;
         inner.with_truncation(None).map_err(|error| refused(&error.to_string()))?;
         inner.with_padding(None);
         let pieces = pieces(&inner, &decoder)?;

@@ -28,7 +28,9 @@ pub(super) fn parse(file: &[u8]) -> Result<ScoredTokenizer, TokenizerError> {
         let len = reader.length()?;
         let name = reader.take(len)?;
         if !score.is_finite() || len == 0 || len > longest {
-            return Err(reader.malformed(format!("token {id}: score {score}, {len} bytes, expected 1 to {longest}")));
+            return Err(
+                reader.malformed(format!("token {id}: score {score}, {len} bytes, expected 1 to {longest}"))
+            );
         }
         let piece = match (id, byte_of_name(name)) {
             (UNK, _) => Piece::text(char::REPLACEMENT_CHARACTER.to_string()),

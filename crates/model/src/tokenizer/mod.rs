@@ -51,7 +51,8 @@ pub enum TokenizerKind {
 
 impl TokenizerKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::HfJson, Self::SentencePiece, Self::Llama2c, Self::Chars, Self::CharsBytes];
+    pub const ALL: [Self; 5] =
+        [Self::HfJson, Self::SentencePiece, Self::Llama2c, Self::Chars, Self::CharsBytes];
 
     /// The name that a bundle stores.
     pub fn as_str(self) -> &'static str {
@@ -193,7 +194,11 @@ impl Tokenizer {
     /// Text to tokens; control tokens only where the kind's own rules say so (added tokens of `tokenizer.json`).
     pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>, TokenizerError> {
         if text.len() > MAX_TEXT_BYTES {
-            return Err(TokenizerError::TooLarge { what: "bytes of the text", got: text.len(), max: MAX_TEXT_BYTES });
+            return Err(TokenizerError::TooLarge {
+                what: "bytes of the text",
+                got: text.len(),
+                max: MAX_TEXT_BYTES,
+            });
         }
         let mut tokens = Vec::new();
         if add_bos {

@@ -48,7 +48,8 @@ pub(super) struct CharMap {
 
 impl CharMap {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let malformed = |reason: String| TokenizerError::Malformed { kind: "sentencepiece character map", at: 0, reason };
+        let malformed =
+            |reason: String| TokenizerError::Malformed { kind: "sentencepiece character map", at: 0, reason };
         let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         let Some((head, rest)) = bytes.split_at_checked(4) else {
             return Err(malformed(format!("got {} bytes, expected at least 4", bytes.len())));

@@ -54,7 +54,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ScoredTokenizer, TokenizerError> {
     Ok(ScoredTokenizer { algorithm, normaliser, vocab, bos, eos })
 }
 
-fn add_piece(vocab: &mut ScoredVocab, message: &[u8], bytes: &mut Vec<(u8, u32)>) -> Result<(), TokenizerError> {
+fn add_piece(
+    vocab: &mut ScoredVocab,
+    message: &[u8],
+    bytes: &mut Vec<(u8, u32)>,
+) -> Result<(), TokenizerError> {
     let (mut name, mut score, mut kind) = ("", 0.0f32, NORMAL);
     let mut fields = Fields::new(message);
     while let Some((number, value)) = fields.next_field()? {
@@ -89,7 +93,8 @@ fn add_piece(vocab: &mut ScoredVocab, message: &[u8], bytes: &mut Vec<(u8, u32)>
             Piece::text(UNKNOWN_SURFACE)
         }
         BYTE => {
-            let byte = byte_of_name(name.as_bytes()).ok_or_else(|| malformed(&format!("byte piece {name:?}")))?;
+            let byte =
+                byte_of_name(name.as_bytes()).ok_or_else(|| malformed(&format!("byte piece {name:?}")))?;
             bytes.push((byte, id));
             Piece::text([byte])
         }

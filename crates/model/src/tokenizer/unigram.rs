@@ -61,7 +61,8 @@ struct Costs {
 
 impl Costs {
     fn of(vocab: &ScoredVocab) -> Self {
-        let normal = vocab.index.values().filter(|id| !vocab.user_defined.contains(id)).map(|&id| vocab.score(id));
+        let normal =
+            vocab.index.values().filter(|id| !vocab.user_defined.contains(id)).map(|&id| vocab.score(id));
         let (min, max) = normal.fold((f32::MAX, f32::MIN_POSITIVE), |(min, max), s| (min.min(s), max.max(s)));
         Self { unknown: min - UNKNOWN_PENALTY, max }
     }
