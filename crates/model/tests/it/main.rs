@@ -3,6 +3,8 @@
 mod chat;
 mod float;
 mod source_data;
+mod source_folder;
 mod source_hf;
 mod source_llama2c;
 mod tokenizer;
+mod tokenizer_spm32k;

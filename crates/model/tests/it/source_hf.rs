@@ -182,7 +182,7 @@ fn an_index_that_lists_a_tensor_no_shard_holds_is_refused() {
     let folder = copy("gpt2");
     let index = folder.path().join("model.safetensors.index.json");
     edit_json(&index, |json| {
-        json["weight_map"]["ghost"] = serde_json::json!("model-00001-of-00003.safetensors")
+        json["weight_map"]["ghost"] = serde_json::json!("model-00001-of-00003.safetensors");
     });
     let error = source::open_weights(folder.path()).unwrap_err();
     assert!(matches!(&error, SourceError::MissingTensor { name } if name == "ghost"), "{error}");

@@ -114,7 +114,7 @@ fn nan_and_infinite_weights_are_named() {
         file[28 + 4 * float..][..4].copy_from_slice(&value.to_le_bytes());
         match load(&file).unwrap_err() {
             SourceError::NotFinite { name, index, .. } => {
-                assert_eq!((name.as_str(), index), ("layers.0.q", 3))
+                assert_eq!((name.as_str(), index), ("layers.0.q", 3));
             }
             other => panic!("{other}"),
         }
