@@ -130,25 +130,15 @@ impl Data {
     #[must_use]
     pub fn to_frame(&self) -> Frame {
         match self {
-            Data::Truncate {
-                task,
-                branch,
-                position,
-            } => Frame {
-                kind: Kind::Truncate,
-                payload: header(task, *branch, *position, 0),
-            },
+            Data::Truncate { task, branch, position } => {
+                Frame { kind: Kind::Truncate, payload: header(task, *branch, *position, 0) }
+            }
             Data::Batch(batch) => {
                 let count = batch.count();
-                assert!(
-                    (1..=PREFILL_CHUNK_TOKENS).contains(&count),
-                    "count within its limit"
-                );
+                assert!((1..=PREFILL_CHUNK_TOKENS).contains(&count), "count within its limit");
                 let mut payload = header(&batch.task, batch.branch, batch.position, count as u32);
                 payload.extend(batch.sample.chunks(8).map(|bits| {
-                    bits.iter()
-                        .enumerate()
-                        .fold(0u8, |byte, (i, &bit)| byte | u8::from(bit) << i)
+                    bits.iter().enumerate().fold(0u8, |byte, (i, &bit)| byte | u8::from(bit) << i)
                 }));
                 let kind = match &batch.values {
                     Values::Tokens(tokens) => {
@@ -176,17 +166,12 @@ impl Data {
             return Err(DataError::Header { got: payload.len() });
         };
         let task = Digest(head[..32].try_into().expect("32 of 44 bytes"));
-        let word =
-            |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 of 44 bytes"));
+        let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 of 44 bytes"));
         let (branch, position, count) = (word(32), word(36), word(40));
         match frame.kind {
             Kind::Control => return Err(DataError::Kind { got: frame.kind }),
             Kind::Truncate if count == 0 && rest.is_empty() => {
-                return Ok(Data::Truncate {
-                    task,
-                    branch,
-                    position,
-                });
+                return Ok(Data::Truncate { task, branch, position });
             }
             Kind::Truncate => {
                 return Err(DataError::Values {
@@ -214,13 +199,7 @@ impl Data {
         let (flags, bytes) = rest.split_at(flag_bytes);
         let sample = read_flags(flags, count)?;
         let values = read_values(frame.kind, bytes, count)?;
-        Ok(Data::Batch(Batch {
-            task,
-            branch,
-            position,
-            sample,
-            values,
-        }))
+        Ok(Data::Batch(Batch { task, branch, position, sample, values }))
     }
 }
 
@@ -247,27 +226,16 @@ fn read_values(kind: Kind, bytes: &[u8], count: u32) -> Result<Values, DataError
     debug_assert!(rest.len() < 4);
     if kind == Kind::Tokens {
         if bytes.len() != row_bytes {
-            return Err(DataError::Values {
-                got: bytes.len(),
-                count,
-                expected: "4 bytes a position",
-            });
+            return Err(DataError::Values { got: bytes.len(), count, expected: "4 bytes a position" });
         }
-        return Ok(Values::Tokens(
-            chunks.iter().map(|b| u32::from_le_bytes(*b)).collect(),
-        ));
+        return Ok(Values::Tokens(chunks.iter().map(|b| u32::from_le_bytes(*b)).collect()));
     }
-    if bytes.is_empty()
-        || !bytes.len().is_multiple_of(row_bytes)
-        || bytes.len() / row_bytes > ROW_WIDTH_MAX
-    {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(row_bytes) || bytes.len() / row_bytes > ROW_WIDTH_MAX {
         return Err(DataError::Values {
             got: bytes.len(),
             count,
             expected: "as many rows of i32 as positions, each of 1 to 16384 values",
         });
     }
-    Ok(Values::Rows(
-        chunks.iter().map(|b| i32::from_le_bytes(*b)).collect(),
-    ))
+    Ok(Values::Rows(chunks.iter().map(|b| i32::from_le_bytes(*b)).collect()))
 }

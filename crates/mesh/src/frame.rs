@@ -44,9 +44,7 @@ impl Channel {
         Channel::ALL
             .into_iter()
             .find(|channel| channel.protocol() == name)
-            .ok_or_else(|| UnknownProtocol {
-                got: name.chars().take(64).collect(),
-            })
+            .ok_or_else(|| UnknownProtocol { got: name.chars().take(64).collect() })
     }
 }
 
@@ -74,12 +72,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 4] = [
-        Kind::Control,
-        Kind::Tokens,
-        Kind::Activations,
-        Kind::Truncate,
-    ];
+    pub const ALL: [Kind; 4] = [Kind::Control, Kind::Tokens, Kind::Activations, Kind::Truncate];
 
     /// The stream that the kind travels on.
     #[must_use]
@@ -116,9 +109,7 @@ pub enum FrameError {
         got: u8,
     },
     /// An unknown kind.
-    #[error(
-        "frame kind {got} is unknown, expected 1 (control), 2 (tokens), 3 (activations) or 4 (truncate)"
-    )]
+    #[error("frame kind {got} is unknown, expected 1 (control), 2 (tokens), 3 (activations) or 4 (truncate)")]
     Kind {
         /// Kind byte of the frame.
         got: u8,
@@ -187,10 +178,7 @@ impl Frame {
     /// If the payload is longer than its kind allows: what we send ourselves is within limits.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        assert!(
-            self.payload.len() <= self.kind.payload_max(),
-            "payload within its limit"
-        );
+        assert!(self.payload.len() <= self.kind.payload_max(), "payload within its limit");
         let mut bytes = Vec::with_capacity(padded_len(self.payload.len()));
         bytes.extend_from_slice(&[FRAME_VERSION, self.kind as u8, 0, 0]);
         bytes.extend_from_slice(&(self.payload.len() as u32).to_be_bytes());
@@ -217,12 +205,7 @@ impl FrameDecoder {
     /// A decoder for one stream.
     #[must_use]
     pub fn new(channel: Channel) -> FrameDecoder {
-        FrameDecoder {
-            channel,
-            buffer: Vec::new(),
-            start: 0,
-            failed: None,
-        }
+        FrameDecoder { channel, buffer: Vec::new(), start: 0, failed: None }
     }
 
     /// Adds bytes that were read. After an error they are dropped.
@@ -268,10 +251,7 @@ impl FrameDecoder {
             Some((_, length)) => padded_len(length),
             None => FRAME_GRID,
         };
-        Err(FrameError::Incomplete {
-            got: rest.len(),
-            expected,
-        })
+        Err(FrameError::Incomplete { got: rest.len(), expected })
     }
 
     fn parse(&mut self) -> Result<Option<Frame>, FrameError> {
@@ -311,11 +291,7 @@ fn header(bytes: &[u8], channel: Channel) -> Result<Option<(Kind, usize)>, Frame
     }
     let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
     if length > kind.payload_max() {
-        return Err(FrameError::TooLong {
-            kind,
-            got: length,
-            limit: kind.payload_max(),
-        });
+        return Err(FrameError::TooLong { kind, got: length, limit: kind.payload_max() });
     }
     Ok(Some((kind, length)))
 }

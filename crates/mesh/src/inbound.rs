@@ -40,10 +40,7 @@ impl Inbound {
     /// A stream that was opened for `channel`.
     #[must_use]
     pub fn new(channel: Channel) -> Inbound {
-        Inbound {
-            frames: FrameDecoder::new(channel),
-            failed: None,
-        }
+        Inbound { frames: FrameDecoder::new(channel), failed: None }
     }
 
     /// Adds bytes that were read.
@@ -59,8 +56,7 @@ impl Inbound {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.read()
-            .inspect_err(|error| self.failed = Some(error.clone()))
+        self.read().inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// Says that the stream ended.

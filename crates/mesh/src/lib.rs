@@ -6,12 +6,27 @@
 //!
 //! # Layout
 //! - [`frame`], [`message`], [`data`], [`code`], [`inbound`]: what travels
+//! - [`node`], [`stage`], [`work`]: the node's side; what takes time is a job that runs anywhere
+//! - [`request`], [`route`], [`receipts`], [`leaves`]: the gateway's side of one request
+//! - [`compute`], [`toy`]: the border to the arithmetic
+//! - [`edge`]: the leaves of what crosses a border between stages
 //! - [`limits`]
 #![forbid(unsafe_code)]
 
 pub mod code;
+pub mod compute;
 pub mod data;
+pub mod edge;
 pub mod frame;
 pub mod inbound;
+mod leaf_store;
+pub mod leaves;
 pub mod limits;
 pub mod message;
+pub mod node;
+pub mod receipts;
+pub mod request;
+pub mod route;
+pub mod stage;
+pub mod toy;
+pub mod work;

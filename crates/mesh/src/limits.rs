@@ -25,11 +25,16 @@ pub const WINDOW_POSITIONS: u32 = 512;
 pub const QUEUE_FRAMES_MAX: usize = 512;
 /// Tasks that one node serves at a time.
 pub const TASKS_MAX: usize = 64;
+/// Task ids that a node remembers after their end: signing twice under one id would be
+/// equivocation, so a known id is refused.
+pub const TASKS_REMEMBERED: usize = 4096;
 /// Milliseconds without a message after which a node forgets a task.
 pub const TASK_IDLE_MS: u64 = 120_000;
 
 /// Bytes of leaves in one `Leaves` page (at least one leaf is sent).
 pub const LEAVES_PAGE_BYTES: usize = 1 << 20;
+/// Bytes of leaves that a gateway takes for one span.
+pub const SPAN_LEAVES_BYTES_MAX: usize = 512 << 20;
 /// Bytes of leaves that a node keeps for requests, over all tasks.
 pub const LEAF_STORE_BYTES: usize = 256 << 20;
 /// Milliseconds for which a node serves the leaves of a task that was closed.

@@ -160,8 +160,11 @@ pub struct Logprobs {
     /// Sum of the weights of the whole vocabulary at temperature 1, in units of the sampler's table.
     #[n(2)]
     pub weight_sum: u64,
-    /// The likeliest tokens with their logits, likeliest first.
+    /// Fractional bits of the logits.
     #[n(3)]
+    pub frac: i8,
+    /// The likeliest tokens with their logits, likeliest first.
+    #[n(4)]
     pub top: Vec<Alternative>,
 }
 
@@ -374,10 +377,7 @@ impl Message {
     /// The frame that carries the message.
     #[must_use]
     pub fn to_frame(&self) -> Frame {
-        Frame {
-            kind: Kind::Control,
-            payload: self.to_bytes(),
-        }
+        Frame { kind: Kind::Control, payload: self.to_bytes() }
     }
 
     /// The task that the message is about.
@@ -431,10 +431,7 @@ impl Message {
             }
             Message::Open(open) => check_open(open),
             Message::Token(token) => {
-                let top = token
-                    .logprobs
-                    .as_ref()
-                    .map_or(0, |logprobs| logprobs.top.len());
+                let top = token.logprobs.as_ref().map_or(0, |logprobs| logprobs.top.len());
                 limit("top", top, TOP_LOGPROBS_MAX as usize)
             }
             Message::Leaves(leaves) => {
@@ -455,12 +452,7 @@ impl Fault {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        Fault {
-            task,
-            code,
-            stage,
-            text: text[..end].to_owned(),
-        }
+        Fault { task, code, stage, text: text[..end].to_owned() }
     }
 }
 
@@ -468,11 +460,7 @@ fn limit(field: &'static str, got: usize, limit: usize) -> Result<(), MessageErr
     if got <= limit {
         return Ok(());
     }
-    Err(MessageError::Limit {
-        field,
-        got: got as u64,
-        limit: limit as u64,
-    })
+    Err(MessageError::Limit { field, got: got as u64, limit: limit as u64 })
 }
 
 fn check_peer(versions: &[u8], agent: &str) -> Result<(), MessageError> {
@@ -480,14 +468,10 @@ fn check_peer(versions: &[u8], agent: &str) -> Result<(), MessageError> {
     limit("agent", agent.len(), limits::NAME_MAX)
 }
 
-fn check_open(open: &Open) -> Result<(), MessageError> {
+pub(crate) fn check_open(open: &Open) -> Result<(), MessageError> {
     limit("opset", open.opset.len(), limits::OPSET_MAX)?;
     limit("positions", open.positions as usize, CONTEXT_MAX as usize)?;
-    limit(
-        "logprobs",
-        open.logprobs.unwrap_or(0).into(),
-        TOP_LOGPROBS_MAX as usize,
-    )?;
+    limit("logprobs", open.logprobs.unwrap_or(0).into(), TOP_LOGPROBS_MAX as usize)?;
     if let Some(next) = &open.next {
         limit("next address", next.address.len(), limits::ADDRESS_MAX)?;
     }
@@ -499,21 +483,9 @@ fn check_open(open: &Open) -> Result<(), MessageError> {
 /// # Errors
 /// The first that is too large.
 pub fn check_parameters(parameters: &Parameters) -> Result<(), MessageError> {
-    limit(
-        "temperature",
-        parameters.temperature_q16 as usize,
-        TEMPERATURE_MAX_Q16 as usize,
-    )?;
-    limit(
-        "top_p",
-        parameters.top_p_q16 as usize,
-        lockstep_base::params::ONE_Q16 as usize,
-    )?;
-    limit(
-        "stop_tokens",
-        parameters.stop_tokens.len(),
-        limits::STOP_TOKENS_MAX,
-    )?;
+    limit("temperature", parameters.temperature_q16 as usize, TEMPERATURE_MAX_Q16 as usize)?;
+    limit("top_p", parameters.top_p_q16 as usize, lockstep_base::params::ONE_Q16 as usize)?;
+    limit("stop_tokens", parameters.stop_tokens.len(), limits::STOP_TOKENS_MAX)?;
     limit("stop", parameters.stop.len(), limits::STOP_TEXTS_MAX)?;
     let longest = parameters.stop.iter().map(String::len).max().unwrap_or(0);
     limit("a stop text", longest, limits::STOP_TEXT_MAX)
@@ -533,10 +505,7 @@ mod wire {
         e.bytes(&receipt.to_bytes())?.ok()
     }
 
-    pub(super) fn decode<C>(
-        d: &mut Decoder<'_>,
-        _: &mut C,
-    ) -> Result<WireReceipt, minicbor::decode::Error> {
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<WireReceipt, minicbor::decode::Error> {
         WireReceipt::from_bytes(d.bytes()?)
             .map_err(|error| minicbor::decode::Error::message(error.to_string()))
     }

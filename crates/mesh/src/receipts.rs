@@ -1,0 +1,386 @@
+//! The gateway's check of receipts.
+//!
+//! A wire receipt leaves out what the gateway knows: the in root of a stage is the out root of the
+//! stage before; the first in root and the last out root follow from the tokens. The gateway
+//! fills them in and recovers the signer: it is the stage's node only if both meant the same
+//! bytes, the same parameters, and the same receipts before. So a signature that verifies *is*
+//! the chaining of roots, and one that does not names the first stage and span where it breaks.
+
+use crate::edge;
+use lockstep_base::Digest;
+use lockstep_base::keys::NodeId;
+use lockstep_base::leaf::TaskSecret;
+use lockstep_base::limits::SPAN_TOKENS;
+use lockstep_base::merkle;
+use lockstep_base::part::Part;
+use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, SignedReceipt, WireReceipt};
+use std::collections::VecDeque;
+
+/// Why a stage's receipts are refused.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiptError {
+    /// The receipt is of another stage.
+    #[error("stage {stage} sent a receipt of stage {got}")]
+    Stage {
+        /// Who sent it.
+        stage: u16,
+        /// The stage that it names.
+        got: u16,
+    },
+    /// Not the next span.
+    #[error("stage {stage} sent the receipt of span {got}, expected span {expected}")]
+    Span {
+        /// Who sent it.
+        stage: u16,
+        /// The span that it names.
+        got: u32,
+        /// The next span.
+        expected: u32,
+    },
+    /// A span that was not asked for (yet).
+    #[error("stage {stage} signed positions to {got}, but only {sent} were sent")]
+    Early {
+        /// Who sent it.
+        stage: u16,
+        /// End of the span.
+        got: u32,
+        /// Positions sent.
+        sent: u32,
+    },
+    /// Other flags than the task's.
+    #[error("stage {stage}, span {span}: flags {got:#04x}, expected {expected:#04x}")]
+    Flags {
+        /// Who sent it.
+        stage: u16,
+        /// The span.
+        span: u32,
+        /// Flags of the receipt.
+        got: u8,
+        /// Flags of the task.
+        expected: u8,
+    },
+    /// A receipt after the closing one.
+    #[error("stage {stage} sent a receipt of span {span} after its closing receipt")]
+    AfterClosing {
+        /// Who sent it.
+        stage: u16,
+        /// The span.
+        span: u32,
+    },
+    /// The last stage signed other tokens than it sent.
+    #[error(
+        "stage {stage}, span {span}: out root {got}, expected {expected} from the tokens that the stage sent"
+    )]
+    OutRoot {
+        /// The last stage.
+        stage: u16,
+        /// The span.
+        span: u32,
+        /// Root of the receipt.
+        got: Digest,
+        /// Root over the tokens.
+        expected: Digest,
+    },
+    /// No key gives this signature.
+    #[error("stage {stage}, span {span}: the signature is not valid under any key")]
+    Signature {
+        /// Who sent it.
+        stage: u16,
+        /// The span.
+        span: u32,
+    },
+    /// Signed by another key, or about other data.
+    #[error(
+        "stage {stage}, span {span}: the signature is by {got}, expected {expected}: another key, or another statement than what was sent (in root, out root, state root, parameters or earlier receipts)"
+    )]
+    Signer {
+        /// Who sent it.
+        stage: u16,
+        /// The span.
+        span: u32,
+        /// Whose signature it would be.
+        got: NodeId,
+        /// The stage's node.
+        expected: NodeId,
+    },
+    /// Closed without having signed everything.
+    #[error("stage {stage} closed the task without a valid receipt of span {span}")]
+    Missing {
+        /// Which stage.
+        stage: u16,
+        /// The first span without receipt.
+        span: u32,
+    },
+}
+
+impl ReceiptError {
+    /// The stage whose receipt it is.
+    #[must_use]
+    pub fn stage(&self) -> u16 {
+        match *self {
+            ReceiptError::Stage { stage, .. }
+            | ReceiptError::Span { stage, .. }
+            | ReceiptError::Early { stage, .. }
+            | ReceiptError::Flags { stage, .. }
+            | ReceiptError::AfterClosing { stage, .. }
+            | ReceiptError::OutRoot { stage, .. }
+            | ReceiptError::Signature { stage, .. }
+            | ReceiptError::Signer { stage, .. }
+            | ReceiptError::Missing { stage, .. } => stage,
+        }
+    }
+}
+
+/// What all receipts of a task have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskTerms {
+    /// The task.
+    pub task: Digest,
+    /// Its secret.
+    pub secret: TaskSecret,
+    /// The model.
+    pub model_root: Digest,
+    /// Its arithmetic.
+    pub opset: String,
+    /// Digest of the sampling parameters.
+    pub parameters: Digest,
+    /// Seed of the sampler.
+    pub sampler_seed: Digest,
+    /// Commitment to the audit class, zero without.
+    pub audit_class: Digest,
+    /// Whether trace roots cover every op.
+    pub full_trace: bool,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+}
+
+#[derive(Debug)]
+struct StageReceipts {
+    part: Part,
+    node: NodeId,
+    /// In order, not verified yet.
+    pending: VecDeque<WireReceipt>,
+    verified: Vec<SignedReceipt>,
+    previous: Digest,
+    closing_seen: bool,
+}
+
+impl StageReceipts {
+    fn next_span(&self) -> u32 {
+        (self.verified.len() + self.pending.len()) as u32
+    }
+}
+
+/// The receipts of one task.
+#[derive(Debug)]
+pub struct ReceiptBook {
+    terms: TaskTerms,
+    stages: Vec<StageReceipts>,
+}
+
+/// How far a task is, for checks: `tokens` are the prompt and what was sampled; positions below
+/// `sent` were sent; `end` is known once the task is closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent<'a> {
+    /// Prompt and answer so far.
+    pub tokens: &'a [u32],
+    /// Positions that were sent to the first stage.
+    pub sent: u32,
+    /// Positions of the closed task.
+    pub end: Option<u32>,
+}
+
+impl ReceiptBook {
+    /// A book for stages in route order.
+    #[must_use]
+    pub fn new(terms: TaskTerms, stages: impl IntoIterator<Item = (Part, NodeId)>) -> ReceiptBook {
+        let stages = stages
+            .into_iter()
+            .map(|(part, node)| StageReceipts {
+                part,
+                node,
+                pending: VecDeque::new(),
+                verified: Vec::new(),
+                previous: Digest::ZERO,
+                closing_seen: false,
+            })
+            .collect();
+        ReceiptBook { terms, stages }
+    }
+
+    /// Positions that `stage` has signed, verified or not.
+    #[must_use]
+    pub fn signed(&self, stage: usize) -> u32 {
+        self.stages[stage].next_span() * SPAN_TOKENS
+    }
+
+    /// Verified receipts of `stage`.
+    #[must_use]
+    pub fn verified(&self, stage: usize) -> &[SignedReceipt] {
+        &self.stages[stage].verified
+    }
+
+    /// Whether `stage` has a verified closing receipt.
+    #[must_use]
+    pub fn complete(&self, stage: usize) -> bool {
+        let stage = &self.stages[stage];
+        stage.closing_seen && stage.pending.is_empty()
+    }
+
+    /// Takes a receipt from `stage` and verifies all that can be verified now.
+    ///
+    /// # Errors
+    /// [`ReceiptError`] on the first that does not fit.
+    pub fn push(&mut self, stage: u16, receipt: WireReceipt, extent: Extent<'_>) -> Result<(), ReceiptError> {
+        let book = &mut self.stages[usize::from(stage)];
+        let span = receipt.span;
+        if receipt.stage != stage {
+            return Err(ReceiptError::Stage { stage, got: receipt.stage });
+        }
+        if book.closing_seen {
+            return Err(ReceiptError::AfterClosing { stage, span });
+        }
+        if span != book.next_span() {
+            return Err(ReceiptError::Span { stage, got: span, expected: book.next_span() });
+        }
+        let whole_end = (span + 1) * SPAN_TOKENS;
+        let closing = extent.end.is_some_and(|end| end < whole_end);
+        if !closing && whole_end > extent.sent {
+            return Err(ReceiptError::Early { stage, got: whole_end, sent: extent.sent });
+        }
+        let full_trace = if self.terms.full_trace { FLAG_FULL_TRACE } else { 0 };
+        let expected = full_trace | if closing { FLAG_CLOSING } else { 0 };
+        if receipt.flags != expected {
+            return Err(ReceiptError::Flags { stage, span, got: receipt.flags, expected });
+        }
+        book.closing_seen = closing;
+        book.pending.push_back(receipt);
+        self.advance(extent)
+    }
+
+    /// Verifies all receipts whose neighbours and tokens are there.
+    ///
+    /// # Errors
+    /// [`ReceiptError`] on the first that does not fit.
+    pub fn advance(&mut self, extent: Extent<'_>) -> Result<(), ReceiptError> {
+        for stage in 0..self.stages.len() {
+            while let Some(wire) = self.stages[stage].pending.front() {
+                let span = wire.span;
+                let in_root = match stage.checked_sub(1) {
+                    None => self.token_root(span, extent),
+                    Some(before) => {
+                        self.stages[before].verified.get(span as usize).map(|signed| signed.receipt.out_root)
+                    }
+                };
+                let out_root = match stage + 1 == self.stages.len() {
+                    true => self.sample_root(span, extent),
+                    false => Some(wire.out_root),
+                };
+                let (Some(in_root), Some(out_root)) = (in_root, out_root) else { break };
+                self.verify(stage, in_root, out_root, extent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a stage that closed too early.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Missing`] unless [`complete`](Self::complete).
+    pub fn check_closed(&self, stage: u16) -> Result<(), ReceiptError> {
+        let book = &self.stages[usize::from(stage)];
+        if book.closing_seen {
+            return Ok(());
+        }
+        Err(ReceiptError::Missing { stage, span: book.next_span() })
+    }
+
+    /// Every stage's verified receipts, in route order.
+    #[must_use]
+    pub fn into_verified(self) -> Vec<(Part, NodeId, Vec<SignedReceipt>)> {
+        self.stages.into_iter().map(|stage| (stage.part, stage.node, stage.verified)).collect()
+    }
+
+    fn verify(
+        &mut self,
+        stage: usize,
+        in_root: Digest,
+        out_root: Digest,
+        extent: Extent<'_>,
+    ) -> Result<(), ReceiptError> {
+        let terms = &self.terms;
+        let book = &mut self.stages[stage];
+        let wire = book.pending.pop_front().expect("the caller looked at it");
+        let (stage, span) = (wire.stage, wire.span);
+        if wire.out_root != out_root {
+            return Err(ReceiptError::OutRoot { stage, span, got: wire.out_root, expected: out_root });
+        }
+        let positions = span_positions(span, extent.end);
+        let receipt = Receipt {
+            task: terms.task,
+            model_root: terms.model_root,
+            opset: terms.opset.clone(),
+            part: book.part,
+            stage,
+            first_token: positions.start,
+            token_count: positions.end - positions.start,
+            parameters: terms.parameters,
+            masks: Digest::ZERO,
+            adapters: Digest::ZERO,
+            sampler_seed: terms.sampler_seed,
+            in_root,
+            out_root,
+            state_root: wire.state_root,
+            code: Digest::ZERO,
+            previous: book.previous,
+            audit_class: terms.audit_class,
+            flags: wire.flags,
+            commit_in: Digest::ZERO,
+            commit_out: Digest::ZERO,
+        };
+        let signed = SignedReceipt { receipt, signature: wire.signature };
+        match signed.signer() {
+            None => Err(ReceiptError::Signature { stage, span }),
+            Some(got) if got != book.node => {
+                Err(ReceiptError::Signer { stage, span, got, expected: book.node })
+            }
+            Some(_) => {
+                book.previous = signed.receipt.struct_hash();
+                book.verified.push(signed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Root over the tokens that entered in `span`, once all are known.
+    fn token_root(&self, span: u32, extent: Extent<'_>) -> Option<Digest> {
+        let positions = span_positions(span, extent.end);
+        if (extent.tokens.len() as u64) < u64::from(positions.end) {
+            return None;
+        }
+        let secret = self.terms.secret.stage(0).input;
+        let leaf = |position: u32| edge::token_leaf(&secret, position, extent.tokens[position as usize]);
+        Some(merkle::root(&positions.map(leaf).collect::<Vec<_>>()))
+    }
+
+    /// Root over the tokens that were sampled in `span`, once all are known.
+    fn sample_root(&self, span: u32, extent: Extent<'_>) -> Option<Digest> {
+        let positions = span_positions(span, extent.end);
+        let secret = self.terms.secret.stage(self.stages.len() as u16 - 1).output;
+        let mut leaves = Vec::with_capacity(SPAN_TOKENS as usize);
+        for position in positions {
+            let sampled = position + 1 >= self.terms.prompt_tokens;
+            let token = if sampled { Some(*extent.tokens.get(position as usize + 1)?) } else { None };
+            leaves.push(edge::sample_leaf(&secret, position, token));
+        }
+        Some(merkle::root(&leaves))
+    }
+}
+
+/// Positions of a span, cut at the end of the task.
+fn span_positions(span: u32, end: Option<u32>) -> core::ops::Range<u32> {
+    let first = span * SPAN_TOKENS;
+    let whole = first + SPAN_TOKENS;
+    first..end.map_or(whole, |end| end.clamp(first, whole))
+}
