@@ -6,8 +6,7 @@
 use crate::data::Values;
 use crate::message::{Logprobs, Open};
 use core::ops::Range;
-use lockstep_base::Digest;
-use lockstep_base::receipt_file::ServedLeaf;
+use lockstep_runtime::stage::SpanSummary;
 
 /// Why a stage could not compute.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -19,9 +18,6 @@ pub enum ComputeError {
     /// The input does not fit the part.
     #[error("{0}")]
     Input(String),
-    /// The node itself failed.
-    #[error("{0}")]
-    Internal(String),
 }
 
 /// A token that was sampled, with what a client may ask for.
@@ -38,33 +34,23 @@ pub struct Sampled {
 pub enum Output {
     /// Residual rows `(count, d_model)`.
     Rows(Vec<i32>),
-    /// For each position, the sampled token where one was asked for.
-    Samples(Vec<Option<Sampled>>),
-}
-
-/// Roots of one span and the content of its leaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpanTrace {
-    /// Cumulative root of the KV cache to the end of the span.
-    pub kv_root: Digest,
-    /// Root over the span's op outputs; the empty root in boundary mode.
-    pub trace_root: Digest,
-    /// The leaves, where they are kept.
-    pub leaves: Vec<ServedLeaf>,
+    /// One token for each position from the first sampled one on.
+    Sampled(Vec<Sampled>),
 }
 
 /// One task of one part.
 pub trait StageCompute: Send {
-    /// Computes the positions from `start` on; the first call has `start` 0, every other begins
-    /// where the last one ended (or was truncated to). `sample` has one flag a position; a part
-    /// without head ignores it.
+    /// Computes the positions from `start` on: the first call has `start` 0, every other begins
+    /// where the last one ended (or was truncated to). A part with the head samples at every
+    /// position from `sample_from` on.
     ///
     /// # Errors
     /// [`ComputeError`]; the task is over then.
-    fn forward(&mut self, start: u32, values: &Values, sample: &[bool]) -> Result<Output, ComputeError>;
+    fn forward(&mut self, start: u32, values: &Values, sample_from: u32) -> Result<Output, ComputeError>;
 
-    /// Roots over `positions`, all computed; spans are closed in order, each position once.
-    fn close_span(&mut self, positions: Range<u32>) -> SpanTrace;
+    /// The four roots over `positions`, all computed, and the leaves if they are kept. Spans are
+    /// closed in order, each position once.
+    fn close_span(&mut self, positions: Range<u32>) -> SpanSummary;
 
     /// Forgets positions from `position` on, none of which is in a closed span.
     fn truncate(&mut self, position: u32);

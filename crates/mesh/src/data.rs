@@ -1,11 +1,12 @@
 //! Data frames, on `/lockstep/stage/1`: tokens for the first stage, residual rows for the others.
 //!
 //! ```text
-//! task 32 | branch u32 BE | position u32 BE | count u32 BE | flags ceil(count / 8) | values
+//! task 32 | branch u32 BE | position u32 BE | count u32 BE | sample from u32 BE | values
 //! ```
-//! Flag i (bit i mod 8 of byte i / 8) says that position + i must be sampled. Values are
-//! little-endian: one u32 a token, or `count` rows of i32. A truncation has the header only, with
-//! count 0. Positions are absolute, so that failover, speculation and audits share the frames.
+//! The last stage samples at every position of the frame from `sample from` on; position + count
+//! there means nowhere. Values are little-endian: one u32 a token, or `count` rows of i32. A
+//! truncation has the header only, with count 0 and sample from = position. Positions are
+//! absolute, so that failover, speculation and audits share the frames.
 
 use crate::frame::{Frame, Kind};
 use crate::limits::{DATA_HEADER_BYTES, PREFILL_CHUNK_TOKENS, ROW_WIDTH_MAX};
@@ -29,23 +30,19 @@ pub struct Batch {
     pub branch: u32,
     /// Absolute position of the first value.
     pub position: u32,
-    /// For each position, whether the last stage must sample there.
-    pub sample: Vec<bool>,
+    /// Positions, 1 to [`PREFILL_CHUNK_TOKENS`].
+    pub count: u32,
+    /// First position where the last stage samples; `position + count` for nowhere.
+    pub sample_from: u32,
     /// The values.
     pub values: Values,
 }
 
 impl Batch {
-    /// Positions of the batch.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.sample.len()
-    }
-
     /// One past the last position.
     #[must_use]
     pub fn end(&self) -> u32 {
-        self.position + self.sample.len() as u32
+        self.position + self.count
     }
 }
 
@@ -95,11 +92,15 @@ pub enum DataError {
         /// Announced positions.
         count: u32,
     },
-    /// A flag bit without a position.
-    #[error("a flag bit behind the last of {count} positions is set, expected 0")]
-    Flags {
-        /// Announced positions.
-        count: u32,
+    /// Sampling begins outside the frame.
+    #[error("sampling from position {got}, expected {first} to {end}")]
+    SampleFrom {
+        /// Where it would begin.
+        got: u32,
+        /// First position of the frame.
+        first: u32,
+        /// One past its last position.
+        end: u32,
     },
     /// The values are not `count` values or rows.
     #[error("{got} bytes of values for {count} positions, expected {expected}")]
@@ -131,15 +132,12 @@ impl Data {
     pub fn to_frame(&self) -> Frame {
         match self {
             Data::Truncate { task, branch, position } => {
-                Frame { kind: Kind::Truncate, payload: header(task, *branch, *position, 0) }
+                Frame { kind: Kind::Truncate, payload: header(task, [*branch, *position, 0, *position]) }
             }
             Data::Batch(batch) => {
-                let count = batch.count();
-                assert!((1..=PREFILL_CHUNK_TOKENS).contains(&count), "count within its limit");
-                let mut payload = header(&batch.task, batch.branch, batch.position, count as u32);
-                payload.extend(batch.sample.chunks(8).map(|bits| {
-                    bits.iter().enumerate().fold(0u8, |byte, (i, &bit)| byte | u8::from(bit) << i)
-                }));
+                assert!((1..=PREFILL_CHUNK_TOKENS as u32).contains(&batch.count), "count within its limit");
+                let words = [batch.branch, batch.position, batch.count, batch.sample_from];
+                let mut payload = header(&batch.task, words);
                 let kind = match &batch.values {
                     Values::Tokens(tokens) => {
                         payload.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
@@ -165,59 +163,40 @@ impl Data {
         let Some((head, rest)) = payload.split_first_chunk::<DATA_HEADER_BYTES>() else {
             return Err(DataError::Header { got: payload.len() });
         };
-        let task = Digest(head[..32].try_into().expect("32 of 44 bytes"));
-        let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 of 44 bytes"));
-        let (branch, position, count) = (word(32), word(36), word(40));
-        match frame.kind {
-            Kind::Control => return Err(DataError::Kind { got: frame.kind }),
-            Kind::Truncate if count == 0 && rest.is_empty() => {
-                return Ok(Data::Truncate { task, branch, position });
-            }
-            Kind::Truncate => {
+        let task = Digest(head[..32].try_into().expect("32 of 48 bytes"));
+        let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 of 48 bytes"));
+        let (branch, position, count, sample_from) = (word(32), word(36), word(40), word(44));
+        if frame.kind == Kind::Truncate {
+            if count != 0 || !rest.is_empty() {
                 return Err(DataError::Values {
                     got: rest.len(),
                     count,
                     expected: "0 positions and no bytes",
                 });
             }
-            Kind::Tokens | Kind::Activations => {}
-        }
-        if count == 0 || count as usize > PREFILL_CHUNK_TOKENS {
+        } else if count == 0 || count as usize > PREFILL_CHUNK_TOKENS {
             return Err(DataError::Count { got: count });
         }
-        if position.checked_add(count).is_none() {
-            return Err(DataError::End { position, count });
+        let end = position.checked_add(count).ok_or(DataError::End { position, count })?;
+        if !(position..=end).contains(&sample_from) {
+            return Err(DataError::SampleFrom { got: sample_from, first: position, end });
         }
-        let flag_bytes = (count as usize).div_ceil(8);
-        if rest.len() < flag_bytes {
-            return Err(DataError::Values {
-                got: 0,
-                count,
-                expected: "one flag bit a position, then values",
-            });
-        }
-        let (flags, bytes) = rest.split_at(flag_bytes);
-        let sample = read_flags(flags, count)?;
-        let values = read_values(frame.kind, bytes, count)?;
-        Ok(Data::Batch(Batch { task, branch, position, sample, values }))
+        let values = match frame.kind {
+            Kind::Control => return Err(DataError::Kind { got: frame.kind }),
+            Kind::Truncate => return Ok(Data::Truncate { task, branch, position }),
+            Kind::Tokens | Kind::Activations => read_values(frame.kind, rest, count)?,
+        };
+        Ok(Data::Batch(Batch { task, branch, position, count, sample_from, values }))
     }
 }
 
-fn header(task: &Digest, branch: u32, position: u32, count: u32) -> Vec<u8> {
+fn header(task: &Digest, words: [u32; 4]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(DATA_HEADER_BYTES);
     bytes.extend_from_slice(&task.0);
-    for word in [branch, position, count] {
+    for word in words {
         bytes.extend_from_slice(&word.to_be_bytes());
     }
     bytes
-}
-
-fn read_flags(flags: &[u8], count: u32) -> Result<Vec<bool>, DataError> {
-    let bit = |i: usize| flags[i / 8] >> (i % 8) & 1 == 1;
-    if (count as usize..flags.len() * 8).any(bit) {
-        return Err(DataError::Flags { count });
-    }
-    Ok((0..count as usize).map(bit).collect())
 }
 
 fn read_values(kind: Kind, bytes: &[u8], count: u32) -> Result<Values, DataError> {

@@ -8,15 +8,14 @@
 //! - [`frame`], [`message`], [`data`], [`code`], [`inbound`]: what travels
 //! - [`node`], [`stage`], [`work`]: the node's side; what takes time is a job that runs anywhere
 //! - [`request`], [`route`], [`receipts`], [`leaves`]: the gateway's side of one request
-//! - [`compute`], [`toy`]: the border to the arithmetic
-//! - [`edge`]: the leaves of what crosses a border between stages
+//! - [`compute`], [`engine`], [`toy`]: the border to the arithmetic, and its two implementations
 //! - [`limits`]
 #![forbid(unsafe_code)]
 
 pub mod code;
 pub mod compute;
 pub mod data;
-pub mod edge;
+pub mod engine;
 pub mod frame;
 pub mod inbound;
 mod leaf_store;

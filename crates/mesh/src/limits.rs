@@ -10,11 +10,10 @@ pub const CONTROL_PAYLOAD_MAX: usize = 2 << 20;
 pub const ROW_WIDTH_MAX: usize = 16_384;
 /// Positions of one data frame, and so of one chunk of prefill.
 pub const PREFILL_CHUNK_TOKENS: usize = 128;
-/// Bytes of a data frame's own header: task 32, branch 4, position 4, count 4.
-pub const DATA_HEADER_BYTES: usize = 44;
-/// Bytes of a data frame's payload: header, one flag bit a position, the widest rows.
-pub const DATA_PAYLOAD_MAX: usize =
-    DATA_HEADER_BYTES + PREFILL_CHUNK_TOKENS / 8 + PREFILL_CHUNK_TOKENS * ROW_WIDTH_MAX * 4;
+/// Bytes of a data frame's own header: task 32, branch, position, count, sample from 4 each.
+pub const DATA_HEADER_BYTES: usize = 48;
+/// Bytes of a data frame's payload: header, the widest rows.
+pub const DATA_PAYLOAD_MAX: usize = DATA_HEADER_BYTES + PREFILL_CHUNK_TOKENS * ROW_WIDTH_MAX * 4;
 /// A residual value's magnitude is below this (arithmetic.md, 5).
 pub const RESIDUAL_LIMIT: i32 = 1 << 29;
 

@@ -6,7 +6,6 @@
 //! bytes, the same parameters, and the same receipts before. So a signature that verifies *is*
 //! the chaining of roots, and one that does not names the first stage and span where it breaks.
 
-use crate::edge;
 use lockstep_base::Digest;
 use lockstep_base::keys::NodeId;
 use lockstep_base::leaf::TaskSecret;
@@ -14,6 +13,7 @@ use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::merkle;
 use lockstep_base::part::Part;
 use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, SignedReceipt, WireReceipt};
+use lockstep_runtime::trace::Edge;
 use std::collections::VecDeque;
 
 /// Why a stage's receipts are refused.
@@ -359,20 +359,22 @@ impl ReceiptBook {
         if (extent.tokens.len() as u64) < u64::from(positions.end) {
             return None;
         }
-        let secret = self.terms.secret.stage(0).input;
-        let leaf = |position: u32| edge::token_leaf(&secret, position, extent.tokens[position as usize]);
+        let secrets = self.terms.secret.stage(0);
+        let leaf = |position: u32| {
+            Edge::token(&secrets, position).token_leaf(Some(extent.tokens[position as usize]))
+        };
         Some(merkle::root(&positions.map(leaf).collect::<Vec<_>>()))
     }
 
     /// Root over the tokens that were sampled in `span`, once all are known.
     fn sample_root(&self, span: u32, extent: Extent<'_>) -> Option<Digest> {
         let positions = span_positions(span, extent.end);
-        let secret = self.terms.secret.stage(self.stages.len() as u16 - 1).output;
+        let secrets = self.terms.secret.stage(self.stages.len() as u16 - 1);
         let mut leaves = Vec::with_capacity(SPAN_TOKENS as usize);
         for position in positions {
             let sampled = position + 1 >= self.terms.prompt_tokens;
             let token = if sampled { Some(*extent.tokens.get(position as usize + 1)?) } else { None };
-            leaves.push(edge::sample_leaf(&secret, position, token));
+            leaves.push(Edge::sample(&secrets, position).token_leaf(token));
         }
         Some(merkle::root(&leaves))
     }

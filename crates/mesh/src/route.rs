@@ -403,12 +403,13 @@ impl Route {
                 return;
             }
             // The answer begins after the last token of the prompt.
-            let sample = (from..to).map(|at| at + 1 >= self.config.prompt.len()).collect();
+            let sample_from = (self.config.prompt.len() - 1).clamp(from, to) as u32;
             effects.push(Effect::Data(Data::Batch(Batch {
                 task: self.config.task,
                 branch: 0,
                 position: self.sent,
-                sample,
+                count: (to - from) as u32,
+                sample_from,
                 values: Values::Tokens(self.tokens[from..to].to_vec()),
             })));
             self.sent = to as u32;

@@ -113,7 +113,7 @@ impl Session {
             let text = format!("data end at position {}, expected at most {limit}", batch.end());
             return Err(Refusal::new(Code::Context, text));
         }
-        let in_flight = self.in_flight + batch.count() as u32;
+        let in_flight = self.in_flight + batch.count;
         if in_flight > WINDOW_POSITIONS {
             let text = format!("{in_flight} positions in flight, expected at most {WINDOW_POSITIONS}");
             return Err(Refusal::new(Code::Window, text));
@@ -171,7 +171,7 @@ impl Session {
     }
 
     fn check_values(&self, batch: &Batch) -> Result<(), Refusal> {
-        let count = batch.count();
+        let count = batch.count as usize;
         match (&batch.values, self.open.part.embed) {
             (Values::Tokens(tokens), true) => {
                 let vocab = self.shape.vocab;
@@ -217,7 +217,7 @@ impl Session {
         }
         let work = self.work.take()?;
         let step = self.queue.pop_front().expect("not empty");
-        self.job_positions = if let Step::Batch(batch) = &step { batch.count() as u32 } else { 0 };
+        self.job_positions = if let Step::Batch(batch) = &step { batch.count } else { 0 };
         Some(Job { id: self.id, work, step })
     }
 

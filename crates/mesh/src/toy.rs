@@ -9,18 +9,20 @@
 //! y[c]        = 5 x[c] + (kv[l][p][c] xor x[c + 1]) + l
 //! ```
 
-use crate::compute::{ComputeError, ComputeFactory, Output, Sampled, SpanTrace, StageCompute};
+use crate::compute::{ComputeError, ComputeFactory, Output, Sampled, StageCompute};
 use crate::data::Values;
 use crate::message::{Alternative, Logprobs, Open};
 use crate::node::Served;
 use core::ops::Range;
 use lockstep_base::Digest;
-use lockstep_base::leaf;
+use lockstep_base::leaf::{self, StageSecrets};
 use lockstep_base::merkle::{Accumulator, root};
 use lockstep_base::op::{Op, Place};
 use lockstep_base::params::draw;
 use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ServedLeaf;
+use lockstep_runtime::stage::SpanSummary;
+use lockstep_runtime::trace::Edge;
 use std::collections::BTreeMap;
 
 const MASK: i32 = (1 << 28) - 1;
@@ -71,6 +73,8 @@ impl ComputeFactory for ToyModel {
 /// Leaves of one position that no receipt covers yet.
 #[derive(Debug, Default)]
 struct Position {
+    input: Vec<Digest>,
+    output: Vec<Digest>,
     kv: Vec<Digest>,
     trace: Vec<Digest>,
     served: Vec<ServedLeaf>,
@@ -81,7 +85,7 @@ struct Position {
 pub struct Toy {
     model: ToyModel,
     part: Part,
-    secret: Digest,
+    secrets: StageSecrets,
     full_trace: bool,
     sampler_seed: Digest,
     logprobs: Option<u8>,
@@ -96,7 +100,7 @@ impl Toy {
         Toy {
             model,
             part: open.part,
-            secret: open.secrets.own,
+            secrets: open.secrets.clone(),
             full_trace: open.full_trace,
             sampler_seed: open.sampler_seed,
             logprobs: open.logprobs,
@@ -139,7 +143,7 @@ impl Toy {
         }
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let entry = self.unsigned.entry(place.position).or_default();
-        for (index, bytes, hash) in leaf::leaves(&self.secret, place, 0, &bytes) {
+        for (index, bytes, hash) in leaf::leaves(&self.secrets.own, place, 0, &bytes) {
             if is_kv { &mut entry.kv } else { &mut entry.trace }.push(hash);
             entry.served.push(ServedLeaf {
                 position: place.position,
@@ -170,36 +174,59 @@ impl Toy {
 }
 
 impl StageCompute for Toy {
-    fn forward(&mut self, start: u32, values: &Values, sample: &[bool]) -> Result<Output, ComputeError> {
+    fn forward(&mut self, start: u32, values: &Values, sample_from: u32) -> Result<Output, ComputeError> {
         let mut rows: Vec<Vec<i32>> = match values {
             Values::Tokens(tokens) => {
                 (start..).zip(tokens).map(|(at, token)| self.embed(*token, at)).collect()
             }
             Values::Rows(rows) => rows.chunks(self.model.d_model as usize).map(<[i32]>::to_vec).collect(),
         };
-        for (position, row) in (start..).zip(&mut rows) {
+        let mut sampled = Vec::new();
+        for (i, row) in rows.iter_mut().enumerate() {
+            let position = start + i as u32;
             if self.cache.first().is_some_and(|cache| cache.len() != position as usize) {
                 return Err(ComputeError::Input(format!("position {position} is not the next")));
             }
+            let input = match values {
+                Values::Tokens(tokens) => {
+                    vec![Edge::token(&self.secrets, position).token_leaf(Some(tokens[i]))]
+                }
+                Values::Rows(_) => {
+                    Edge::input(&self.secrets, self.part.first_layer, position).row_leaves(row)
+                }
+            };
             (0..self.cache.len()).for_each(|index| self.layer(index, position, row));
+            let output = if self.part.head {
+                let chosen = (position >= sample_from).then(|| self.sample(position, row));
+                let token = chosen.as_ref().map(|sampled| sampled.token);
+                sampled.extend(chosen);
+                vec![Edge::sample(&self.secrets, position).token_leaf(token)]
+            } else {
+                Edge::output(&self.secrets, self.part.end_layer, position).row_leaves(row)
+            };
+            let entry = self.unsigned.entry(position).or_default();
+            (entry.input, entry.output) = (input, output);
         }
-        if !self.part.head {
-            return Ok(Output::Rows(rows.concat()));
-        }
-        let samples = (start..).zip(&rows).zip(sample);
-        Ok(Output::Samples(samples.map(|((at, row), flag)| flag.then(|| self.sample(at, row))).collect()))
+        Ok(if self.part.head { Output::Sampled(sampled) } else { Output::Rows(rows.concat()) })
     }
 
-    fn close_span(&mut self, positions: Range<u32>) -> SpanTrace {
-        let mut trace = Vec::new();
-        let mut leaves = Vec::new();
+    fn close_span(&mut self, positions: Range<u32>) -> SpanSummary {
+        let (mut input, mut output, mut trace, mut leaves) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for position in positions {
             let entry = self.unsigned.remove(&position).unwrap_or_default();
             self.kv.push(root(&entry.kv));
+            input.extend(entry.input);
+            output.extend(entry.output);
             trace.extend(entry.trace);
             leaves.extend(entry.served);
         }
-        SpanTrace { kv_root: self.kv.root(), trace_root: root(&trace), leaves }
+        SpanSummary {
+            in_root: root(&input),
+            out_root: root(&output),
+            kv_root: self.kv.root(),
+            trace_root: root(&trace),
+            leaves,
+        }
     }
 
     fn truncate(&mut self, position: u32) {
@@ -218,12 +245,11 @@ pub fn reference(model: ToyModel, open: &Open, prompt: &[u32], max_tokens: u32, 
     let mut fed = 0;
     loop {
         let input = Values::Tokens(tokens[fed..].to_vec());
-        let mut flags = vec![false; tokens.len() - fed];
-        *flags.last_mut().expect("a prompt has tokens") = true;
-        let Ok(Output::Samples(samples)) = toy.forward(fed as u32, &input, &flags) else {
+        let last = tokens.len() as u32 - 1;
+        let Ok(Output::Sampled(sampled)) = toy.forward(fed as u32, &input, last) else {
             unreachable!("a whole part samples")
         };
-        let last = samples.into_iter().next_back().flatten().expect("the last position is sampled");
+        let last = sampled.last().expect("the last position is sampled");
         fed = tokens.len();
         tokens.push(last.token);
         let answered = (tokens.len() - prompt.len()) as u32;

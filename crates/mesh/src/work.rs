@@ -7,12 +7,10 @@
 use crate::code::Code;
 use crate::compute::{ComputeError, Output, StageCompute};
 use crate::data::{Batch, Data, Values};
-use crate::edge;
 use crate::message::{Message, Open, Token};
 use lockstep_base::Digest;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::limits::SPAN_TOKENS;
-use lockstep_base::merkle;
 use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, state_root};
 use lockstep_base::receipt_file::ServedLeaf;
 use std::sync::Arc;
@@ -55,19 +53,12 @@ pub(crate) struct Produced {
     pub(crate) leaves: Vec<SpanLeaves>,
 }
 
-/// Leaves of the edges at one position.
-struct Edges {
-    input: Vec<Digest>,
-    output: Vec<Digest>,
-}
-
 /// Compute and receipt chain of one task.
 pub(crate) struct Work {
     key: Arc<NodeKey>,
     open: Arc<Open>,
     compute: Box<dyn StageCompute>,
-    /// Edges of the positions from `signed` on.
-    edges: Vec<Edges>,
+    computed: u32,
     signed: u32,
     previous: Digest,
 }
@@ -76,28 +67,28 @@ impl core::fmt::Debug for Work {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Work")
             .field("signed", &self.signed)
-            .field("edges", &self.edges.len())
+            .field("computed", &self.computed)
             .finish_non_exhaustive()
     }
 }
 
 impl Work {
     pub(crate) fn new(key: Arc<NodeKey>, open: Arc<Open>, compute: Box<dyn StageCompute>) -> Work {
-        Work { key, open, compute, edges: Vec::new(), signed: 0, previous: Digest::ZERO }
+        Work { key, open, compute, computed: 0, signed: 0, previous: Digest::ZERO }
     }
 
     /// Positions that are computed.
     pub(crate) fn computed(&self) -> u32 {
-        self.signed + self.edges.len() as u32
+        self.computed
     }
 
     fn run(&mut self, step: Step) -> Result<Produced, Refusal> {
         match step {
-            Step::Batch(batch) => self.batch(batch),
+            Step::Batch(batch) => self.batch(&batch),
             Step::Truncate(position) => {
                 // The session checked that the span which `position` lies in is not signed.
                 self.compute.truncate(position);
-                self.edges.truncate(position.saturating_sub(self.signed) as usize);
+                self.computed = position;
                 let data = self.open.next.is_some().then_some(Data::Truncate {
                     task: self.open.task,
                     branch: 0,
@@ -107,68 +98,50 @@ impl Work {
             }
             Step::Close => {
                 let mut produced = Produced::default();
-                let rest = self.edges.len();
-                self.sign(rest, FLAG_CLOSING, &mut produced);
+                self.sign(self.computed - self.signed, FLAG_CLOSING, &mut produced);
                 produced.messages.push(Message::Closed { task: self.open.task });
                 Ok(produced)
             }
         }
     }
 
-    fn batch(&mut self, batch: Batch) -> Result<Produced, Refusal> {
-        let (open, start, count) = (Arc::clone(&self.open), batch.position, batch.count());
-        let input = edge::input_leaves(&open.secrets.input, &open.part, start, count, &batch.values);
-        let output =
-            self.compute.forward(start, &batch.values, &batch.sample).map_err(|error| refusal(&error))?;
+    fn batch(&mut self, batch: &Batch) -> Result<Produced, Refusal> {
+        let open = &self.open;
+        let sampled = batch.end() - batch.sample_from;
         let mut produced = Produced::default();
-        let leaves = match output {
-            Output::Rows(rows) if !open.part.head && rows.len() % count == 0 && !rows.is_empty() => {
-                let leaves =
-                    edge::rows_leaves(&open.secrets.output, open.part.end_layer, start, count, &rows);
-                produced.data = Some(Data::Batch(Batch { values: Values::Rows(rows), ..batch }));
-                leaves
+        match self.compute.forward(batch.position, &batch.values, batch.sample_from) {
+            Err(error) => return Err(refusal(&error)),
+            Ok(Output::Rows(rows)) if !open.part.head => {
+                produced.data = Some(Data::Batch(Batch { values: Values::Rows(rows), ..*batch }));
             }
-            Output::Samples(samples) if open.part.head && samples.len() == count => {
-                let at = |i: usize| start + i as u32;
-                let leaf = |i: usize, token| edge::sample_leaf(&open.secrets.output, at(i), token);
-                let tokens = samples.iter().enumerate();
-                let leaves = tokens.map(|(i, s)| vec![leaf(i, s.as_ref().map(|s| s.token))]).collect();
-                produced.messages.extend(samples.into_iter().enumerate().filter_map(|(i, sampled)| {
-                    let sampled = sampled?;
-                    Some(Message::Token(Token {
+            Ok(Output::Sampled(tokens)) if open.part.head && tokens.len() == sampled as usize => {
+                let positions = batch.sample_from + 1..;
+                produced.messages.extend(positions.zip(tokens).map(|(position, sampled)| {
+                    Message::Token(Token {
                         task: open.task,
                         branch: batch.branch,
-                        position: at(i) + 1,
+                        position,
                         token: sampled.token,
                         logprobs: sampled.logprobs,
-                    }))
+                    })
                 }));
-                leaves
             }
-            _ => {
-                let text = format!(
-                    "the compute of {} gave an output of another shape for {count} positions",
-                    open.part
-                );
+            Ok(_) => {
+                let text = format!("the compute of {} gave an output of another shape", open.part);
                 return Err(Refusal::new(Code::Internal, text));
             }
-        };
-        self.edges.extend(input.into_iter().zip(leaves).map(|(input, output)| Edges { input, output }));
-        while self.edges.len() >= SPAN_TOKENS as usize {
-            self.sign(SPAN_TOKENS as usize, 0, &mut produced);
+        }
+        self.computed += batch.count;
+        while self.computed - self.signed >= SPAN_TOKENS {
+            self.sign(SPAN_TOKENS, 0, &mut produced);
         }
         Ok(produced)
     }
 
     /// Signs the next `count` positions.
-    fn sign(&mut self, count: usize, flags: u8, produced: &mut Produced) {
+    fn sign(&mut self, token_count: u32, flags: u8, produced: &mut Produced) {
         let first_token = self.signed;
-        let token_count = count as u32;
-        let trace = self.compute.close_span(first_token..first_token + token_count);
-        let edges: Vec<Edges> = self.edges.drain(..count).collect();
-        let root = |side: fn(&Edges) -> &Vec<Digest>| {
-            merkle::root(&edges.iter().flat_map(side).copied().collect::<Vec<_>>())
-        };
+        let span = self.compute.close_span(first_token..first_token + token_count);
         let open = &self.open;
         let receipt = Receipt {
             task: open.task,
@@ -182,9 +155,9 @@ impl Work {
             masks: Digest::ZERO,
             adapters: Digest::ZERO,
             sampler_seed: open.sampler_seed,
-            in_root: root(|edges| &edges.input),
-            out_root: root(|edges| &edges.output),
-            state_root: state_root(&trace.kv_root, &trace.trace_root),
+            in_root: span.in_root,
+            out_root: span.out_root,
+            state_root: state_root(&span.kv_root, &span.trace_root),
             code: Digest::ZERO,
             previous: self.previous,
             audit_class: open.audit_class,
@@ -196,7 +169,7 @@ impl Work {
         self.signed += token_count;
         let receipt = receipt.sign(&self.key).to_wire();
         produced.messages.push(Message::Receipt { task: open.task, receipt });
-        produced.leaves.push(SpanLeaves { first_token, leaves: trace.leaves });
+        produced.leaves.push(SpanLeaves { first_token, leaves: span.leaves });
     }
 }
 
@@ -204,7 +177,6 @@ fn refusal(error: &ComputeError) -> Refusal {
     let code = match error {
         ComputeError::Range(_) => Code::Compute,
         ComputeError::Input(_) => Code::Shape,
-        ComputeError::Internal(_) => Code::Internal,
     };
     Refusal::new(code, error.to_string())
 }
@@ -243,7 +215,7 @@ impl Job {
     #[must_use]
     pub fn positions(&self) -> usize {
         match &self.step {
-            Step::Batch(batch) => batch.count(),
+            Step::Batch(batch) => batch.count as usize,
             _ => 0,
         }
     }
