@@ -16,9 +16,7 @@ multiversion! {
 #[inline(always)]
 fn dot_body(a: &[i16], b: &[i16]) -> i32 {
     assert_eq!(a.len(), b.len(), "a dot product of equal lengths");
-    a.iter().zip(b).fold(0i32, |sum, (a, b)| {
-        sum.wrapping_add(i32::from(*a) * i32::from(*b))
-    })
+    a.iter().zip(b).fold(0i32, |sum, (a, b)| sum.wrapping_add(i32::from(*a) * i32::from(*b)))
 }
 
 multiversion! {

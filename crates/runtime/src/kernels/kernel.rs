@@ -41,8 +41,7 @@ impl Kernel {
             if has!("avx2") {
                 kernels.push(Kernel::Avx2(Avx2(())));
             }
-            let avx512 =
-                has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             if avx512 && has!("avx512vnni") {
                 kernels.push(Kernel::Avx512(Avx512(())));
             }
@@ -100,13 +99,8 @@ impl FromStr for Kernel {
         let Some(got) = known else {
             return Err(KernelError::Unknown { got: name.into() });
         };
-        let found = Kernel::available()
-            .into_iter()
-            .find(|kernel| kernel.name() == *got);
-        found.ok_or(KernelError::Unavailable {
-            got,
-            best: Kernel::detect(),
-        })
+        let found = Kernel::available().into_iter().find(|kernel| kernel.name() == *got);
+        found.ok_or(KernelError::Unavailable { got, best: Kernel::detect() })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::Compute;
 use super::accumulate::{Activations, Scratch, accumulate};
-use super::requantise::{self, RowScales};
+use super::columns::Columns;
+use super::requantise::{block, requantise};
 use crate::arith::{RangeError, Step};
 use alloc::vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lockstep_base::weights::Linear;
 
@@ -37,50 +37,37 @@ pub fn linear(
     out: &mut [i32],
 ) -> Result<(), RangeError> {
     let (rows, tokens) = (weights.rows, steps.len());
-    let x = Activations::new(compute.kernel, x, weights.cols);
+    let x = Activations::new(compute, x, weights.cols);
     assert_eq!(x.tokens, tokens, "tokens of codes and steps");
     assert_eq!(out.len(), tokens * rows, "outputs");
-    let block = if tokens == 1 {
-        DECODE_BLOCK_ROWS
-    } else {
-        BLOCK_ROWS
-    };
-    let task_rows = task_rows(
-        rows,
-        tokens * rows * weights.cols,
-        block,
-        compute.pool.threads(),
-    );
+    assert_eq!(weights.multipliers.len(), rows, "row multipliers");
+    assert_eq!(weights.shifts.len(), rows, "row shifts");
+    assert!(weights.bias.is_empty() || weights.bias.len() == rows, "biases");
+    if out.is_empty() {
+        return Ok(());
+    }
+    let block_rows = if tokens == 1 { DECODE_BLOCK_ROWS } else { BLOCK_ROWS };
+    let products = tokens * rows * weights.cols;
+    let task_rows = task_rows(rows, products, block_rows, compute.pool.threads());
     let failed = AtomicBool::new(false);
-    let columns = Columns {
-        start: out.as_mut_ptr(),
-        rows,
-        tokens,
-    };
+    let columns = Columns::new(out, rows);
     compute.pool.run(rows.div_ceil(task_rows), &|task| {
         let first = task * task_rows;
-        let mut acc = vec![0; tokens * block];
-        let mut scratch = Scratch::default();
         let end = rows.min(first + task_rows);
-        for start in (first..end).step_by(block) {
-            let range = start..end.min(start + block);
+        let mut acc = vec![0; tokens * block_rows];
+        let mut scratch = Scratch::default();
+        for start in (first..end).step_by(block_rows) {
+            let range = start..end.min(start + block_rows);
             let acc = &mut acc[..tokens * range.len()];
             accumulate(&x, weights, tables, range.clone(), acc, &mut scratch);
-            for (token, (acc, step)) in acc.chunks_exact(range.len()).zip(steps).enumerate() {
-                // SAFETY: tasks have disjoint rows, and the pool runs each task once.
-                let out = unsafe { columns.token_rows(token, range.clone()) };
-                let scales = RowScales::new(weights, range.clone(), *step);
-                if !requantise::rows(compute.kernel, acc, &scales, out) {
-                    failed.store(true, Ordering::Relaxed);
-                }
+            // SAFETY: blocks and tasks have disjoint rows, and the pool runs each task once.
+            let mut out = unsafe { columns.claim(range.clone()) };
+            if !block(compute.kernel, acc, weights, range, steps, &mut out) {
+                failed.store(true, Ordering::Relaxed);
             }
         }
     });
-    if failed.into_inner() {
-        first_error(weights, tables, &x, steps)
-    } else {
-        Ok(())
-    }
+    if failed.into_inner() { first_error(weights, tables, &x, steps) } else { Ok(()) }
 }
 
 /// Rows of one task: all of them where the work is small or there is one thread.
@@ -88,8 +75,7 @@ fn task_rows(rows: usize, products: usize, block: usize, threads: usize) -> usiz
     if threads == 1 || products < PARALLEL_PRODUCTS_MIN {
         return rows.max(1);
     }
-    rows.div_ceil(threads * TASKS_PER_THREAD)
-        .next_multiple_of(block)
+    rows.div_ceil(threads * TASKS_PER_THREAD).next_multiple_of(block)
 }
 
 /// Computes everything again to find the first value that leaves its range.
@@ -106,11 +92,8 @@ fn first_error(
         let mut acc = vec![0; steps.len() * range.len()];
         accumulate(x, weights, tables, range.clone(), &mut acc, &mut scratch);
         for (token, (acc, step)) in acc.chunks_exact(range.len()).zip(steps).enumerate() {
-            let scales = RowScales::new(weights, range.clone(), *step);
-            let error = acc
-                .iter()
-                .enumerate()
-                .find_map(|(i, acc)| requantise::one(*acc, &scales, i).err());
+            let outputs = acc.iter().zip(range.clone());
+            let error = outputs.map(|(acc, row)| requantise(*acc, weights, row, *step)).find_map(Result::err);
             if let Some(error) = error
                 && first.is_none_or(|(earliest, _)| token < earliest)
             {
@@ -119,32 +102,4 @@ fn first_error(
         }
     }
     first.map_or(Ok(()), |(_, error)| Err(error))
-}
-
-/// The outputs `(tokens, rows)`, to be written by several threads, each at its own rows.
-struct Columns {
-    start: *mut i32,
-    rows: usize,
-    tokens: usize,
-}
-
-// SAFETY: the pointer is used through `token_rows` alone, whose callers keep to their own rows.
-unsafe impl Sync for Columns {}
-
-impl Columns {
-    /// The outputs of `rows` of one token.
-    ///
-    /// # Safety
-    /// While the slice lives, no other of the same rows and token may be asked for.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn token_rows(&self, token: usize, rows: Range<usize>) -> &mut [i32] {
-        assert!(token < self.tokens && rows.start <= rows.end && rows.end <= self.rows);
-        // SAFETY: inside the `tokens * rows` outputs by the assertion; not shared by the caller's word.
-        unsafe {
-            core::slice::from_raw_parts_mut(
-                self.start.add(token * self.rows + rows.start),
-                rows.len(),
-            )
-        }
-    }
 }

@@ -10,17 +10,21 @@
 //! `unsafe` occurs in this crate only here and in [`crate::pool`].
 
 mod accumulate;
+mod columns;
 mod heads;
 mod kernel;
 mod linear;
-pub mod requantise;
+mod requantise;
 mod scalar;
 mod vector;
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod x86;
 
 pub use accumulate::{Activations, Scratch, accumulate};
 pub use heads::{dot_i16, scores, weighted_values};
 pub use kernel::{Avx2, Avx512, Kernel, KernelError};
 pub use linear::linear;
+pub use requantise::requantise;
 pub use vector::{codes, hadamard, max_abs};
 
 use crate::pool::Pool;

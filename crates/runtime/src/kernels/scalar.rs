@@ -18,10 +18,7 @@ pub(super) fn accumulate(
     for (r, row) in rows.enumerate() {
         let row_weights = weights.row_weights(row, tables);
         for (t, codes) in x.chunks_exact(weights.cols).enumerate() {
-            let products = row_weights
-                .iter()
-                .zip(codes)
-                .map(|(w, x)| i32::from(*w) * i32::from(*x));
+            let products = row_weights.iter().zip(codes).map(|(w, x)| i32::from(*w) * i32::from(*x));
             acc[t * count + r] = products.fold(0, i32::wrapping_add);
         }
     }

@@ -27,10 +27,7 @@ multiversion! {
 #[inline(always)]
 fn codes_body(x: &[i32], e: u32, rho_k: i32, sh: u32, out: &mut [i8]) {
     assert_eq!(x.len(), out.len(), "one code a value");
-    assert!(
-        e <= 30 && sh <= 30,
-        "shifts {e} and {sh}, expected at most 30"
-    );
+    assert!(e <= 30 && sh <= 30, "shifts {e} and {sh}, expected at most 30");
     let (half_e, half_sh) = ((1 << e) >> 1, (1 << sh) >> 1);
     for (code, x) in out.iter_mut().zip(x) {
         let x16 = x.wrapping_add(half_e) >> e;
@@ -52,10 +49,7 @@ const RUN: usize = 16;
 #[inline(always)]
 fn hadamard_body(block: &mut [i32]) {
     let n = block.len();
-    assert!(
-        n.is_power_of_two(),
-        "a Hadamard block of {n}, expected a power of two"
-    );
+    assert!(n.is_power_of_two(), "a Hadamard block of {n}, expected a power of two");
     let (runs, rest) = block.as_chunks_mut::<RUN>();
     for run in runs {
         in_run::<1>(run);
@@ -88,11 +82,7 @@ fn butterflies(x: &mut [i32], first: usize) {
 fn in_run<const HALF: usize>(x: &mut [i32; RUN]) {
     let mut y = [0; RUN];
     for i in 0..RUN {
-        let own = if i & HALF == 0 {
-            x[i]
-        } else {
-            x[i].wrapping_neg()
-        };
+        let own = if i & HALF == 0 { x[i] } else { x[i].wrapping_neg() };
         y[i] = own.wrapping_add(x[i ^ HALF]);
     }
     *x = y;

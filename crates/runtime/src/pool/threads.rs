@@ -96,10 +96,7 @@ impl Workers {
         });
         let spawn = |i| {
             let shared = shared.clone();
-            Builder::new()
-                .name(format!("lockstep-{i}"))
-                .spawn(move || shared.work())
-                .ok()
+            Builder::new().name(format!("lockstep-{i}")).spawn(move || shared.work()).ok()
         };
         let handles = (1..=count).map_while(spawn).collect();
         Workers { shared, handles }
@@ -122,9 +119,7 @@ impl Workers {
         unsafe { *shared.current.get() = Some(current) };
         shared.next.store(0, Ordering::Relaxed);
         let number = shared.state.load(Ordering::Relaxed) & !(NEXT - 1);
-        shared
-            .state
-            .store(number.wrapping_add(NEXT) | OPEN, Ordering::SeqCst);
+        shared.state.store(number.wrapping_add(NEXT) | OPEN, Ordering::SeqCst);
         shared.wake(tasks - 1);
 
         shared.claim(current);
@@ -220,12 +215,7 @@ impl Shared {
     fn enter(&self, number: u64) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
         while state >> 32 == number && state & OPEN != 0 {
-            match self.state.compare_exchange_weak(
-                state,
-                state + 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => state = now,
             }
@@ -255,11 +245,7 @@ impl Shared {
             if self.shutdown.load(Ordering::Relaxed) {
                 return None;
             }
-            if turn < SPINS {
-                spin_loop()
-            } else {
-                yield_now()
-            }
+            if turn < SPINS { spin_loop() } else { yield_now() }
         }
         let mut bed = lock(&self.bed);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -271,10 +257,7 @@ impl Shared {
             if let Some(state) = open() {
                 break Some(state);
             }
-            bed = self
-                .morning
-                .wait(bed)
-                .unwrap_or_else(PoisonError::into_inner);
+            bed = self.morning.wait(bed).unwrap_or_else(PoisonError::into_inner);
         };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         found
