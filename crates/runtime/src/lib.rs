@@ -12,7 +12,8 @@
 //! - [`sample`]: greedy and seeded sampling in integers
 //! - [`observe`], [`trace`], [`stage`]: the outputs of every op, the roots that receipts sign, one
 //!   stage of a task
-//! - [`audit`]: re-execution of a receipt file
+//! - [`audit`], [`drill`]: re-execution of a receipt file; one flipped bit to be found by it
+//! - [`synthetic`]: random models of any shape
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -20,6 +21,7 @@ extern crate alloc;
 pub mod arith;
 pub mod attention;
 pub mod audit;
+pub mod drill;
 pub mod ffn;
 pub mod forward;
 pub mod kernels;
@@ -28,4 +30,5 @@ pub mod observe;
 pub mod pool;
 pub mod sample;
 pub mod stage;
+pub mod synthetic;
 pub mod trace;

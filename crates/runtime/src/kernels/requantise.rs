@@ -52,7 +52,7 @@ fn shift_offset(weights: &Linear, step: Step) -> i32 {
 /// `rsh` of an accumulator; halving last keeps the sum inside i32 for every shift.
 #[inline(always)]
 fn pre_shifted(acc: i32, s: u32) -> i32 {
-    if s == 0 { acc } else { ((acc >> (s - 1)) + 1) >> 1 }
+    if s == 0 { acc } else { (acc >> (s - 1)).wrapping_add(1) >> 1 }
 }
 
 /// Rows that are done together: their scales stay in registers for all tokens.
@@ -78,27 +78,19 @@ fn block_body(
     for first in (0..count).step_by(LANES) {
         let lanes = LANES.min(count - first);
         let of_rows = rows.start + first..rows.start + first + lanes;
-        let (mut multipliers, mut shifts, mut bias) = ([0; LANES], [0; LANES], [0; LANES]);
-        for (m, source) in multipliers.iter_mut().zip(&weights.multipliers[of_rows.clone()]) {
-            *m = i32::from(*source);
-        }
-        for (s, source) in shifts.iter_mut().zip(&weights.shifts[of_rows.clone()]) {
-            *s = i32::from(*source);
-        }
-        if !weights.bias.is_empty() {
-            bias[..lanes].copy_from_slice(&weights.bias[of_rows.clone()]);
-        }
+        let multipliers = filled(&weights.multipliers[of_rows.clone()]);
+        let shifts = filled(&weights.shifts[of_rows.clone()]);
+        let bias = if weights.bias.is_empty() { [0; LANES] } else { filled(&weights.bias[of_rows]) };
         let pre_shift = pre_shift(weights);
         for (token, (acc, step)) in acc.chunks_exact(count).zip(steps).enumerate() {
             let (k, offset) = (i32::from(step.k), shift_offset(weights, *step));
-            let mut y = [0; LANES];
-            y[..lanes].copy_from_slice(&acc[first..first + lanes]);
+            let mut y: [i32; LANES] = filled(&acc[first..first + lanes]);
             for i in 0..LANES {
                 let t = pre_shifted(y[i], pre_shift);
-                let v = t.wrapping_mul(multipliers[i] * k);
-                let s = shifts[i] + offset;
+                let v = t.wrapping_mul(i32::from(multipliers[i]).wrapping_mul(k));
+                let s = i32::from(shifts[i]).wrapping_add(offset);
                 // One of the two shifts is 0. A right shift by 31 of |v| < 2^30 rounds to 0.
-                let left = (-s).clamp(0, 31) as u32;
+                let left = s.wrapping_neg().clamp(0, 31) as u32;
                 let right = if s > SHIFT_MAX { 31 } else { s.max(0) as u32 };
                 let half = ((1u32 << right) >> 1) as i32;
                 let scaled = (v << left).wrapping_add(half) >> right;
@@ -111,8 +103,25 @@ fn block_body(
                     | u32::from(sum.unsigned_abs() > LIMIT as u32);
                 y[i] = sum;
             }
-            out.of_token(token, first, lanes).copy_from_slice(&y[..lanes]);
+            let out = out.of_token(token, first, lanes);
+            match out.first_chunk_mut() {
+                Some(full) => *full = y,
+                None => out.copy_from_slice(&y[..lanes]),
+            }
         }
     }
     bad == [0; LANES]
+}
+
+/// `values`, filled up with zeros.
+#[inline(always)]
+fn filled<T: Copy + Default>(values: &[T]) -> [T; LANES] {
+    match values.first_chunk() {
+        Some(full) => *full,
+        None => {
+            let mut lanes = [T::default(); LANES];
+            lanes[..values.len()].copy_from_slice(values);
+            lanes
+        }
+    }
 }

@@ -1,1 +1,7 @@
 //! The exact arithmetic against its specification.
+
+mod audit;
+mod forward;
+mod kernels;
+mod pipeline;
+mod sample;

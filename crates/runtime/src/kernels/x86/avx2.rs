@@ -121,7 +121,7 @@ fn direct<const T: usize>(panel: &Panel<'_>, x: &[[[i16; 16]; T]]) -> Sums<T> {
         Panel::Int4 { groups, ids, tables } => {
             for ((group, ids), x) in groups.iter().zip(ids).zip(x.as_chunks::<2>().0) {
                 prefetch(group);
-                // SAFETY: `Panels::get` has checked the ids.
+                // SAFETY: enabled here; `Panels::get` has checked the ids.
                 let (low, high) = unsafe { look_up(group, ids, tables) };
                 dot(&mut sums, low, &x[0]);
                 dot(&mut sums, high, &x[1]);
@@ -146,7 +146,7 @@ fn unpack(panel: &Panel<'_>, steps: Range<usize>, unpacked: &mut [Step]) {
             let range = steps.start / 2..steps.end / 2;
             let source = groups[range.clone()].iter().zip(&ids[range]);
             for (steps, (group, ids)) in unpacked.as_chunks_mut::<2>().0.iter_mut().zip(source) {
-                // SAFETY: `Panels::get` has checked the ids.
+                // SAFETY: enabled here; `Panels::get` has checked the ids.
                 let (low, high) = unsafe { look_up(group, ids, tables) };
                 store(&mut steps[0], low);
                 store(&mut steps[1], high);
@@ -208,35 +208,35 @@ fn widened(tile: &[u8; 64]) -> [__m256i; PANEL_ROWS] {
 
 /// The weights of one int4 group as i16: columns 0 to 15 and 16 to 31 of 4 rows.
 ///
+/// Too large for the compiler to inline unless it must, which it may not be told of a function
+/// that enables instructions; so this one enables none, and takes them from its callers.
+///
 /// # Safety
-/// Every id is below `tables.len()`.
-#[inline]
-#[target_feature(enable = "avx2")]
+/// The caller enables AVX2, and every id is below `tables.len()`.
+#[inline(always)]
 unsafe fn look_up(
     group: &[u8; 64],
     ids: &[u8; 8],
     tables: &[[i8; 16]],
 ) -> ([__m256i; PANEL_ROWS], [__m256i; PANEL_ROWS]) {
-    let table = |row: usize| {
-        let id = usize::from(u16::from_le_bytes([ids[2 * row], ids[2 * row + 1]]));
-        // SAFETY: the caller says that the id is inside `tables`, whose entries are 16 bytes.
-        unsafe { _mm_loadu_si128(tables.as_ptr().add(id).cast()) }
-    };
-    let nibble = _mm256_set1_epi8(15);
-    let zero = _mm256_setzero_si256();
-    let (mut low, mut high) = ([zero; PANEL_ROWS], [zero; PANEL_ROWS]);
-    let (pairs, _) = group.as_chunks::<32>();
-    for (pair, bytes) in pairs.iter().enumerate() {
-        // Two rows, one a 128-bit lane.
-        let tables = _mm256_set_m128i(table(2 * pair + 1), table(2 * pair));
-        // SAFETY: reads the 32 bytes of the array.
-        let codes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
-        let a = _mm256_shuffle_epi8(tables, _mm256_and_si256(codes, nibble));
-        let b = _mm256_shuffle_epi8(tables, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
-        [low[2 * pair], low[2 * pair + 1]] = split(a);
-        [high[2 * pair], high[2 * pair + 1]] = split(b);
+    let id = |row: usize| usize::from(u16::from_le_bytes([ids[2 * row], ids[2 * row + 1]]));
+    // SAFETY: the ids are inside `tables`, whose entries are 16 bytes, and the instructions are
+    // there, both by the caller's word; the two reads of 32 bytes are of the 64 of `group`.
+    unsafe {
+        let table = |row: usize| _mm_loadu_si128(tables.as_ptr().add(id(row)).cast());
+        let nibble = _mm256_set1_epi8(15);
+        // Two rows at a time, one a 128-bit lane.
+        let (first, last) = (_mm256_set_m128i(table(1), table(0)), _mm256_set_m128i(table(3), table(2)));
+        let codes = group.as_ptr().cast::<__m256i>();
+        let (codes_first, codes_last) = (_mm256_loadu_si256(codes), _mm256_loadu_si256(codes.add(1)));
+        let low = |codes| _mm256_and_si256(codes, nibble);
+        let high = |codes| _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+        let [a, b] = split(_mm256_shuffle_epi8(first, low(codes_first)));
+        let [c, d] = split(_mm256_shuffle_epi8(last, low(codes_last)));
+        let [e, f] = split(_mm256_shuffle_epi8(first, high(codes_first)));
+        let [g, h] = split(_mm256_shuffle_epi8(last, high(codes_last)));
+        ([a, b, c, d], [e, f, g, h])
     }
-    (low, high)
 }
 
 /// The two lanes of int8 as i16.

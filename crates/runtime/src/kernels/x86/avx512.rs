@@ -165,14 +165,14 @@ fn direct_int4<const T: usize, const G: usize>(
     for ((groups, ids), x) in turns.iter().zip(id_turns).zip(x_turns) {
         for g in 0..G {
             prefetch(&groups[g]);
-            // SAFETY: `Panels::get` has checked the ids.
+            // SAFETY: enabled here; `Panels::get` has checked the ids.
             let (a, b) = unsafe { look_up(&groups[g], &ids[g], tables) };
             dot(&mut low[g], a, &x[g][0]);
             dot(&mut high[g], b, &x[g][1]);
         }
     }
     for ((group, ids), x) in rest.iter().zip(id_rest).zip(x_rest) {
-        // SAFETY: `Panels::get` has checked the ids.
+        // SAFETY: enabled here; `Panels::get` has checked the ids.
         let (a, b) = unsafe { look_up(group, ids, tables) };
         dot(&mut low[0], a, &x[0]);
         dot(&mut high[0], b, &x[1]);
@@ -195,7 +195,7 @@ fn unpack(panel: &Panel<'_>, steps: Range<usize>, slot: usize, unpacked: &mut [S
             let range = steps.start / 2..steps.end / 2;
             let source = groups[range.clone()].iter().zip(&ids[range]);
             for (steps, (group, ids)) in unpacked.as_chunks_mut::<2>().0.iter_mut().zip(source) {
-                // SAFETY: `Panels::get` has checked the ids.
+                // SAFETY: enabled here; `Panels::get` has checked the ids.
                 let (a, b) = unsafe { look_up(group, ids, tables) };
                 store(&mut steps[0].0[slot], a);
                 store(&mut steps[1].0[slot], b);
@@ -279,24 +279,27 @@ fn rows_of([a, b, c, d]: [__m512i; PANELS]) -> __m512i {
 
 /// The weights of one int4 group, shifted by 128: columns 0 to 15 and 16 to 31 of 4 rows.
 ///
+/// Too large for the compiler to inline unless it must, which it may not be told of a function
+/// that enables instructions; so this one enables none, and takes them from its callers.
+///
 /// # Safety
-/// Every id is below `tables.len()`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+/// The caller enables the instructions of this file, and every id is below `tables.len()`.
+#[inline(always)]
 unsafe fn look_up(group: &[u8; 64], ids: &[u8; 8], tables: &[[i8; 16]]) -> (__m512i, __m512i) {
-    let table = |row: usize| {
-        let id = usize::from(u16::from_le_bytes([ids[2 * row], ids[2 * row + 1]]));
-        // SAFETY: the caller says that the id is inside `tables`, whose entries are 16 bytes.
-        unsafe { _mm_loadu_si128(tables.as_ptr().add(id).cast()) }
-    };
-    let first = _mm512_castsi128_si512(table(0));
-    let two = _mm512_inserti32x4::<1>(first, table(1));
-    let three = _mm512_inserti32x4::<2>(two, table(2));
-    let table = shifted(_mm512_inserti32x4::<3>(three, table(3)));
-    let (codes, nibble) = (load(group), _mm512_set1_epi8(15));
-    let low = _mm512_and_si512(codes, nibble);
-    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
-    (_mm512_shuffle_epi8(table, low), _mm512_shuffle_epi8(table, high))
+    let id = |row: usize| usize::from(u16::from_le_bytes([ids[2 * row], ids[2 * row + 1]]));
+    // SAFETY: the ids are inside `tables`, whose entries are 16 bytes, and the instructions are
+    // there; both by the caller's word.
+    unsafe {
+        let table = |row: usize| _mm_loadu_si128(tables.as_ptr().add(id(row)).cast());
+        let first = _mm512_castsi128_si512(table(0));
+        let two = _mm512_inserti32x4::<1>(first, table(1));
+        let three = _mm512_inserti32x4::<2>(two, table(2));
+        let table = shifted(_mm512_inserti32x4::<3>(three, table(3)));
+        let (codes, nibble) = (load(group), _mm512_set1_epi8(15));
+        let low = _mm512_and_si512(codes, nibble);
+        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
+        (_mm512_shuffle_epi8(table, low), _mm512_shuffle_epi8(table, high))
+    }
 }
 
 /// int8 to unsigned: + 128.

@@ -1,0 +1,168 @@
+//! Models with random weights of any shape, for tests, simulations and benchmarks. They say
+//! nothing sensible, but every operation runs at its real width and inside its bounds. Integers
+//! only, like everything in this crate: the tables are close to the real ones, not equal.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use lockstep_base::config::{COLS_MULTIPLE, FeedForward, ModelConfig, OPSET, Positions, padded};
+use lockstep_base::rng::SplitMix64;
+use lockstep_base::weights::{
+    Embedding, GROUP_COLS, LayerWeights, Linear, ModelWeights, Region, Tables, WeightFormat, code_offset,
+};
+
+/// Fractional bits of q, k, v and gate.
+const PROJECTION_FRAC: i8 = 9;
+/// Fractional bits of up in a gated block, whose range is half as wide.
+const UP_FRAC: i8 = 8;
+/// Fractional bits of the logits.
+const LOGITS_FRAC: i8 = 10;
+/// Row multiplier of every row.
+const MULTIPLIER: u8 = 24;
+/// int4 tables of a synthetic model.
+const INT4_TABLES: u64 = 64;
+
+/// A small configuration for tests: grouped heads, padded widths.
+#[must_use]
+pub fn small_config() -> ModelConfig {
+    ModelConfig {
+        opset: OPSET.into(),
+        name: "synthetic".into(),
+        n_layers: 4,
+        d_model: 48,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 16,
+        d_ffn: 80,
+        vocab: 97,
+        context: 320,
+        residual_frac: 16,
+        norm_eps: 48 * 42_950,
+        positions: Positions::Rope,
+        feed_forward: FeedForward::Gated,
+        bos: Some(1),
+        eos: vec![2],
+    }
+}
+
+/// A model of `config`'s shape with weights from `seed`.
+#[must_use]
+pub fn model(config: &ModelConfig, format: WeightFormat, seed: u64) -> ModelWeights {
+    let mut rng = SplitMix64::new(seed);
+    let d = config.d_padded() as usize;
+    let (q_dim, kv_dim, ffn) = (config.q_dim() as usize, config.kv_dim() as usize, config.d_ffn as usize);
+    let residual = config.residual_frac as i8;
+    let layers = (0..config.n_layers)
+        .map(|_| LayerWeights {
+            q: linear(format, q_dim, d, PROJECTION_FRAC, &mut rng),
+            k: linear(format, kv_dim, d, PROJECTION_FRAC, &mut rng),
+            v: linear(format, kv_dim, d, PROJECTION_FRAC, &mut rng),
+            o: linear(format, config.d_model as usize, config.o_cols() as usize, residual, &mut rng),
+            k_center: (0..kv_dim).map(|_| rng.below(64) as i32 - 32).collect(),
+            gate: (config.feed_forward == FeedForward::Gated)
+                .then(|| linear(format, ffn, d, PROJECTION_FRAC, &mut rng)),
+            up: linear(format, ffn, d, UP_FRAC, &mut rng),
+            down: linear(format, config.d_model as usize, config.down_cols() as usize, residual, &mut rng),
+        })
+        .collect();
+    ModelWeights {
+        tables: tables(config, &mut rng),
+        embed: Some(embedding(config.vocab as usize, config.d_model as usize, &mut rng)),
+        positions: (config.positions == Positions::Learned)
+            .then(|| embedding(config.context as usize, config.d_model as usize, &mut rng)),
+        first_layer: 0,
+        layers,
+        head: Some(linear(WeightFormat::Int8, config.vocab as usize, padded(config.d_model, COLS_MULTIPLE) as usize, LOGITS_FRAC, &mut rng)),
+        config: config.clone(),
+    }
+}
+
+/// A matrix with uniform codes whose outputs are of the size of its inputs.
+fn linear(format: WeightFormat, rows: usize, cols: usize, out_frac: i8, rng: &mut SplitMix64) -> Linear {
+    let mut codes = vec![0u8; format.code_bytes(rows, cols)];
+    rng.fill(&mut codes);
+    if format == WeightFormat::Int8 {
+        // -128 never occurs.
+        codes.iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 0);
+    }
+    let mut table_ids = vec![0u8; format.id_bytes(rows, cols)];
+    table_ids.chunks_mut(2).for_each(|id| id[0] = rng.below(INT4_TABLES) as u8);
+    // The last panel is filled up with zero rows.
+    for row in rows..rows.next_multiple_of(4) {
+        let step = if format == WeightFormat::Int8 { 16 } else { GROUP_COLS };
+        for col in (0..cols).step_by(step) {
+            let at = code_offset(format, cols, row, col);
+            codes[at..at + 16].fill(0);
+        }
+    }
+    // Uniform codes times 24 have an rms of about 2^10.8; sqrt(cols) columns add up.
+    let shift = 11 + cols.ilog2().div_ceil(2) as u8;
+    let sum_bits = (127 * 127 * cols as u64).ilog2() + 1;
+    Linear {
+        rows,
+        cols,
+        format,
+        codes: Region::from(codes),
+        table_ids: Region::from(table_ids),
+        multipliers: vec![MULTIPLIER; rows],
+        shifts: vec![shift; rows],
+        bias: Vec::new(),
+        pre_shift: sum_bits.saturating_sub(22) as u8,
+        out_frac,
+    }
+}
+
+fn embedding(rows: usize, cols: usize, rng: &mut SplitMix64) -> Embedding {
+    let mut codes = vec![0u8; rows * cols * 2];
+    rng.fill(&mut codes);
+    Embedding { rows, cols, frac: 14, codes: Region::from(codes) }
+}
+
+fn tables(config: &ModelConfig, rng: &mut SplitMix64) -> Tables {
+    // 2^(-1/256) with 32 fractional bits.
+    const ROOT: u64 = 4_283_353_744;
+    let mut power = 1u64 << 32;
+    let mut octaves: Vec<u64> = (0..4095)
+        .map(|_| {
+            let value = power;
+            power = (power * ROOT) >> 32;
+            value
+        })
+        .collect();
+    octaves.push(0);
+    let mut int4 = Vec::new();
+    for _ in 0..INT4_TABLES {
+        let mut table = [0i8; 16];
+        table.iter_mut().for_each(|entry| *entry = (rng.below(255) as i32 - 127) as i8);
+        table[0] = 0;
+        int4.push(table);
+    }
+    Tables {
+        rope: rope(config),
+        exp2: octaves.iter().map(|v| (v >> 17) as u16).collect(),
+        exp2_sample: octaves.iter().map(|v| (v >> 8) as u32).collect(),
+        // x clamp(x + 3, 0, 6) / 6, the "hard" SiLU, steps of 2^-8, values of 2^-11.
+        activation: (-4096i64..4096).map(|x| (x * (x + 768).clamp(0, 1536) / 192) as i16).collect(),
+        int4,
+    }
+}
+
+/// Rotations by multiples of the angle of the 3-4-5 triangle: rational, so exact to rounding.
+fn rope(config: &ModelConfig) -> Vec<i16> {
+    let pairs = config.head_dim as usize / 2;
+    let mut rows = Vec::new();
+    if config.positions != Positions::Rope {
+        return rows;
+    }
+    let mut angles: Vec<(i64, i64)> = vec![(1 << 30, 0); pairs];
+    for _ in 0..config.context {
+        for (pair, (c, s)) in angles.iter_mut().enumerate() {
+            rows.push((*c >> 16) as i16);
+            rows.push((*s >> 16) as i16);
+            // Pythagorean triple (m^2 - 1, 2m, m^2 + 1): smaller angles for later pairs.
+            let m = 2 + 3 * pair as i64;
+            let (a, b, h) = (m * m - 1, 2 * m, m * m + 1);
+            (*c, *s) = ((*c * a - *s * b) / h, (*c * b + *s * a) / h);
+        }
+    }
+    rows
+}
