@@ -1,0 +1,282 @@
+//! The gateway: requests in, routes of nodes, verified receipts out. Any client may be its own
+//! gateway; nothing here needs to be trusted by the nodes or by whoever checks the receipts.
+
+mod answer;
+mod link;
+mod store;
+
+pub use link::{Link, LinkError};
+pub use store::{ReceiptStore, StoreError};
+
+use crate::p2p::{Network, NetworkError, PeerAddress};
+use crate::service::{EVENT_QUEUE, Failure, FailureKind, GenerateEvent, GenerateRequest, Generator, ModelInfo};
+use answer::Answer;
+use lockstep_base::Digest;
+use lockstep_base::keys::{NodeId, NodeKey};
+use lockstep_base::leaf::TaskSecret;
+use lockstep_base::params::{client_seed, network_seed};
+use lockstep_base::part::{Part, PartError};
+use lockstep_base::receipt_file::ReceiptFile;
+use lockstep_mesh::leaves::{LeavesError, LeavesFetch};
+use lockstep_mesh::message::Message;
+use lockstep_mesh::request::{RouteConfig, RouteStage};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A node that does not show a page of leaves within this time refuses to.
+const LEAVES_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why there is no gateway.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatewayError {
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A node.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A node serves another model.
+    #[error("node {node} serves model {got}, expected {expected}")]
+    Model {
+        /// Which node.
+        node: NodeId,
+        /// Its model root.
+        got: Digest,
+        /// Ours.
+        expected: Digest,
+    },
+    /// A node computes otherwise.
+    #[error("node {node} computes with opset {got:?}, expected {expected:?}")]
+    Opset {
+        /// Which node.
+        node: NodeId,
+        /// Its opset.
+        got: String,
+        /// Ours.
+        expected: String,
+    },
+    /// The nodes do not make one model.
+    #[error("the nodes do not make a route: {0}")]
+    Route(#[from] PartError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why leaves were not fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RevealError {
+    /// There is no such stage.
+    #[error("stage {got}, expected below {stages}")]
+    Stage {
+        /// The stage asked for.
+        got: usize,
+        /// Stages of the route.
+        stages: usize,
+    },
+    /// The node refuses, which is a fault of its own.
+    #[error("stage {stage} ({node}) does not show its leaves: {why}")]
+    Refused {
+        /// Which stage.
+        stage: usize,
+        /// Its node.
+        node: NodeId,
+        /// What it said, or that it said nothing.
+        why: String,
+    },
+    /// It sent something else.
+    #[error(transparent)]
+    Leaves(#[from] LeavesError),
+}
+
+/// What a gateway does beyond answering.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Ask the stages to commit to every op output, not only to boundaries and KV cache.
+    pub full_trace: bool,
+    /// Where receipts are kept.
+    pub store: Option<ReceiptStore>,
+}
+
+/// A route of nodes behind the generator interface.
+#[derive(Debug)]
+pub struct Gateway {
+    key: NodeKey,
+    network: Network,
+    model: ModelInfo,
+    peers: Vec<PeerAddress>,
+    links: tokio::sync::Mutex<Vec<Arc<Link>>>,
+    parts: Vec<Part>,
+    options: Options,
+    last: Mutex<Option<Digest>>,
+}
+
+impl Gateway {
+    /// Connects to `peers` (in any order) and checks that they serve all of `model`.
+    ///
+    /// # Errors
+    /// [`GatewayError`] naming the node that does not fit.
+    pub async fn connect(
+        key: NodeKey,
+        model: ModelInfo,
+        peers: Vec<PeerAddress>,
+        options: Options,
+    ) -> Result<Arc<Gateway>, GatewayError> {
+        let network = Network::start(&key, None).await?;
+        let mut links = Vec::new();
+        for peer in peers {
+            let link = Link::connect(&network, peer).await?;
+            let (node, info) = (link.peer.node, &link.info);
+            if info.model_root != model.root {
+                return Err(GatewayError::Model { node, got: info.model_root, expected: model.root });
+            }
+            if info.opset != model.config.opset {
+                return Err(GatewayError::Opset { node, got: info.opset.clone(), expected: model.config.opset.clone() });
+            }
+            links.push(link);
+        }
+        links.sort_by_key(|link| link.info.part.first_layer);
+        let parts: Vec<Part> = links.iter().map(|link| link.info.part).collect();
+        Part::check_route(&parts, model.config.n_layers)?;
+        Ok(Arc::new(Gateway {
+            key,
+            network,
+            model,
+            peers: links.iter().map(|link| link.peer.clone()).collect(),
+            links: tokio::sync::Mutex::new(links),
+            parts,
+            options,
+            last: Mutex::default(),
+        }))
+    }
+
+    /// The stages in order.
+    #[must_use]
+    pub fn stages(&self) -> Vec<(PeerAddress, Part)> {
+        self.peers.iter().cloned().zip(self.parts.iter().copied()).collect()
+    }
+
+    /// Open links to all stages; lost ones are opened again.
+    async fn open_links(&self) -> Result<Vec<Arc<Link>>, Failure> {
+        let mut links = self.links.lock().await;
+        for (stage, link) in links.iter_mut().enumerate() {
+            if !link.is_open() {
+                let opened = Link::connect(&self.network, self.peers[stage].clone()).await;
+                *link = opened.map_err(|error| Failure {
+                    kind: FailureKind::Stage,
+                    stage: Some(stage),
+                    message: error.to_string(),
+                })?;
+            }
+        }
+        Ok(links.clone())
+    }
+
+    fn route_config(&self, request: &GenerateRequest) -> Result<RouteConfig, Failure> {
+        let config = &self.model.config;
+        let mut parameters = request.parameters.clone();
+        parameters.max_tokens = request.budget(config)?;
+        let task = Digest(rand::random());
+        let sampler_seed = match request.seed {
+            Some(seed) => client_seed(seed, request.choice),
+            // Until there is a public beacon, the gateway draws one itself.
+            None => network_seed(&task, &Digest(rand::random()), request.choice),
+        };
+        Ok(RouteConfig {
+            task,
+            secret: TaskSecret(rand::random()),
+            owner: self.key.id(),
+            model_root: self.model.root,
+            opset: config.opset.clone(),
+            n_layers: config.n_layers,
+            vocab: config.vocab,
+            context: config.context,
+            parameters,
+            sampler_seed,
+            prompt: request.prompt.clone(),
+            full_trace: self.options.full_trace,
+            logprobs: request.top_logprobs.map(|top| top as u8),
+            audit_class: Digest::ZERO,
+            stages: self
+                .stages()
+                .into_iter()
+                .map(|(peer, part)| RouteStage { node: peer.node, address: peer.to_string(), part })
+                .collect(),
+        })
+    }
+
+    /// Asks `stage` for the leaves of the span at `first_token` and puts them into `file`.
+    ///
+    /// # Errors
+    /// [`RevealError`] if the stage does not show them.
+    pub async fn reveal(&self, file: &mut ReceiptFile, stage: usize, first_token: u32) -> Result<(), RevealError> {
+        let stages = file.stages.len().min(self.peers.len());
+        if stage >= stages {
+            return Err(RevealError::Stage { got: stage, stages });
+        }
+        let node = self.peers[stage].node;
+        let refused = |why: String| RevealError::Refused { stage, node, why };
+        let links = self.open_links().await.map_err(|failure| refused(failure.message))?;
+        let link = &links[stage];
+        let (sender, mut heard) = mpsc::channel(link::MESSAGES_MAX);
+        link.listen(file.task, stage as u16, sender);
+        let mut fetch = LeavesFetch::new(file.task, first_token);
+        let span = loop {
+            if !link.send(&fetch.request()) {
+                break Err(refused("the connection is lost".into()));
+            }
+            match tokio::time::timeout(LEAVES_TIMEOUT, heard.recv()).await {
+                Ok(Some(link::Heard::Message(_, Message::Leaves(page)))) => match fetch.accept(page) {
+                    Ok(Some(span)) => break Ok(span),
+                    Ok(None) => {}
+                    Err(error) => break Err(error.into()),
+                },
+                Ok(Some(link::Heard::Message(_, Message::Error(fault)))) => break Err(refused(fault.text)),
+                Ok(Some(link::Heard::Message(..))) => {}
+                Ok(Some(link::Heard::Lost(_, why))) => break Err(refused(why)),
+                Ok(None) | Err(_) => break Err(refused("no answer within 20 s".into())),
+            }
+        };
+        link.forget(&file.task);
+        let served = &mut file.stages[stage].served;
+        served.retain(|span| span.first_token != first_token);
+        served.push(span?);
+        Ok(())
+    }
+
+    /// Task id of the last answer that was completed.
+    #[must_use]
+    pub fn last_task(&self) -> Option<Digest> {
+        *self.last.lock().expect("no thread panics while it holds the id")
+    }
+
+    fn keep(&self, file: &ReceiptFile) -> Result<(), StoreError> {
+        *self.last.lock().expect("no thread panics while it holds the id") = Some(file.task);
+        self.options.store.as_ref().map_or(Ok(()), |store| store.insert(file))
+    }
+}
+
+/// A gateway as a generator: what the API serves from.
+#[derive(Debug, Clone)]
+pub struct RoutedGenerator(pub Arc<Gateway>);
+
+impl Generator for RoutedGenerator {
+    fn model(&self) -> &ModelInfo {
+        &self.0.model
+    }
+
+    fn generate(&self, request: GenerateRequest) -> mpsc::Receiver<GenerateEvent> {
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+        let gateway = self.0.clone();
+        tokio::spawn(async move {
+            if let Err(failure) = Answer::run(&gateway, &request, &sender).await {
+                // Nobody listens any more: there is nobody to tell.
+                let _ = sender.send(GenerateEvent::Failed(failure)).await;
+            }
+        });
+        receiver
+    }
+}

@@ -1,0 +1,254 @@
+//! One libp2p swarm behind a handle: dial, open a stream, accept streams.
+
+use super::identity::{PeerAddress, keypair, node_of_peer};
+use futures::StreamExt as _;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, noise, tcp, yamux};
+use libp2p_stream as streams;
+use lockstep_base::keys::{NodeId, NodeKey};
+use lockstep_mesh::frame::Channel;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// An idle connection is closed after this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// A dial that has not ended after this long has failed.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Commands that wait for the swarm.
+const COMMANDS_MAX: usize = 64;
+/// Incoming streams that wait to be taken, per protocol.
+const ACCEPT_QUEUE: usize = 64;
+
+/// Why the network could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The address to listen at is taken or not ours.
+    #[error("cannot listen at {address}: {why}")]
+    Listen {
+        /// The address.
+        address: Multiaddr,
+        /// What the system says.
+        why: String,
+    },
+    /// A peer answered under another key.
+    #[error("the peer at {address} has key {got}, expected {expected}")]
+    WrongKey {
+        /// Where.
+        address: Multiaddr,
+        /// Its key.
+        got: PeerId,
+        /// The key in the address.
+        expected: PeerId,
+    },
+    /// No connection.
+    #[error("cannot reach {peer}: {why}")]
+    Unreachable {
+        /// Whom.
+        peer: String,
+        /// What the transport says.
+        why: String,
+    },
+    /// The peer does not speak the protocol.
+    #[error("peer {peer} refuses protocol {protocol}: {why}")]
+    Protocol {
+        /// Whom.
+        peer: PeerId,
+        /// The protocol.
+        protocol: &'static str,
+        /// What it says.
+        why: String,
+    },
+    /// The transport could not be set up.
+    #[error("cannot start the network: {0}")]
+    Setup(String),
+    /// The swarm has ended.
+    #[error("the network is shut down")]
+    Closed,
+}
+
+/// A stream that a peer opened.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The peer's identity.
+    pub peer: PeerId,
+    /// Its node id.
+    pub node: NodeId,
+    /// The stream.
+    pub stream: Stream,
+}
+
+enum Command {
+    Dial(PeerAddress, oneshot::Sender<Result<(), NetworkError>>),
+}
+
+/// A handle on the swarm. The swarm ends with the last handle.
+#[derive(Clone)]
+pub struct Network {
+    commands: mpsc::Sender<Command>,
+    control: streams::Control,
+    /// Addresses that are listened at, with the peer id.
+    pub addresses: Vec<PeerAddress>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// Starts a swarm under `key`, listening at `listen` if that is given.
+    ///
+    /// # Errors
+    /// [`NetworkError::Listen`] if the address cannot be listened at.
+    pub async fn start(key: &NodeKey, listen: Option<Multiaddr>) -> Result<Network, NetworkError> {
+        let setup = |error: &dyn std::fmt::Display| NetworkError::Setup(error.to_string());
+        let mut swarm = libp2p::SwarmBuilder::with_existing_identity(keypair(key))
+            .with_tokio()
+            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+            .map_err(|error| setup(&error))?
+            .with_behaviour(|_| streams::Behaviour::new())
+            .map_err(|error| setup(&error))?
+            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+            .build();
+        let mut addresses = Vec::new();
+        if let Some(address) = listen {
+            let refused = |why: String| NetworkError::Listen { address: address.clone(), why };
+            let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
+            addresses.push(Self::first_address(&mut swarm, id, key).await.map_err(refused)?);
+        }
+        let control = swarm.behaviour().new_control();
+        let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        tokio::spawn(drive(swarm, queue));
+        Ok(Network { commands, control, addresses })
+    }
+
+    /// Waits for the listener to tell its address (port 0 becomes a real one) or to fail.
+    async fn first_address(
+        swarm: &mut Swarm<streams::Behaviour>,
+        id: libp2p::core::transport::ListenerId,
+        key: &NodeKey,
+    ) -> Result<PeerAddress, String> {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { address, .. } => {
+                    let peer = *swarm.local_peer_id();
+                    return Ok(PeerAddress { peer, node: key.id(), address });
+                }
+                SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == id => {
+                    return Err(reason.err().map_or("the listener closed".into(), |e| e.to_string()));
+                }
+                SwarmEvent::ListenerError { listener_id, error } if listener_id == id => {
+                    return Err(error.to_string());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Opens a stream to `peer`, dialling first where there is no connection.
+    ///
+    /// # Errors
+    /// [`NetworkError`] naming the peer: unreachable, wrong key, protocol refused.
+    pub async fn open(&self, peer: &PeerAddress, channel: Channel) -> Result<Stream, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Dial(peer.clone(), reply)).await.map_err(|_| NetworkError::Closed)?;
+        let unreachable = |why: &str| NetworkError::Unreachable { peer: peer.to_string(), why: why.into() };
+        tokio::time::timeout(DIAL_TIMEOUT, answer)
+            .await
+            .map_err(|_| unreachable("no answer within 10 s"))?
+            .map_err(|_| NetworkError::Closed)??;
+        let protocol = channel.protocol();
+        let mut control = self.control.clone();
+        let opened = tokio::time::timeout(DIAL_TIMEOUT, control.open_stream(peer.peer, StreamProtocol::new(protocol))).await;
+        opened
+            .map_err(|_| unreachable("no stream within 10 s"))?
+            .map_err(|error| NetworkError::Protocol { peer: peer.peer, protocol, why: error.to_string() })
+    }
+
+    /// Streams that peers open under `channel`. Peers whose key cannot sign are hung up on.
+    ///
+    /// # Panics
+    /// If the channel is accepted twice.
+    #[must_use]
+    pub fn accept(&self, channel: Channel) -> mpsc::Receiver<Accepted> {
+        let mut control = self.control.clone();
+        let mut incoming =
+            control.accept(StreamProtocol::new(channel.protocol())).expect("each channel is accepted once");
+        let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
+        tokio::spawn(async move {
+            while let Some((peer, stream)) = incoming.next().await {
+                let Some(node) = node_of_peer(&peer) else { continue };
+                if sender.send(Accepted { peer, node, stream }).await.is_err() {
+                    break;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+type Waiting = HashMap<ConnectionId, (PeerAddress, oneshot::Sender<Result<(), NetworkError>>)>;
+
+/// Runs the swarm until every handle is gone.
+async fn drive(mut swarm: Swarm<streams::Behaviour>, mut queue: mpsc::Receiver<Command>) {
+    let mut waiting: Waiting = HashMap::new();
+    loop {
+        tokio::select! {
+            command = queue.recv() => match command {
+                None => return,
+                Some(Command::Dial(peer, reply)) => dial(&mut swarm, &mut waiting, peer, reply),
+            },
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                    if let Some((_, reply)) = waiting.remove(&connection_id) {
+                        let _ = reply.send(Ok(()));
+                    }
+                }
+                SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                    if let Some((peer, reply)) = waiting.remove(&connection_id) {
+                        let _ = reply.send(Err(dial_error(&peer, error)));
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+}
+
+fn dial(
+    swarm: &mut Swarm<streams::Behaviour>,
+    waiting: &mut Waiting,
+    peer: PeerAddress,
+    reply: oneshot::Sender<Result<(), NetworkError>>,
+) {
+    if swarm.is_connected(&peer.peer) {
+        let _ = reply.send(Ok(()));
+        return;
+    }
+    let options = DialOpts::peer_id(peer.peer)
+        .addresses(vec![peer.address.clone()])
+        .condition(PeerCondition::Always)
+        .build();
+    let id = options.connection_id();
+    match swarm.dial(options) {
+        Ok(()) => {
+            waiting.insert(id, (peer, reply));
+        }
+        Err(error) => {
+            let _ = reply.send(Err(dial_error(&peer, error)));
+        }
+    }
+}
+
+fn dial_error(peer: &PeerAddress, error: DialError) -> NetworkError {
+    match error {
+        DialError::WrongPeerId { obtained, .. } => {
+            NetworkError::WrongKey { address: peer.address.clone(), got: obtained, expected: peer.peer }
+        }
+        error => NetworkError::Unreachable { peer: peer.to_string(), why: error.to_string() },
+    }
+}
