@@ -19,7 +19,9 @@ pub enum CborError {
         why: alloc::string::String,
     },
     /// Decodes, but is not the one deterministic encoding of what it says.
-    #[error("{what} is not in deterministic encoding (RFC 8949, 4.2): got {got} bytes, the encoding of the same value has {expected}")]
+    #[error(
+        "{what} is not in deterministic encoding (RFC 8949, 4.2): got {got} bytes, the encoding of the same value has {expected}"
+    )]
     NotCanonical {
         /// The expected structure.
         what: &'static str,
@@ -44,10 +46,8 @@ pub fn decode<'b, T>(what: &'static str, bytes: &'b [u8]) -> Result<T, CborError
 where
     T: minicbor::Decode<'b, ()> + minicbor::Encode<()>,
 {
-    let value: T = minicbor::decode(bytes).map_err(|error| CborError::Malformed {
-        what,
-        why: alloc::string::ToString::to_string(&error),
-    })?;
+    let value: T = minicbor::decode(bytes)
+        .map_err(|error| CborError::Malformed { what, why: alloc::string::ToString::to_string(&error) })?;
     let canonical = encode(&value);
     if canonical != bytes {
         return Err(CborError::NotCanonical { what, got: bytes.len(), expected: canonical.len() });

@@ -15,6 +15,10 @@ pub const DOWN_COLS_MULTIPLE: u32 = 64;
 /// Largest Hadamard block in front of the down projection.
 pub const HADAMARD_BLOCK_MAX: u32 = 128;
 
+const _: () = assert!(
+    limits::COLS_MAX.is_multiple_of(COLS_MULTIPLE) && limits::COLS_MAX.is_multiple_of(DOWN_COLS_MULTIPLE)
+);
+
 /// How positions enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
@@ -179,11 +183,22 @@ impl ModelConfig {
         };
         check("n_layers", self.n_layers, (1..=limits::LAYERS_MAX).contains(&self.n_layers), "1 to 1024")?;
         check("d_model", self.d_model, (1..=16_384).contains(&self.d_model), "1 to 16384")?;
-        check("head_dim", self.head_dim, self.head_dim % 2 == 0 && (2..=limits::HEAD_DIM_MAX).contains(&self.head_dim), "an even number from 2 to 256")?;
+        check(
+            "head_dim",
+            self.head_dim,
+            self.head_dim.is_multiple_of(2) && (2..=limits::HEAD_DIM_MAX).contains(&self.head_dim),
+            "an even number from 2 to 256",
+        )?;
         check("n_heads", self.n_heads, (1..=1024).contains(&self.n_heads), "1 to 1024")?;
-        check("n_kv_heads", self.n_kv_heads, self.n_kv_heads >= 1 && self.n_heads % self.n_kv_heads == 0, "a divisor of n_heads")?;
+        check(
+            "n_kv_heads",
+            self.n_kv_heads,
+            self.n_kv_heads >= 1 && self.n_heads.is_multiple_of(self.n_kv_heads),
+            "a divisor of n_heads",
+        )?;
         check("q_dim", self.q_dim(), self.q_dim() <= limits::COLS_MAX, "at most 65536")?;
-        check("d_ffn", self.d_ffn, self.d_ffn >= 1 && self.down_cols() <= limits::COLS_MAX, "1 to 65536")?;
+        // Compared unpadded (the limit is a multiple of the padding): padding could wrap.
+        check("d_ffn", self.d_ffn, (1..=limits::COLS_MAX).contains(&self.d_ffn), "1 to 65536")?;
         check("vocab", self.vocab, (1..=limits::ROWS_MAX).contains(&self.vocab), "1 to 1048576")?;
         check("context", self.context, (1..=limits::CONTEXT_MAX).contains(&self.context), "1 to 32768")?;
         check("residual_frac", self.residual_frac.into(), (4..=24).contains(&self.residual_frac), "4 to 24")?;

@@ -75,7 +75,7 @@ pub fn hex(bytes: &[u8]) -> alloc::string::String {
 #[must_use]
 pub fn unhex(text: &str) -> Option<alloc::vec::Vec<u8>> {
     let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let nibble = |digit: u8| (digit as char).to_digit(16).map(|value| value as u8);
@@ -107,9 +107,6 @@ impl<C> minicbor::Encode<C> for Digest {
 impl<'b, C> minicbor::Decode<'b, C> for Digest {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         let bytes = d.bytes()?;
-        bytes
-            .try_into()
-            .map(Digest)
-            .map_err(|_| minicbor::decode::Error::message("a digest has 32 bytes"))
+        bytes.try_into().map(Digest).map_err(|_| minicbor::decode::Error::message("a digest has 32 bytes"))
     }
 }

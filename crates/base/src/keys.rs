@@ -45,7 +45,9 @@ impl<'b, C> minicbor::Decode<'b, C> for NodeId {
 
 /// Why a key was refused.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
-#[error("not a secp256k1 secret key: got {got} bytes, expected 32 that encode a number from 1 to the group order - 1")]
+#[error(
+    "not a secp256k1 secret key: got {got} bytes, expected 32 that encode a number from 1 to the group order - 1"
+)]
 pub struct BadKey {
     /// Length of what was given.
     pub got: usize,
@@ -61,7 +63,10 @@ impl NodeKey {
     /// # Errors
     /// [`BadKey`] if it is not a secret key of the curve.
     pub fn from_bytes(bytes: &[u8]) -> Result<NodeKey, BadKey> {
-        SigningKey::from_slice(bytes).map(NodeKey).map_err(|_| BadKey { got: bytes.len() })
+        let refused = BadKey { got: bytes.len() };
+        // k256 would take a shorter secret as well and fill it up with zeros.
+        let secret: &[u8; 32] = bytes.try_into().map_err(|_| refused)?;
+        SigningKey::from_slice(secret).map(NodeKey).map_err(|_| refused)
     }
 
     /// The 32-byte secret; the caller keeps it out of logs.

@@ -133,15 +133,13 @@ pub fn blob_root(bytes: &[u8]) -> Digest {
 /// Root over the rows of an embedding.
 #[must_use]
 pub fn embedding_root(embedding: &Embedding) -> Digest {
-    let leaves: Vec<Digest> =
-        (0..embedding.rows).map(|row| merkle::leaf(embedding.row_bytes(row))).collect();
+    let leaves: Vec<Digest> = (0..embedding.rows).map(|row| merkle::leaf(embedding.row_bytes(row))).collect();
     merkle::root(&leaves)
 }
 
 /// Root over the rows of a linear layer.
 #[must_use]
 pub fn linear_root(linear: &Linear) -> Digest {
-    let leaves: Vec<Digest> =
-        (0..linear.rows).map(|row| merkle::leaf(&linear.row_bytes(row))).collect();
+    let leaves: Vec<Digest> = (0..linear.rows).map(|row| merkle::leaf(&linear.row_bytes(row))).collect();
     merkle::root(&leaves)
 }

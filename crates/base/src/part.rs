@@ -48,7 +48,9 @@ pub enum PartError {
         expected: u32,
     },
     /// The embedding is not (only) in the first stage or the head not (only) in the last.
-    #[error("stage {stage} has embed = {embed} and head = {head}, expected the embedding in the first stage only and the head in the last only")]
+    #[error(
+        "stage {stage} has embed = {embed} and head = {head}, expected the embedding in the first stage only and the head in the last only"
+    )]
     Ends {
         /// Index of the stage.
         stage: usize,
@@ -99,13 +101,13 @@ impl Part {
         }
     }
 
-    /// A model of `n_layers` layers cut into `stages` parts as evenly as possible.
+    /// A model of `n_layers` layers cut into `stages` parts as evenly as possible; fewer parts if
+    /// there are not as many layers, and at most [`STAGES_MAX`](crate::limits::STAGES_MAX).
     #[must_use]
     pub fn split(n_layers: u32, stages: u32) -> alloc::vec::Vec<Part> {
-        let stages = stages.clamp(1, n_layers);
-        (0..stages)
-            .map(|i| Part::layers(i * n_layers / stages..(i + 1) * n_layers / stages, n_layers))
-            .collect()
+        let stages = u64::from(stages.min(n_layers).clamp(1, crate::limits::STAGES_MAX as u32));
+        let cut = |i: u64| (i * u64::from(n_layers) / stages) as u32;
+        (0..stages).map(|i| Part::layers(cut(i)..cut(i + 1), n_layers)).collect()
     }
 
     /// Layers of the part.

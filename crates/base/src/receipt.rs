@@ -26,7 +26,8 @@ pub const FLAG_FULL_TRACE: u8 = 2;
 pub const FLAG_PROVABLE: u8 = 4;
 
 const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version)";
-const PART_TYPE: &str = "Part(bool embed,uint32 firstLayer,uint32 endLayer,bool head,uint16 shard,uint16 shards)";
+const PART_TYPE: &str =
+    "Part(bool embed,uint32 firstLayer,uint32 endLayer,bool head,uint16 shard,uint16 shards)";
 const RECEIPT_TYPE: &str = "Receipt(bytes32 task,bytes32 modelRoot,string opset,Part part,uint16 stage,uint32 firstToken,uint32 tokenCount,bytes32 parameters,bytes32 masks,bytes32 adapters,bytes32 samplerSeed,bytes32 inRoot,bytes32 outRoot,bytes32 stateRoot,bytes32 code,bytes32 previous,bytes32 auditClass,uint8 flags,bytes32 commitIn,bytes32 commitOut)";
 
 /// The statement of one stage about one span of tokens.
@@ -174,11 +175,7 @@ impl Receipt {
 /// The domain of receipts: name and version, no chain id, so that one receipt holds on any chain.
 #[must_use]
 pub fn domain_separator() -> Digest {
-    keccak256(&[
-        &keccak256(&[DOMAIN_TYPE.as_bytes()]).0,
-        &keccak256(&[b"Lockstep"]).0,
-        &keccak256(&[b"1"]).0,
-    ])
+    keccak256(&[&keccak256(&[DOMAIN_TYPE.as_bytes()]).0, &keccak256(&[b"Lockstep"]).0, &keccak256(&[b"1"]).0])
 }
 
 /// The stored form: self-contained.

@@ -197,9 +197,7 @@ impl Linear {
 pub fn code_offset(format: WeightFormat, cols: usize, row: usize, col: usize) -> usize {
     let (panel, lane) = (row / PANEL_ROWS, row % PANEL_ROWS);
     match format {
-        WeightFormat::Int8 => {
-            panel * PANEL_ROWS * cols + col / TILE_COLS * 64 + lane * 16 + col % TILE_COLS
-        }
+        WeightFormat::Int8 => panel * PANEL_ROWS * cols + col / TILE_COLS * 64 + lane * 16 + col % TILE_COLS,
         WeightFormat::Int4 => {
             panel * PANEL_ROWS * cols / 2 + col / GROUP_COLS * 64 + lane * 16 + col % TILE_COLS
         }
@@ -315,4 +313,4 @@ impl ModelWeights {
     }
 }
 
-const _: () = assert!(limits::COLS_MAX as usize % GROUP_COLS == 0);
+const _: () = assert!((limits::COLS_MAX as usize).is_multiple_of(GROUP_COLS));
