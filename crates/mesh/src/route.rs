@@ -235,6 +235,12 @@ impl Route {
         })
     }
 
+    /// The request and its stages.
+    #[must_use]
+    pub fn config(&self) -> &RouteConfig {
+        &self.config
+    }
+
     /// Whether the request ended, well or not.
     #[must_use]
     pub fn is_over(&self) -> bool {

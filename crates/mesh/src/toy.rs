@@ -66,7 +66,8 @@ impl ToyModel {
 
 impl ComputeFactory for ToyModel {
     fn open(&self, open: &Open) -> Result<Box<dyn StageCompute>, ComputeError> {
-        Ok(Box::new(Toy::new(*self, open)))
+        let toy = Toy::new(*self, open.part, open.secrets.clone(), open.sampler_seed);
+        Ok(Box::new(Toy { full_trace: open.full_trace, logprobs: open.logprobs, ..toy }))
     }
 }
 
@@ -96,15 +97,15 @@ pub struct Toy {
 }
 
 impl Toy {
-    fn new(model: ToyModel, open: &Open) -> Toy {
+    fn new(model: ToyModel, part: Part, secrets: StageSecrets, sampler_seed: Digest) -> Toy {
         Toy {
             model,
-            part: open.part,
-            secrets: open.secrets.clone(),
-            full_trace: open.full_trace,
-            sampler_seed: open.sampler_seed,
-            logprobs: open.logprobs,
-            cache: vec![Vec::new(); open.part.layer_count()],
+            part,
+            secrets,
+            full_trace: false,
+            sampler_seed,
+            logprobs: None,
+            cache: vec![Vec::new(); part.layer_count()],
             unsigned: BTreeMap::new(),
             kv: Accumulator::default(),
         }
@@ -238,9 +239,15 @@ impl StageCompute for Toy {
 /// What a single machine answers: `prompt` and then `max_tokens` tokens, or fewer up to a stop
 /// token or the end of the context. The answer that every route must give as well.
 #[must_use]
-pub fn reference(model: ToyModel, open: &Open, prompt: &[u32], max_tokens: u32, stop: &[u32]) -> Vec<u32> {
-    let whole = Open { part: Part::whole(model.n_layers), ..open.clone() };
-    let mut toy = Toy::new(model, &whole);
+pub fn reference(
+    model: ToyModel,
+    sampler_seed: &Digest,
+    prompt: &[u32],
+    max_tokens: u32,
+    stop: &[u32],
+) -> Vec<u32> {
+    let secrets = StageSecrets { input: Digest::ZERO, output: Digest::ZERO, own: Digest::ZERO };
+    let mut toy = Toy::new(model, Part::whole(model.n_layers), secrets, *sampler_seed);
     let mut tokens = prompt.to_vec();
     let mut fed = 0;
     loop {
