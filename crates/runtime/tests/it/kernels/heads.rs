@@ -12,12 +12,17 @@ const POSITIONS: [usize; 10] = [0, 1, 2, 3, 4, 5, 16, 17, 255, 256];
 pub(super) fn scores_are_exact(kernel: Kernel) {
     for dim in DIMS {
         for n in POSITIONS {
-            for extreme in [false, true] {
+            for kind in 0..3 {
                 let mut rng = SplitMix64::new((dim * 1000 + n) as u64);
                 let bound = if dim > 128 { 1023i16 } else { 2047 };
                 let mut code = || {
                     let random = rng.below(2 * bound as u64 + 1) as i16 - bound;
-                    if extreme { bound * random.signum() } else { random }
+                    match kind {
+                        0 => random,
+                        1 => bound * random.signum(),
+                        // Outside of every bound: the same modulo 2^32.
+                        _ => [i16::MIN, i16::MAX][rng.below(2) as usize],
+                    }
                 };
                 let q: Vec<i16> = (0..dim).map(|_| code()).collect();
                 let keys: Vec<i16> = (0..n * dim).map(|_| code()).collect();
@@ -25,9 +30,10 @@ pub(super) fn scores_are_exact(kernel: Kernel) {
                 scores(kernel, &q, &keys, &mut got);
                 let product = |(a, b): (&i16, &i16)| i64::from(*a) * i64::from(*b);
                 for (j, key) in keys.chunks(dim).enumerate() {
-                    let expected: i64 = q.iter().zip(key).map(product).sum();
-                    assert_eq!(i64::from(got[j]), expected, "{kernel} dim {dim} n {n} position {j}");
-                    assert_eq!(i64::from(dot_i16(kernel, &q, key)), expected, "{kernel} dim {dim} one");
+                    let exact: i64 = q.iter().zip(key).map(product).sum();
+                    assert!(kind == 2 || exact.abs() <= 1 << 29, "the bound of step 4");
+                    assert_eq!(got[j], exact as i32, "{kernel} dim {dim} n {n} kind {kind} position {j}");
+                    assert_eq!(dot_i16(kernel, &q, key), exact as i32, "{kernel} dim {dim} kind {kind} one");
                 }
             }
         }
