@@ -241,6 +241,12 @@ impl Route {
         &self.config
     }
 
+    /// Prompt and answer so far; empty once the receipt file has them.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// Whether the request ended, well or not.
     #[must_use]
     pub fn is_over(&self) -> bool {
