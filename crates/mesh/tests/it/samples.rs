@@ -12,6 +12,7 @@ use lockstep_mesh::data::{Batch, Data, Values};
 use lockstep_mesh::message::{
     Alternative, Fault, Hello, Info, Leaves, Logprobs, Message, NextHop, Open, Token,
 };
+use proptest::test_runner::{Config, RngSeed};
 
 /// Properties run the same cases everywhere; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` choose others.
 pub(crate) fn cases(cases: u32) -> Config {
