@@ -1,0 +1,228 @@
+//! Reading what a part needs, verified: first the structure, then the root, of every entry.
+
+use super::entries::{format_of, names};
+use super::error::BundleError;
+use super::layout::Placed;
+use super::open::Bundle;
+use super::structure::{self, EMBEDDING_FRACS, Matrix, StructureError};
+use lockstep_base::config::{FeedForward, Positions};
+use lockstep_base::digest::Digest;
+use lockstep_base::manifest::{BLOB_CHUNK_BYTES, EntryKind};
+use lockstep_base::merkle;
+use lockstep_base::part::Part;
+use lockstep_base::weights::{Embedding, LayerWeights, Linear, ModelWeights, Region, Tables};
+
+/// Threads that hash a large entry.
+const THREADS: usize = 2;
+/// Bytes below which a second thread costs more than it brings.
+const THREADING_BYTES_MIN: u64 = 1 << 20;
+
+impl Bundle {
+    /// The weights of `part`. Every entry that is read is verified against the model root.
+    ///
+    /// # Errors
+    /// [`BundleError`], naming the entry, and the row where it can.
+    pub fn load(&self, part: &Part) -> Result<ModelWeights, BundleError> {
+        let layers = self.config.n_layers;
+        let fits = part.first_layer <= part.end_layer
+            && part.end_layer <= layers
+            && (part.shard, part.shards) == (0, 1);
+        if !fits {
+            return Err(BundleError::Part { got: part.to_string(), layers });
+        }
+        let tables = self.tables()?;
+        let learned = self.config.positions == Positions::Learned;
+        Ok(ModelWeights {
+            config: self.config.clone(),
+            embed: part.embed.then(|| self.embedding(names::EMBED)).transpose()?,
+            positions: (part.embed && learned).then(|| self.embedding(names::POSITIONS)).transpose()?,
+            first_layer: part.first_layer as usize,
+            layers: (part.first_layer..part.end_layer)
+                .map(|index| self.layer(index as usize, &tables))
+                .collect::<Result<_, _>>()?,
+            head: part.head.then(|| self.linear(names::HEAD, Matrix::Head, &tables)).transpose()?,
+            tables,
+        })
+    }
+
+    /// Verifies every byte; `progress` gets (entry, done, total) in bytes of the file.
+    ///
+    /// # Errors
+    /// [`BundleError`], naming the entry, and the row where it can.
+    pub fn verify_all(&self, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<(), BundleError> {
+        let tables = self.tables()?;
+        for index in 0..self.placed.len() {
+            let Placed { entry, offset } = &self.placed[index];
+            progress(&entry.name, *offset, self.file_bytes());
+            let (layer, name) = match entry.name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'))
+            {
+                Some((layer, name)) => (layer.parse::<usize>().unwrap_or(0), name),
+                None => (0, entry.name.as_str()),
+            };
+            match entry.kind {
+                EntryKind::Embedding { .. } => drop(self.embedding(&entry.name)?),
+                EntryKind::Linear { .. } => {
+                    let matrix =
+                        Matrix::of_layer(&self.config).iter().copied().find(|matrix| matrix.name() == name);
+                    self.linear(&entry.name, matrix.unwrap_or(Matrix::Head), &tables)?;
+                }
+                EntryKind::Blob if name == "k_center" => drop(self.k_center(layer)?),
+                EntryKind::Blob => drop(self.blob(&entry.name)?),
+            }
+        }
+        self.tokenizer_section()?;
+        self.chat_template()?;
+        progress("", self.file_bytes(), self.file_bytes());
+        Ok(())
+    }
+
+    fn layer(&self, index: usize, tables: &Tables) -> Result<LayerWeights, BundleError> {
+        let linear = |matrix: Matrix| self.linear(&names::layer(index, matrix.name()), matrix, tables);
+        let gated = self.config.feed_forward == FeedForward::Gated;
+        Ok(LayerWeights {
+            q: linear(Matrix::Q)?,
+            k: linear(Matrix::K)?,
+            v: linear(Matrix::V)?,
+            o: linear(Matrix::O)?,
+            k_center: self.k_center(index)?,
+            gate: gated.then(|| linear(Matrix::Gate)).transpose()?,
+            up: linear(Matrix::Up)?,
+            down: linear(Matrix::Down)?,
+        })
+    }
+
+    fn tables(&self) -> Result<Tables, BundleError> {
+        let rope = self.config.positions == Positions::Rope;
+        let int4 = super::open::find(&self.placed, names::INT4).is_some();
+        let bytes = |name, present: bool| {
+            present
+                .then(|| self.blob(name))
+                .transpose()
+                .map(|region| region.map_or(Vec::new(), |r| r.to_vec()))
+        };
+        let tables = Tables {
+            rope: bytes(names::ROPE, rope)?
+                .chunks_exact(2)
+                .map(|b| i16::from_le_bytes([b[0], b[1]]))
+                .collect(),
+            exp2: bytes(names::EXP2, true)?
+                .chunks_exact(2)
+                .map(|b| u16::from_le_bytes([b[0], b[1]]))
+                .collect(),
+            exp2_sample: bytes(names::EXP2_SAMPLE, true)?
+                .chunks_exact(4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            activation: bytes(names::ACTIVATION, true)?
+                .chunks_exact(2)
+                .map(|b| i16::from_le_bytes([b[0], b[1]]))
+                .collect(),
+            int4: bytes(names::INT4, int4)?
+                .chunks_exact(16)
+                .map(|b| std::array::from_fn(|i| b[i] as i8))
+                .collect(),
+        };
+        structure::check_tables(&tables)?;
+        Ok(tables)
+    }
+
+    fn k_center(&self, layer: usize) -> Result<Vec<i32>, BundleError> {
+        let name = names::k_center(layer);
+        let bytes = self.blob(&name)?;
+        let center: Vec<i32> =
+            bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        structure::check_k_center(&name, &center, &self.config)?;
+        Ok(center)
+    }
+
+    fn embedding(&self, name: &str) -> Result<Embedding, BundleError> {
+        let index = self.find(name)?;
+        let codes = self.section(index)?;
+        let EntryKind::Embedding { rows, cols, frac } = self.placed[index].entry.kind else {
+            return Err(BundleError::Missing { entry: name.into() });
+        };
+        if !EMBEDDING_FRACS.contains(&frac) {
+            let (low, high) = (i64::from(*EMBEDDING_FRACS.start()), i64::from(*EMBEDDING_FRACS.end()));
+            let what = "fractional bits";
+            return Err(
+                StructureError::Tensor { tensor: name.into(), what, got: frac.into(), low, high }.into()
+            );
+        }
+        let embedding = Embedding { rows: rows as usize, cols: cols as usize, frac, codes };
+        self.verify(index, embedding.rows, |row| merkle::leaf(embedding.row_bytes(row)))?;
+        Ok(embedding)
+    }
+
+    fn linear(&self, name: &str, matrix: Matrix, tables: &Tables) -> Result<Linear, BundleError> {
+        let index = self.find(name)?;
+        let linear = split_linear(&self.placed[index].entry.kind, &self.section(index)?)
+            .ok_or_else(|| BundleError::Missing { entry: name.into() })?;
+        // The root first: a changed byte is reported as such, not as whatever number it made.
+        self.verify(index, linear.rows, |row| merkle::leaf(&linear.row_bytes(row)))?;
+        structure::check_linear(name, matrix, &linear, tables, &self.config)?;
+        Ok(linear)
+    }
+
+    /// Verified bytes of an entry without rows.
+    pub(super) fn blob(&self, name: &str) -> Result<Region, BundleError> {
+        let index = self.find(name)?;
+        let bytes = self.section(index)?;
+        let chunk = |at: usize| {
+            let from = at * BLOB_CHUNK_BYTES;
+            merkle::leaf(&bytes[from..bytes.len().min(from + BLOB_CHUNK_BYTES)])
+        };
+        self.verify(index, bytes.len().div_ceil(BLOB_CHUNK_BYTES), chunk)?;
+        Ok(bytes)
+    }
+
+    /// Compares the root over `count` leaves with the manifest.
+    fn verify(
+        &self,
+        index: usize,
+        count: usize,
+        leaf: impl Fn(usize) -> Digest + Sync,
+    ) -> Result<(), BundleError> {
+        let entry = &self.placed[index].entry;
+        let mut leaves = vec![Digest::ZERO; count];
+        if entry.bytes < THREADING_BYTES_MIN || count < THREADS {
+            leaves.iter_mut().enumerate().for_each(|(at, out)| *out = leaf(at));
+        } else {
+            let per_thread = count.div_ceil(THREADS);
+            std::thread::scope(|scope| {
+                for (thread, part) in leaves.chunks_mut(per_thread).enumerate() {
+                    let leaf = &leaf;
+                    scope.spawn(move || {
+                        part.iter_mut()
+                            .enumerate()
+                            .for_each(|(at, out)| *out = leaf(thread * per_thread + at));
+                    });
+                }
+            });
+        }
+        let got = merkle::root(&leaves);
+        if got == entry.root {
+            Ok(())
+        } else {
+            Err(BundleError::Root { entry: entry.name.clone(), got, expected: entry.root })
+        }
+    }
+}
+
+/// The parts of a linear entry; `None` if the kind is another or the length does not fit (both were checked at opening).
+fn split_linear(kind: &EntryKind, bytes: &Region) -> Option<Linear> {
+    let EntryKind::Linear { rows, cols, bits, pre_shift, out_frac, bias } = *kind else { return None };
+    let (rows, cols, format) = (rows as usize, cols as usize, format_of(bits)?);
+    let mut at = 0;
+    let mut take = |length: usize| {
+        let region = bytes.slice(at..at + length);
+        at += length;
+        region
+    };
+    let codes = take(format.code_bytes(rows, cols))?;
+    let table_ids = take(format.id_bytes(rows, cols))?;
+    let multipliers = take(rows)?.to_vec();
+    let shifts = take(rows)?.to_vec();
+    let bias = take(if bias { 4 * rows } else { 0 })?;
+    let bias = bias.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    Some(Linear { rows, cols, format, codes, table_ids, multipliers, shifts, bias, pre_shift, out_frac })
+}

@@ -1,0 +1,356 @@
+//! The numbers that the runtime relies on, checked before it sees them.
+//!
+//! A hash says that bytes are those of the model root, not that the model is sane: its maker may be
+//! hostile. After these checks no product or sum of a linear layer can leave 32 bits, no table is
+//! indexed outside, and no division is by zero; what can still happen is a *range error*, which is a
+//! defined result. The interval checker of the importer proves more (that 16-bit formats are never left).
+
+use lockstep_base::config::{FeedForward, ModelConfig};
+use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS, TILE_COLS, Tables, WeightFormat};
+use std::ops::RangeInclusive;
+
+/// Largest magnitude of a value that a proof sees: 127 * 2^23.
+pub const LIMIT: i64 = 127 << 23;
+/// Row multipliers.
+pub const MULTIPLIERS: RangeInclusive<u8> = 1..=31;
+/// Largest shift of a row.
+pub const ROW_SHIFT_MAX: u8 = 60;
+/// Largest static shift of an accumulator.
+pub const PRE_SHIFT_MAX: u8 = 30;
+/// Largest magnitude of a K centre: keys after RoPE are below 2^15.5.
+pub const K_CENTER_MAX: i32 = 65_535;
+/// Largest step mantissa of codes.
+const STEP_MANTISSA_MAX: i64 = 7;
+/// Fractional bits of an embedding.
+pub const EMBEDDING_FRACS: RangeInclusive<i8> = -40..=40;
+
+/// The linear layers of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matrix {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Output projection.
+    O,
+    /// Gate of a gated block.
+    Gate,
+    /// Up projection.
+    Up,
+    /// Down projection.
+    Down,
+    /// Output head.
+    Head,
+}
+
+impl Matrix {
+    /// Those of a layer of `config`, in execution order.
+    #[must_use]
+    pub fn of_layer(config: &ModelConfig) -> &'static [Matrix] {
+        match config.feed_forward {
+            FeedForward::Gated => {
+                &[Matrix::Q, Matrix::K, Matrix::V, Matrix::O, Matrix::Gate, Matrix::Up, Matrix::Down]
+            }
+            FeedForward::Plain => &[Matrix::Q, Matrix::K, Matrix::V, Matrix::O, Matrix::Up, Matrix::Down],
+        }
+    }
+
+    /// Its name inside a layer.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Matrix::Q => "q",
+            Matrix::K => "k",
+            Matrix::V => "v",
+            Matrix::O => "o",
+            Matrix::Gate => "gate",
+            Matrix::Up => "up",
+            Matrix::Down => "down",
+            Matrix::Head => "head",
+        }
+    }
+
+    /// `(rows, padded columns)`.
+    #[must_use]
+    pub fn shape(self, config: &ModelConfig) -> (u32, u32) {
+        match self {
+            Matrix::Q => (config.q_dim(), config.d_padded()),
+            Matrix::K | Matrix::V => (config.kv_dim(), config.d_padded()),
+            Matrix::O => (config.d_model, config.o_cols()),
+            Matrix::Gate | Matrix::Up => (config.d_ffn, config.d_padded()),
+            Matrix::Down => (config.d_model, config.down_cols()),
+            Matrix::Head => (config.vocab, config.d_padded()),
+        }
+    }
+
+    /// Allowed fractional bits of the output (specification, section 4).
+    #[must_use]
+    pub fn out_fracs(self, config: &ModelConfig) -> RangeInclusive<i8> {
+        let residual = config.residual_frac as i8;
+        match self {
+            Matrix::Q | Matrix::K | Matrix::V => 0..=14,
+            Matrix::Gate => 0..=11,
+            Matrix::Up if config.feed_forward == FeedForward::Plain => 0..=11,
+            Matrix::Up => 0..=14,
+            Matrix::O | Matrix::Down => residual..=residual,
+            Matrix::Head => 6..=16,
+        }
+    }
+}
+
+/// Which number is out of range.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StructureError {
+    /// A tensor or table has the wrong number of something.
+    #[error("{tensor} has {got} {what}, expected {expected}")]
+    Count {
+        /// The tensor.
+        tensor: String,
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        got: usize,
+        /// How many it should have.
+        expected: usize,
+    },
+    /// A number of a tensor.
+    #[error("{tensor}: {what} is {got}, expected {low} to {high}")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        got: i64,
+        /// Smallest allowed.
+        low: i64,
+        /// Largest allowed.
+        high: i64,
+    },
+    /// A number of a row, or of an entry of a table.
+    #[error("{tensor}, row {row}: {what} is {got}, expected {low} to {high}")]
+    Row {
+        /// The tensor.
+        tensor: String,
+        /// The row (or index).
+        row: usize,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        got: i64,
+        /// Smallest allowed.
+        low: i64,
+        /// Largest allowed.
+        high: i64,
+    },
+    /// The rows that fill up the last panel are not zero.
+    #[error("{tensor}: the rows that fill up the last panel are not zero")]
+    PanelPadding {
+        /// The tensor.
+        tensor: String,
+    },
+}
+
+/// What a row's int8 meaning adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowSums {
+    /// Sum of magnitudes.
+    pub l1: u64,
+    /// Sum of squares.
+    pub squares: u64,
+    /// Smallest weight.
+    pub least: i8,
+}
+
+/// Sums of one row. Table ids must be in range.
+#[must_use]
+pub fn row_sums(linear: &Linear, row: usize, tables: &Tables) -> RowSums {
+    let mut sums = RowSums::default();
+    let mut add = |w: i8| {
+        sums.l1 += u64::from(w.unsigned_abs());
+        sums.squares += u64::from(w.unsigned_abs()) * u64::from(w.unsigned_abs());
+        sums.least = sums.least.min(w);
+    };
+    match linear.format {
+        WeightFormat::Int8 => {
+            for col in (0..linear.cols).step_by(TILE_COLS) {
+                let at = linear.code_offset(row, col);
+                linear.codes[at..at + TILE_COLS].iter().for_each(|byte| add(*byte as i8));
+            }
+        }
+        WeightFormat::Int4 => {
+            for group in 0..linear.cols / GROUP_COLS {
+                let table = &tables.int4[linear.table_id(row, group)];
+                let at = linear.code_offset(row, group * GROUP_COLS);
+                for byte in &linear.codes[at..at + TILE_COLS] {
+                    add(table[usize::from(byte & 15)]);
+                    add(table[usize::from(byte >> 4)]);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Checks one linear layer; its sums row by row are returned for those who prove more.
+///
+/// # Errors
+/// The first number out of range, with tensor and row.
+pub fn check_linear(
+    tensor: &str,
+    matrix: Matrix,
+    linear: &Linear,
+    tables: &Tables,
+    config: &ModelConfig,
+) -> Result<Vec<RowSums>, StructureError> {
+    let (rows, cols) = matrix.shape(config);
+    let (rows, cols) = (rows as usize, cols as usize);
+    let count = |what, got: usize, expected: usize| {
+        if got == expected {
+            Ok(())
+        } else {
+            Err(StructureError::Count { tensor: tensor.into(), what, got, expected })
+        }
+    };
+    count("rows", linear.rows, rows)?;
+    count("columns", linear.cols, cols)?;
+    count("bytes of codes", linear.codes.len(), linear.format.code_bytes(rows, cols))?;
+    count("bytes of table ids", linear.table_ids.len(), linear.format.id_bytes(rows, cols))?;
+    count("multipliers", linear.multipliers.len(), rows)?;
+    count("shifts", linear.shifts.len(), rows)?;
+    if !linear.bias.is_empty() {
+        count("biases", linear.bias.len(), rows)?;
+    }
+    let one = |what, got: i64, low: i64, high: i64| {
+        if (low..=high).contains(&got) {
+            Ok(())
+        } else {
+            Err(StructureError::Tensor { tensor: tensor.into(), what, got, low, high })
+        }
+    };
+    let fracs = matrix.out_fracs(config);
+    one(
+        "fractional bits of the output",
+        linear.out_frac.into(),
+        (*fracs.start()).into(),
+        (*fracs.end()).into(),
+    )?;
+    one("static shift", linear.pre_shift.into(), 0, PRE_SHIFT_MAX.into())?;
+    check_panel_padding(tensor, linear)?;
+    (0..rows).map(|row| check_row(tensor, linear, row, tables)).collect()
+}
+
+fn check_row(tensor: &str, linear: &Linear, row: usize, tables: &Tables) -> Result<RowSums, StructureError> {
+    let one = |what, got: i64, low: i64, high: i64| {
+        if (low..=high).contains(&got) {
+            Ok(())
+        } else {
+            Err(StructureError::Row { tensor: tensor.into(), row, what, got, low, high })
+        }
+    };
+    let multiplier = linear.multipliers[row];
+    one("multiplier", multiplier.into(), (*MULTIPLIERS.start()).into(), (*MULTIPLIERS.end()).into())?;
+    one("shift", linear.shifts[row].into(), 0, ROW_SHIFT_MAX.into())?;
+    if let Some(bias) = linear.bias.get(row) {
+        one("bias", (*bias).into(), -LIMIT, LIMIT)?;
+    }
+    if linear.format == WeightFormat::Int4 {
+        for group in 0..linear.cols / GROUP_COLS {
+            one("table id", linear.table_id(row, group) as i64, 0, tables.int4.len() as i64 - 1)?;
+        }
+    }
+    let sums = row_sums(linear, row, tables);
+    one("smallest weight", sums.least.into(), -127, 127)?;
+    let accumulator = 127 * sums.l1 as i64;
+    let shift = linear.pre_shift;
+    let t = if shift == 0 { accumulator } else { (accumulator + (1 << (shift - 1))) >> shift };
+    one("largest rescaled accumulator", t * STEP_MANTISSA_MAX * i64::from(multiplier), 0, LIMIT)?;
+    Ok(sums)
+}
+
+/// Panels have 4 rows; those past the last row are zero, in codes and ids, so that every byte is bound.
+fn check_panel_padding(tensor: &str, linear: &Linear) -> Result<(), StructureError> {
+    let refuse = || Err(StructureError::PanelPadding { tensor: tensor.into() });
+    for row in linear.rows..linear.rows.div_ceil(PANEL_ROWS) * PANEL_ROWS {
+        let step = if linear.format == WeightFormat::Int8 { TILE_COLS } else { GROUP_COLS };
+        for col in (0..linear.cols).step_by(step) {
+            let at = linear.code_offset(row, col);
+            if linear.codes[at..at + TILE_COLS].iter().any(|byte| *byte != 0) {
+                return refuse();
+            }
+        }
+        if linear.format == WeightFormat::Int4
+            && (0..linear.cols / GROUP_COLS).any(|group| linear.table_id(row, group) != 0)
+        {
+            return refuse();
+        }
+    }
+    Ok(())
+}
+
+/// Checks the tables: exponentials fall from one, angles are at most 1, nothing is -128 (or its 16-bit like).
+///
+/// # Errors
+/// The first entry out of range.
+pub fn check_tables(tables: &Tables) -> Result<(), StructureError> {
+    let one = |tensor: &str, row: usize, what, got: i64, low: i64, high: i64| {
+        if (low..=high).contains(&got) {
+            Ok(())
+        } else {
+            Err(StructureError::Row { tensor: tensor.into(), row, what, got, low, high })
+        }
+    };
+    let falling = |tensor: &str, first: u32, values: &mut dyn Iterator<Item = u32>| {
+        let mut before = first;
+        for (row, value) in values.enumerate() {
+            let low = if row == 0 { first } else { 0 };
+            one(tensor, row, "entry", value.into(), low.into(), before.into())?;
+            before = value;
+        }
+        Ok(())
+    };
+    falling("tables/exp2", 1 << 15, &mut tables.exp2.iter().map(|value| u32::from(*value)))?;
+    falling("tables/exp2_sample", 1 << 24, &mut tables.exp2_sample.iter().copied())?;
+    for (row, value) in tables.activation.iter().enumerate() {
+        one("tables/activation", row, "entry", (*value).into(), -32_767, 32_767)?;
+    }
+    for (row, value) in tables.rope.iter().enumerate() {
+        one("tables/rope", row, "entry", (*value).into(), -16_384, 16_384)?;
+    }
+    for (row, table) in tables.int4.iter().enumerate() {
+        for entry in table {
+            one("tables/int4", row, "entry", (*entry).into(), -127, 127)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks a K centre.
+///
+/// # Errors
+/// The first channel out of range.
+pub fn check_k_center(tensor: &str, center: &[i32], config: &ModelConfig) -> Result<(), StructureError> {
+    let expected = config.kv_dim() as usize;
+    if center.len() != expected {
+        return Err(StructureError::Count {
+            tensor: tensor.into(),
+            what: "channels",
+            got: center.len(),
+            expected,
+        });
+    }
+    match center.iter().position(|c| c.unsigned_abs() > K_CENTER_MAX as u32) {
+        None => Ok(()),
+        Some(row) => Err(StructureError::Row {
+            tensor: tensor.into(),
+            row,
+            what: "channel",
+            got: center[row].into(),
+            low: -i64::from(K_CENTER_MAX),
+            high: K_CENTER_MAX.into(),
+        }),
+    }
+}

@@ -1,0 +1,190 @@
+//! What the importer must see of a model before it rounds: text that the model writes itself, and
+//! the second moments of what enters each linear (the Hessians of GPTQ).
+//!
+//! Self-generated text at temperature 1 needs no data set, is what the model will be used on, and
+//! measured as good as text of the domain (also outside it). 2,000 tokens are enough. Texts are
+//! written in parallel, one row a text, so that every weight is read once for all of them.
+
+use super::folded::{BatchRows, FoldedModel, LayerCache, Site};
+use super::linalg::{Dense, add_outer_products};
+use super::progress::{Progress, Stage};
+use lockstep_base::rng::SplitMix64;
+
+/// Texts that are written side by side.
+const TEXTS: usize = 8;
+
+/// Self-generated texts and what was seen while they were written.
+#[derive(Clone, Debug, Default)]
+pub struct CalibrationText {
+    /// Each begins with its first token (bos, or a random one).
+    pub texts: Vec<Vec<u32>>,
+    /// Largest magnitude of the residual stream after any layer.
+    pub residual_max: f64,
+}
+
+impl CalibrationText {
+    /// Tokens of all texts.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.texts.iter().map(Vec::len).sum()
+    }
+}
+
+/// Lets the model write about `tokens` tokens at temperature 1. A text ends at `eos`, at bos or with the context.
+pub fn write_text(
+    model: &FoldedModel,
+    tokens: usize,
+    bos: Option<u32>,
+    eos: &[u32],
+    seed: u64,
+    progress: &mut Progress<'_>,
+) -> CalibrationText {
+    let mut out = CalibrationText::default();
+    if tokens == 0 {
+        return out;
+    }
+    let mut rng = SplitMix64::new(seed);
+    let sequences = TEXTS.min(tokens);
+    let steps = tokens.div_ceil(sequences);
+    let vocab = model.config.vocab as u64;
+    let mut caches = vec![LayerCache::new(sequences); model.layers.len()];
+    let mut running: Vec<Vec<u32>> = vec![Vec::new(); sequences];
+    let mut next: Vec<Option<u32>> = vec![None; sequences];
+    let ends = |token: u32| eos.contains(&token) || bos == Some(token);
+    for step in 0..steps {
+        progress.report(Stage::Calibrate, "calibration text", step, steps);
+        for (sequence, text) in running.iter_mut().enumerate() {
+            let full = text.len() >= model.config.context;
+            let token = match next[sequence] {
+                Some(token) if !full && !ends(token) => token,
+                _ => {
+                    caches.iter_mut().for_each(|cache| cache.clear(sequence));
+                    out.texts.extend((!text.is_empty()).then(|| std::mem::take(text)));
+                    bos.unwrap_or_else(|| rng.below(vocab) as u32)
+                }
+            };
+            text.push(token);
+        }
+        let rows = BatchRows {
+            sequence: (0..sequences).collect(),
+            position: running.iter().map(|text| text.len() - 1).collect(),
+        };
+        let inputs: Vec<u32> = running.iter().map(|text| text[text.len() - 1]).collect();
+        let mut x = model.embed(&inputs, &rows);
+        out.residual_max = x.data.iter().fold(out.residual_max, |max, x| max.max(x.abs()));
+        for (index, cache) in caches.iter_mut().enumerate() {
+            model.layer(index, &mut x, &rows, cache, &mut |_, _| {});
+            out.residual_max = x.data.iter().fold(out.residual_max, |max, x| max.max(x.abs()));
+        }
+        let logits = model.logits(&x, &mut |_, _| {});
+        for (sequence, next) in next.iter_mut().enumerate() {
+            *next = Some(sample(logits.row(sequence), &mut rng));
+        }
+    }
+    out.texts.extend(running.into_iter().filter(|text| !text.is_empty()));
+    out
+}
+
+/// Draws from the softmax of `logits`.
+fn sample(logits: &[f64], rng: &mut SplitMix64) -> u32 {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
+    let mut left = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * weights.iter().sum::<f64>();
+    for (token, weight) in weights.iter().enumerate() {
+        left -= weight;
+        if left < 0.0 {
+            return token as u32;
+        }
+    }
+    logits.iter().position(|x| *x == max).unwrap_or(0) as u32
+}
+
+/// Second moments at the sites of one layer, and the statistics of its keys and queries.
+#[derive(Clone, Debug)]
+pub struct LayerMoments {
+    /// `sum x x^T` of the input of q, k, v.
+    pub attn_in: Dense,
+    /// Of the input of o.
+    pub o_in: Dense,
+    /// Of the input of gate and up.
+    pub ffn_in: Dense,
+    /// Of the input of down.
+    pub down_in: Dense,
+    /// Mean of each key channel after RoPE.
+    pub key_mean: Vec<f64>,
+    /// Mean square of each key channel around its mean.
+    pub key_variance: Vec<f64>,
+    /// Mean square of each query channel after RoPE.
+    pub query_square: Vec<f64>,
+}
+
+/// A residual stream of all calibration texts on its way through the layers, one layer at a time,
+/// so that only one layer's Hessians are held.
+#[derive(Clone, Debug)]
+pub struct CalibrationRun {
+    rows: BatchRows,
+    sequences: usize,
+    x: Dense,
+}
+
+impl CalibrationRun {
+    /// All `texts`, embedded.
+    #[must_use]
+    pub fn new(model: &FoldedModel, texts: &[Vec<u32>]) -> CalibrationRun {
+        let mut rows = BatchRows::default();
+        for (sequence, text) in texts.iter().enumerate() {
+            rows.sequence.extend(std::iter::repeat_n(sequence, text.len()));
+            rows.position.extend(0..text.len());
+        }
+        let tokens: Vec<u32> = texts.concat();
+        CalibrationRun { x: model.embed(&tokens, &rows), rows, sequences: texts.len() }
+    }
+
+    /// Runs layer `index` and returns what was seen.
+    pub fn layer(&mut self, model: &FoldedModel, index: usize) -> LayerMoments {
+        let config = &model.config;
+        let square = |n| Dense::zeros(n, n);
+        let mut seen = LayerMoments {
+            attn_in: square(config.d_model),
+            o_in: square(config.q_dim()),
+            ffn_in: square(config.d_model),
+            down_in: square(model.layers[index].down.weight.cols),
+            key_mean: vec![0.0; config.kv_dim()],
+            key_variance: vec![0.0; config.kv_dim()],
+            query_square: vec![0.0; config.q_dim()],
+        };
+        let mut see = |site: Site, x: &Dense| match site {
+            Site::AttnIn => add_outer_products(&mut seen.attn_in, x),
+            Site::OIn => add_outer_products(&mut seen.o_in, x),
+            Site::FfnIn => add_outer_products(&mut seen.ffn_in, x),
+            Site::DownIn => add_outer_products(&mut seen.down_in, x),
+            Site::Queries => seen.query_square = column_means(x, |_, x| x * x),
+            Site::Keys => {
+                seen.key_mean = column_means(x, |_, x| x);
+                seen.key_variance = column_means(x, |col, x| (x - seen.key_mean[col]).powi(2));
+            }
+            Site::HeadIn => {}
+        };
+        let mut cache = LayerCache::new(self.sequences);
+        model.layer(index, &mut self.x, &self.rows, &mut cache, &mut see);
+        seen
+    }
+
+    /// Second moments of the input of the head, after all layers.
+    #[must_use]
+    pub fn head(&self, model: &FoldedModel) -> Dense {
+        let mut seen = Dense::zeros(model.config.d_model, model.config.d_model);
+        add_outer_products(&mut seen, &model.norm(&self.x));
+        seen
+    }
+}
+
+fn column_means(x: &Dense, f: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; x.cols];
+    for row in 0..x.rows {
+        for (col, (sum, x)) in sums.iter_mut().zip(x.row(row)).enumerate() {
+            *sum += f(col, *x);
+        }
+    }
+    sums.iter().map(|sum| sum / x.rows.max(1) as f64).collect()
+}

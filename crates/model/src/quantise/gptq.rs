@@ -1,0 +1,149 @@
+//! Rounding a matrix: GPTQ (Frantar et al. 2022) on the grids of the specification.
+//!
+//! Columns are rounded one after the other, those with the largest second moment first; the error
+//! of each is moved into the columns that are still open, by the factor `U` of the inverse Hessian,
+//! `U^T U = (sum x x^T + damping)^-1`: with `e = (w_j - rounded) / U_jj`, `w_k -= e U_jk` for k > j.
+//! Rows are independent. int4 keeps each group of 32 columns together, because a group's table is
+//! chosen when its first column comes up, from the weights as corrected by then. Without
+//! calibration the same code rounds to nearest.
+
+use super::int4::{self, TableSearch};
+use super::linalg::{Dense, axpy, for_chunks, inverse_cholesky_upper};
+use super::scale::RowScale;
+use lockstep_base::weights::{GROUP_COLS, WeightFormat};
+
+/// Part of the mean second moment that is added to the diagonal.
+const DAMPING: f64 = 0.01;
+/// Largest int8 weight; -128 never occurs.
+const CODE_MAX: f64 = 127.0;
+
+/// Order of the columns and the factor of the inverse Hessian in that order.
+#[derive(Debug)]
+pub(super) struct Factor {
+    order: Vec<usize>,
+    upper: Option<Dense>,
+    /// `1 / U_jj^2`: what an error in the j-th column of the order costs.
+    importance: Vec<f64>,
+}
+
+impl Factor {
+    /// From second moments of the inputs, padded with zeros to `cols`; `None`: round to nearest.
+    #[must_use]
+    pub(super) fn new(moments: Option<&Dense>, cols: usize, format: WeightFormat) -> Factor {
+        let nearest = || Factor { order: (0..cols).collect(), upper: None, importance: vec![1.0; cols] };
+        let Some(moments) = moments else { return nearest() };
+        let diagonal: Vec<f64> =
+            (0..cols).map(|j| if j < moments.cols { moments.row(j)[j] } else { 0.0 }).collect();
+        let mean = diagonal.iter().sum::<f64>() / moments.cols as f64;
+        if !(mean > 0.0 && mean.is_finite()) {
+            return nearest();
+        }
+        let order = column_order(&diagonal, format);
+        let mut permuted = Dense::zeros(cols, cols);
+        for (i, &from_row) in order.iter().enumerate() {
+            for (j, &from_col) in order.iter().enumerate() {
+                let inside = from_row < moments.rows && from_col < moments.cols;
+                permuted.row_mut(i)[j] = if inside { moments.row(from_row)[from_col] } else { 0.0 };
+            }
+            permuted.row_mut(i)[i] += DAMPING * mean;
+        }
+        match inverse_cholesky_upper(&permuted) {
+            Some(upper) => {
+                let importance = (0..cols).map(|j| upper.row(j)[j].powi(-2)).collect();
+                Factor { order, upper: Some(upper), importance }
+            }
+            None => nearest(),
+        }
+    }
+}
+
+/// Largest second moment first; whole groups for int4. Equal ones keep their order.
+fn column_order(diagonal: &[f64], format: WeightFormat) -> Vec<usize> {
+    let by_moment = |order: &mut Vec<usize>, moment: &dyn Fn(usize) -> f64| {
+        order.sort_by(|a, b| moment(*b).total_cmp(&moment(*a)).then(a.cmp(b)));
+    };
+    let mut columns: Vec<usize> = (0..diagonal.len()).collect();
+    match format {
+        WeightFormat::Int8 => by_moment(&mut columns, &|col| diagonal[col]),
+        WeightFormat::Int4 => {
+            let mut groups: Vec<usize> = (0..diagonal.len() / GROUP_COLS).collect();
+            by_moment(&mut groups, &|group| {
+                diagonal[group * GROUP_COLS..(group + 1) * GROUP_COLS].iter().sum()
+            });
+            columns.clear();
+            for group in groups {
+                let mut inside: Vec<usize> = (group * GROUP_COLS..(group + 1) * GROUP_COLS).collect();
+                by_moment(&mut inside, &|col| diagonal[col]);
+                columns.extend(inside);
+            }
+        }
+    }
+    columns
+}
+
+/// One rounded row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoundedRow {
+    /// The row scale.
+    pub(super) scale: Option<RowScale>,
+    /// The int8 meaning, in column order.
+    pub(super) weights: Vec<i8>,
+    /// int4: the nibble of each column.
+    pub(super) nibbles: Vec<u8>,
+    /// int4: the table of each group.
+    pub(super) table_ids: Vec<u16>,
+}
+
+/// Rounds `weight` (its columns already padded); `None` for a row that needs a scale above 31.
+#[must_use]
+pub(super) fn round(
+    weight: &Dense,
+    factor: &Factor,
+    format: WeightFormat,
+    search: &TableSearch,
+) -> Vec<Option<RoundedRow>> {
+    let mut rows: Vec<Option<RoundedRow>> = vec![None; weight.rows];
+    let work = weight.rows * weight.cols * weight.cols;
+    for_chunks(&mut rows, 1, work, |row, out| out[0] = round_row(weight.row(row), factor, format, search));
+    rows
+}
+
+fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableSearch) -> Option<RoundedRow> {
+    let most = row.iter().fold(0.0f64, |most, w| most.max(w.abs()));
+    let reach = match format {
+        WeightFormat::Int8 => CODE_MAX,
+        WeightFormat::Int4 => int4::ROW_MAX,
+    };
+    let scale = RowScale::at_least(most / reach)?;
+    let cols = row.len();
+    let mut out = RoundedRow { scale: Some(scale), weights: vec![0; cols], ..RoundedRow::default() };
+    if format == WeightFormat::Int4 {
+        out.nibbles = vec![0; cols];
+        out.table_ids = vec![0; cols / GROUP_COLS];
+    }
+    let inverse = 1.0 / scale.value();
+    let mut open: Vec<f64> = factor.order.iter().map(|&col| row[col] * inverse).collect();
+    for j in 0..cols {
+        let col = factor.order[j];
+        let rounded = match format {
+            WeightFormat::Int8 => open[j].round().clamp(-CODE_MAX, CODE_MAX) as i8,
+            WeightFormat::Int4 => {
+                if j % GROUP_COLS == 0 {
+                    let group = j..j + GROUP_COLS;
+                    out.table_ids[col / GROUP_COLS] =
+                        search.best(&open[group.clone()], &factor.importance[group]);
+                }
+                let (nibble, entry) = search.round(out.table_ids[col / GROUP_COLS], open[j]);
+                out.nibbles[col] = nibble;
+                entry
+            }
+        };
+        out.weights[col] = rounded;
+        if let Some(upper) = &factor.upper {
+            let factors = upper.row(j);
+            let error = (open[j] - f64::from(rounded)) / factors[j];
+            axpy(&mut open[j + 1..], -error, &factors[j + 1..]);
+        }
+    }
+    Some(out)
+}
