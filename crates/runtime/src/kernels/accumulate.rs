@@ -12,7 +12,6 @@ use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS};
 /// The codes of some tokens, prepared for one kernel.
 #[derive(Debug)]
 pub struct Activations<'a> {
-    codes: &'a [i8],
     pub(super) tokens: usize,
     cols: usize,
     prepared: Prepared<'a>,
@@ -21,16 +20,13 @@ pub struct Activations<'a> {
 #[derive(Debug)]
 enum Prepared<'a> {
     /// As they are.
-    Scalar,
+    Scalar(&'a [i8]),
     /// Tiles of i16.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     Avx2(Avx2, Tiled<'a, i16>),
     /// Tiles of i8.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     Avx512(Avx512, Tiled<'a, i8>),
-    /// So that the lifetime is used where there is no other variant.
-    #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
-    Never(core::convert::Infallible, &'a [i8]),
 }
 
 impl<'a> Activations<'a> {
@@ -58,9 +54,9 @@ impl<'a> Activations<'a> {
             Kernel::Avx512(witness) => {
                 Prepared::Avx512(witness, Tiled::new(&compute.pool, codes, cols, avx512::TILE_TOKENS))
             }
-            _ => Prepared::Scalar,
+            _ => Prepared::Scalar(codes),
         };
-        Activations { codes, tokens: codes.len() / cols, cols, prepared }
+        Activations { tokens: codes.len() / cols, cols, prepared }
     }
 
     /// How many tokens there are.
@@ -100,9 +96,10 @@ pub fn accumulate(
     assert_eq!(weights.codes.len(), format.code_bytes(all, x.cols), "bytes of packed weights");
     assert_eq!(weights.table_ids.len(), format.id_bytes(all, x.cols), "bytes of table ids");
     match &x.prepared {
-        Prepared::Scalar => {
-            let Scratch { .. } = scratch;
-            scalar::accumulate(weights, tables, x.codes, rows, acc);
+        Prepared::Scalar(codes) => {
+            // The specification unpacks nothing.
+            let _ = scratch;
+            scalar::accumulate(weights, tables, codes, rows, acc);
         }
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         Prepared::Avx2(witness, x) => {
@@ -112,7 +109,5 @@ pub fn accumulate(
         Prepared::Avx512(witness, x) => {
             avx512::accumulate(*witness, x, &Panels::new(weights, tables), rows, acc, &mut scratch.avx512);
         }
-        #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
-        Prepared::Never(never, _) => match *never {},
     }
 }

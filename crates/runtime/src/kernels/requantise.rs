@@ -77,40 +77,61 @@ fn block_body(
     let mut bad = [0; LANES];
     for first in (0..count).step_by(LANES) {
         let lanes = LANES.min(count - first);
-        let of_rows = rows.start + first..rows.start + first + lanes;
-        let multipliers = filled(&weights.multipliers[of_rows.clone()]);
-        let shifts = filled(&weights.shifts[of_rows.clone()]);
-        let bias = if weights.bias.is_empty() { [0; LANES] } else { filled(&weights.bias[of_rows]) };
-        let pre_shift = pre_shift(weights);
+        let scales = Scales::new(weights, rows.start + first..rows.start + first + lanes);
         for (token, (acc, step)) in acc.chunks_exact(count).zip(steps).enumerate() {
             let (k, offset) = (i32::from(step.k), shift_offset(weights, *step));
-            let mut y: [i32; LANES] = filled(&acc[first..first + lanes]);
-            for i in 0..LANES {
-                let t = pre_shifted(y[i], pre_shift);
-                let v = t.wrapping_mul(i32::from(multipliers[i]).wrapping_mul(k));
-                let s = i32::from(shifts[i]).wrapping_add(offset);
-                // One of the two shifts is 0. A right shift by 31 of |v| < 2^30 rounds to 0.
-                let left = s.wrapping_neg().clamp(0, 31) as u32;
-                let right = if s > SHIFT_MAX { 31 } else { s.max(0) as u32 };
-                let half = ((1u32 << right) >> 1) as i32;
-                let scaled = (v << left).wrapping_add(half) >> right;
-                let sum = scaled.wrapping_add(bias[i]);
-                // The sum wrapped if its sign differs from those of both terms.
-                let wrapped = (sum ^ scaled) & (sum ^ bias[i]);
-                bad[i] |= u32::from(t.unsigned_abs() > PRE_SHIFTED_MAX)
-                    | u32::from(v.unsigned_abs() > LIMIT as u32 >> left)
-                    | u32::from(wrapped < 0)
-                    | u32::from(sum.unsigned_abs() > LIMIT as u32);
-                y[i] = sum;
-            }
-            let out = out.of_token(token, first, lanes);
-            match out.first_chunk_mut() {
-                Some(full) => *full = y,
-                None => out.copy_from_slice(&y[..lanes]),
+            let (acc, out) = (&acc[first..first + lanes], out.of_token(token, first, lanes));
+            if let (Some(acc), Some(out)) = (acc.first_chunk(), out.first_chunk_mut()) {
+                scales.apply(acc, k, offset, out, &mut bad);
+            } else {
+                let mut y = [0; LANES];
+                scales.apply(&filled(acc), k, offset, &mut y, &mut bad);
+                out.copy_from_slice(&y[..lanes]);
             }
         }
     }
     bad == [0; LANES]
+}
+
+/// The scales of up to 16 rows; the rows that are missing have zeros and give 0.
+struct Scales {
+    pre_shift: u32,
+    multipliers: [u8; LANES],
+    shifts: [u8; LANES],
+    bias: [i32; LANES],
+}
+
+impl Scales {
+    #[inline(always)]
+    fn new(weights: &Linear, rows: Range<usize>) -> Scales {
+        let multipliers = filled(&weights.multipliers[rows.clone()]);
+        let shifts = filled(&weights.shifts[rows.clone()]);
+        let bias = if weights.bias.is_empty() { [0; LANES] } else { filled(&weights.bias[rows]) };
+        Scales { pre_shift: pre_shift(weights), multipliers, shifts, bias }
+    }
+
+    /// The outputs of one token; `bad` becomes non-zero where a value left its range.
+    #[inline(always)]
+    fn apply(&self, acc: &[i32; LANES], k: i32, offset: i32, y: &mut [i32; LANES], bad: &mut [u32; LANES]) {
+        for i in 0..LANES {
+            let t = pre_shifted(acc[i], self.pre_shift);
+            let v = t.wrapping_mul(i32::from(self.multipliers[i]).wrapping_mul(k));
+            let s = i32::from(self.shifts[i]).wrapping_add(offset);
+            // One of the two shifts is 0. A right shift by 31 of |v| < 2^30 rounds to 0.
+            let left = s.wrapping_neg().clamp(0, 31) as u32;
+            let right = if s > SHIFT_MAX { 31 } else { s.max(0) as u32 };
+            let half = ((1u32 << right) >> 1) as i32;
+            let scaled = (v << left).wrapping_add(half) >> right;
+            let sum = scaled.wrapping_add(self.bias[i]);
+            // The sum wrapped if its sign differs from those of both terms.
+            let wrapped = (sum ^ scaled) & (sum ^ self.bias[i]);
+            bad[i] |= u32::from(t.unsigned_abs() > PRE_SHIFTED_MAX)
+                | u32::from(v.unsigned_abs() > LIMIT as u32 >> left)
+                | u32::from(wrapped < 0)
+                | u32::from(sum.unsigned_abs() > LIMIT as u32);
+            y[i] = sum;
+        }
+    }
 }
 
 /// `values`, filled up with zeros.

@@ -12,8 +12,8 @@
 //! row a 128-bit lane, so the 16 codes of a token are broadcast to all lanes, an int4 table is one
 //! lane of a byte shuffle, and the four partial sums of a row are added up only at the end.
 //!
-//! Up to [`TILE_TOKENS`] tokens read the packed weights directly, each byte once. More tokens
-//! read a block of 4 panels that was unpacked into cache, in register tiles of 16 rows x 6 tokens.
+//! Few tokens read the packed weights directly, each byte once from memory. More tokens read a
+//! block of 4 panels that was unpacked into cache, in register tiles of 16 rows x 6 tokens.
 
 use super::super::kernel::Avx512;
 use super::panel::{Panel, Panels};
@@ -31,6 +31,9 @@ const PANELS: usize = 4;
 const ROWS: usize = PANELS * PANEL_ROWS;
 /// Columns unpacked at a time: 32 KiB, to stay in the first-level cache.
 const CHUNK_COLS: usize = 2048;
+/// Tiles of tokens up to which reading a panel of int8 again, from cache, costs less than unpacking
+/// it; int4 would have to be looked up again.
+const DIRECT_TILES_INT8: usize = 2;
 /// Bytes ahead of the weights that are being read, where they stream from memory.
 const PREFETCH: usize = 1024;
 
@@ -58,17 +61,19 @@ pub(in super::super) fn accumulate(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run(x: &Tiled<'_, i8>, panels: &Panels<'_>, rows: Range<usize>, acc: &mut [i32], unpacked: &mut Unpacked) {
     let mut out = Out { acc, count: rows.len() };
-    let mut tiles = x.tiles();
-    if let (Some(tile), None) = (tiles.next(), tiles.next()) {
+    let tiles = x.tiles().count();
+    if tiles <= if panels.are_int8() { DIRECT_TILES_INT8 } else { 1 } {
         for row in rows.clone().step_by(PANEL_ROWS) {
             let panel = panels.get(row / PANEL_ROWS);
-            match tile.tokens {
-                1 => direct::<1, 4, 2>(&panel, &tile, row - rows.start, &mut out),
-                2 => direct::<2, 2, 1>(&panel, &tile, row - rows.start, &mut out),
-                3 => direct::<3, 2, 1>(&panel, &tile, row - rows.start, &mut out),
-                4 => direct::<4, 2, 1>(&panel, &tile, row - rows.start, &mut out),
-                5 => direct::<5, 2, 1>(&panel, &tile, row - rows.start, &mut out),
-                _ => direct::<6, 2, 1>(&panel, &tile, row - rows.start, &mut out),
+            for tile in x.tiles() {
+                match tile.tokens {
+                    1 => direct::<1, 4, 2>(&panel, &tile, row - rows.start, &mut out),
+                    2 => direct::<2, 2, 1>(&panel, &tile, row - rows.start, &mut out),
+                    3 => direct::<3, 2, 1>(&panel, &tile, row - rows.start, &mut out),
+                    4 => direct::<4, 2, 1>(&panel, &tile, row - rows.start, &mut out),
+                    5 => direct::<5, 2, 1>(&panel, &tile, row - rows.start, &mut out),
+                    _ => direct::<6, 2, 1>(&panel, &tile, row - rows.start, &mut out),
+                }
             }
         }
         return;
@@ -124,10 +129,11 @@ fn direct<const T: usize, const U: usize, const G: usize>(
         Panel::Int4 { groups, ids, tables } => direct_int4::<T, G>(groups, ids, tables, tile.steps()),
     };
     for (t, sum) in sums.into_iter().enumerate() {
-        let correction = tile.corrections[t];
-        let lanes = to_lanes(sum);
-        for (acc, lane) in out.rows::<PANEL_ROWS>(tile.first + t, row).iter_mut().zip(lanes) {
-            *acc = lane.into_iter().fold(correction, i32::wrapping_add);
+        let mut lanes = [0; 16];
+        set_array(&mut lanes, sum);
+        let rows = out.rows::<PANEL_ROWS>(tile.first + t, row).iter_mut();
+        for (acc, lane) in rows.zip(lanes.as_chunks::<4>().0) {
+            *acc = lane.iter().fold(tile.corrections[t], |sum, part| sum.wrapping_add(*part));
         }
     }
 }
@@ -234,11 +240,15 @@ fn block_tile<const T: usize>(
         if first_step == 0 {
             sum = _mm512_add_epi32(sum, _mm512_set1_epi32(tile.corrections[t]));
         }
-        let sum: [i32; ROWS] = to_array(sum);
-        if first_step == 0 {
-            acc.copy_from_slice(&sum[..acc.len()]);
+        if let Some(full) = acc.first_chunk_mut() {
+            let before = if first_step == 0 { _mm512_setzero_si512() } else { from_array(full) };
+            set_array(full, _mm512_add_epi32(before, sum));
         } else {
-            acc.iter_mut().zip(sum).for_each(|(acc, sum)| *acc = acc.wrapping_add(sum));
+            let mut sums = [0; ROWS];
+            set_array(&mut sums, sum);
+            for (acc, sum) in acc.iter_mut().zip(sums) {
+                *acc = if first_step == 0 { sum } else { acc.wrapping_add(sum) };
+            }
         }
     }
 }
@@ -340,16 +350,14 @@ fn prefetch(bytes: &[u8; 64]) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn to_array(value: __m512i) -> [i32; 16] {
-    let mut array = [0; 16];
-    // SAFETY: writes the 64 bytes of the array.
-    unsafe { _mm512_storeu_si512(array.as_mut_ptr().cast(), value) };
-    array
+fn from_array(array: &[i32; 16]) -> __m512i {
+    // SAFETY: reads the 64 bytes of the array.
+    unsafe { _mm512_loadu_si512(array.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn to_lanes(value: __m512i) -> [[i32; 4]; 4] {
-    let array = to_array(value);
-    core::array::from_fn(|lane| core::array::from_fn(|i| array[4 * lane + i]))
+fn set_array(array: &mut [i32; 16], value: __m512i) {
+    // SAFETY: writes the 64 bytes of the array.
+    unsafe { _mm512_storeu_si512(array.as_mut_ptr().cast(), value) }
 }

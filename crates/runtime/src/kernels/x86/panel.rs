@@ -29,6 +29,11 @@ impl<'a> Panels<'a> {
         Panels { format: weights.format, cols: weights.cols, codes, ids, tables }
     }
 
+    /// Whether a byte is a weight.
+    pub(super) fn are_int8(&self) -> bool {
+        self.format == WeightFormat::Int8
+    }
+
     /// The `index`-th panel.
     ///
     /// # Panics
