@@ -45,6 +45,8 @@ pub struct Served {
 pub struct NodeLimits {
     /// Tasks at a time.
     pub tasks_max: usize,
+    /// Positions of all tasks together, as opened.
+    pub positions_max: u64,
     /// Milliseconds without a message after which a task is forgotten.
     pub task_idle_ms: u64,
     /// Bytes of leaves kept.
@@ -57,6 +59,7 @@ impl Default for NodeLimits {
     fn default() -> Self {
         NodeLimits {
             tasks_max: limits::TASKS_MAX,
+            positions_max: limits::TASK_POSITIONS_MAX,
             task_idle_ms: limits::TASK_IDLE_MS,
             leaf_store_bytes: limits::LEAF_STORE_BYTES,
             leaves_keep_ms: limits::LEAVES_KEEP_MS,
@@ -393,6 +396,15 @@ impl Node {
             return refuse(
                 Code::Busy,
                 format!("busy: {} tasks are open, expected fewer", self.sessions.len()),
+            );
+        }
+        let reserved: u64 = self.sessions.values().map(|session| u64::from(session.open.positions)).sum();
+        let positions = reserved + u64::from(open.positions);
+        if positions > self.limits.positions_max {
+            let limit = self.limits.positions_max;
+            return refuse(
+                Code::Busy,
+                format!("busy: {positions} positions with this task, expected at most {limit}"),
             );
         }
         Ok(())

@@ -122,6 +122,23 @@ fn bad_opens_are_refused() {
     assert_eq!(fault(&effects).1.code, Code::Parameters, "the head needs the parameters");
 }
 
+/// Law: a node takes neither more tasks nor more positions than it has room for.
+#[test]
+fn a_full_node_is_busy() {
+    for limits in [
+        NodeLimits { tasks_max: 2, ..NodeLimits::default() },
+        NodeLimits { positions_max: 1799, ..NodeLimits::default() },
+    ] {
+        let mut node = node(Part::layers(2..4, 6), limits);
+        opened(&mut node, open(5));
+        opened(&mut node, open(6));
+        let effects = say(&mut node, OWNER, Message::Open(Box::new(open(7))));
+        assert_eq!(fault(&effects).1.code, Code::Busy);
+        say(&mut node, OWNER, Message::Cancel { task: Digest([5; 32]) });
+        opened(&mut node, open(7));
+    }
+}
+
 /// Law: bad data end the task under their own code and blame the stage before.
 #[test]
 fn bad_data_end_the_task() {
@@ -406,4 +423,14 @@ fn leaves_are_kept_within_limits() {
     drive(&mut node, LEAVES_KEEP_MS, Input::Tick);
     assert_eq!(node.leaf_bytes(), 0);
     assert_eq!(ask(&mut node, LEAVES_KEEP_MS, 544, 0), Err(Code::NoLeaves));
+}
+
+/// Jobs and machines move between threads.
+#[test]
+fn machines_are_send() {
+    fn is_send<T: Send>() {}
+    is_send::<Node>();
+    is_send::<lockstep_mesh::work::Job>();
+    is_send::<lockstep_mesh::work::JobDone>();
+    is_send::<lockstep_mesh::route::Route>();
 }
