@@ -74,7 +74,7 @@ pub struct ServedSpan {
     /// First token of the span.
     #[n(0)]
     pub first_token: u32,
-    /// Leaves of the KV cache, then those of the trace, each in (token, op) order.
+    /// Leaves of KV cache and trace together, token by token in execution order.
     #[n(1)]
     pub leaves: Vec<ServedLeaf>,
 }
