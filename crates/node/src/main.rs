@@ -1,2 +1,7 @@
 //! The one binary `lockstep`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lockstep_node::cli::main()
+}

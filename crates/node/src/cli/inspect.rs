@@ -1,0 +1,109 @@
+//! `lockstep inspect`: what a bundle says about itself, and whether it is true.
+
+use super::CommandResult;
+use crate::bundles;
+use crate::output::{Progress, bytes, table};
+use lockstep_base::config::ModelConfig;
+use lockstep_base::manifest::{Entry, EntryKind};
+use lockstep_model::bundle::Bundle;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Show a bundle's configuration, model root and entries.
+///
+/// Examples:
+///   lockstep inspect model.lockstep
+///   lockstep inspect model.lockstep --verify --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct InspectArgs {
+    /// Bundle to look at [default: the embedded model]
+    bundle: Option<PathBuf>,
+    /// Check every byte against the model root
+    #[arg(long)]
+    verify: bool,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: InspectArgs) -> CommandResult {
+    let bundle = bundles::open(args.bundle.as_deref())?;
+    if args.verify {
+        let bar = Progress::new("verifying", bundle.file_bytes(), args.json);
+        bundle.verify_all(&mut |entry, done, total| {
+            bar.set_total(total);
+            bar.set(done);
+            bar.say(entry);
+        })?;
+        bar.finish();
+    }
+    if args.json {
+        println!("{}", to_json(&bundle, args.verify));
+    } else {
+        print(&bundle, args.verify);
+    }
+    Ok(())
+}
+
+fn print(bundle: &Bundle, verified: bool) {
+    let config = bundle.config();
+    let mut rows = vec![
+        vec!["model root".into(), bundle.model_root().hex()],
+        vec!["verified".into(), if verified { "every byte" } else { "manifest and configuration (--verify checks all)" }.into()],
+        vec!["file".into(), bytes(bundle.file_bytes())],
+    ];
+    rows.extend(config_fields(config).into_iter().map(|(name, value)| match value {
+        Value::String(text) => vec![name.into(), text],
+        other => vec![name.into(), other.to_string()],
+    }));
+    print!("{}\n", table(&rows));
+    let entry = |entry: &Entry| vec![entry.name.clone(), kind(&entry.kind), bytes(entry.bytes), entry.root.hex()[..16].into()];
+    let head = ["entry", "kind", "size", "root"].map(String::from).to_vec();
+    let entries = bundle.entries().iter().map(|placed| entry(&placed.entry));
+    print!("{}", table(&std::iter::once(head).chain(entries).collect::<Vec<_>>()));
+}
+
+fn to_json(bundle: &Bundle, verified: bool) -> Value {
+    let entry = |entry: &Entry| json!({ "name": entry.name, "kind": kind(&entry.kind), "bytes": entry.bytes, "root": entry.root.hex() });
+    json!({
+        "model_root": bundle.model_root().hex(),
+        "verified": verified,
+        "bytes": bundle.file_bytes(),
+        "config": config_fields(bundle.config()).into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>(),
+        "entries": bundle.entries().iter().map(|placed| entry(&placed.entry)).collect::<Vec<_>>(),
+    })
+}
+
+/// The configuration, field by field.
+fn config_fields(config: &ModelConfig) -> Vec<(&'static str, Value)> {
+    vec![
+        ("name", json!(config.name)),
+        ("opset", json!(config.opset)),
+        ("n_layers", json!(config.n_layers)),
+        ("d_model", json!(config.d_model)),
+        ("n_heads", json!(config.n_heads)),
+        ("n_kv_heads", json!(config.n_kv_heads)),
+        ("head_dim", json!(config.head_dim)),
+        ("d_ffn", json!(config.d_ffn)),
+        ("vocab", json!(config.vocab)),
+        ("context", json!(config.context)),
+        ("residual_frac", json!(config.residual_frac)),
+        ("norm_eps", json!(config.norm_eps)),
+        ("positions", json!(format!("{:?}", config.positions).to_lowercase())),
+        ("feed_forward", json!(format!("{:?}", config.feed_forward).to_lowercase())),
+        ("bos", json!(config.bos)),
+        ("eos", json!(config.eos)),
+    ]
+}
+
+fn kind(kind: &EntryKind) -> String {
+    match kind {
+        EntryKind::Blob => "bytes".into(),
+        EntryKind::Embedding { rows, cols, .. } => format!("embedding {rows} x {cols}"),
+        EntryKind::Linear { rows, cols, bits, bias, .. } => {
+            format!("int{bits} {rows} x {cols}{}", if *bias { " + bias" } else { "" })
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The command line: one file a command. Commands return errors with what was got and expected;
+//! the exit status says what happened.
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it failed; standard error says why |
+//! | 2 | `verify`, `demo`: a receipt was refuted |
+//! | 64 | the command line is wrong |
+//! | 130 | interrupted |
+
+pub mod bench;
+pub mod compute;
+pub mod config;
+pub mod demo;
+pub mod drill;
+pub mod eval;
+pub mod gateway;
+pub mod import;
+pub mod inspect;
+pub mod node;
+pub mod run;
+pub mod sampling;
+pub mod serve;
+pub mod verify;
+
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+/// What a command ends with.
+pub type CommandResult = Result<(), Box<dyn std::error::Error>>;
+
+/// Exit status of a refuted receipt.
+const STATUS_REFUTED: u8 = 2;
+/// Exit status of a wrong command line (EX_USAGE of sysexits.h).
+const STATUS_USAGE: u8 = 64;
+/// Exit status after Ctrl-C (128 + SIGINT).
+const STATUS_INTERRUPTED: u8 = 130;
+
+/// A receipt does not hold. The command has said so already.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a receipt was refuted")]
+pub struct Refuted;
+
+/// Ctrl-C.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Run a language model on machines you do not trust, and know that the answer is right.
+///
+/// All computation is exact integer arithmetic: the same prompt and seed give the same bytes on
+/// any machine, with any kernel and any number of threads and nodes.
+///
+/// Examples:
+///   lockstep demo
+///   lockstep run --prompt "Once upon a time" --seed 1
+///   lockstep import tinyllama/ --out tinyllama.lockstep --weights int8
+///   lockstep serve tinyllama.lockstep --listen 127.0.0.1:8080
+///
+/// Exit status: 0 done, 1 failed, 2 a receipt was refuted, 64 wrong usage, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, verbatim_doc_comment, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Serve(serve::ServeArgs),
+    Node(node::NodeArgs),
+    Gateway(gateway::GatewayArgs),
+    Ask(gateway::AskArgs),
+    Demo(demo::DemoArgs),
+    Verify(verify::VerifyArgs),
+    Import(import::ImportArgs),
+    Inspect(inspect::InspectArgs),
+    Eval(eval::EvalArgs),
+    Bench(bench::BenchArgs),
+    /// Show settings and where each of them came from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Parses the command line, runs the command, says what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap, but not to anybody else.
+            let status = if error.use_stderr() { STATUS_USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(status);
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Refuted>() => ExitCode::from(STATUS_REFUTED),
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("interrupted");
+            ExitCode::from(STATUS_INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> CommandResult {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Gateway(args) => gateway::run(args),
+        Command::Ask(args) => gateway::ask(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Config(command) => config::run(command),
+    }
+}
+
+/// The runtime of commands that talk to a network or a terminal.
+///
+/// # Errors
+/// If the system refuses its threads.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// Waits for the signal that asks a service to end.
+async fn terminated() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut signal) = signal(SignalKind::terminate()) {
+            signal.recv().await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Serves `router` at `listen` until Ctrl-C or SIGTERM, then lets running answers end.
+async fn serve_http(router: axum::Router, listen: SocketAddr) -> CommandResult {
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{listen} is in use: another program listens there; choose another --listen, port 0 takes a free one")
+        }
+        _ => format!("cannot listen at {listen}: {error}"),
+    })?;
+    println!("http://{}/v1", listener.local_addr()?);
+    let stop = async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = terminated() => {}
+        }
+    };
+    // A client that never ends must not keep the process: dropping the server closes connections.
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    let patience = async {
+        if stopped.await.is_ok() {
+            tokio::time::sleep(SHUTDOWN_PATIENCE).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        result = async { server.await } => result?,
+        () = patience => {}
+    }
+    Ok(())
+}
+
+/// How long running answers may go on after the signal to end.
+const SHUTDOWN_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);

@@ -1,0 +1,145 @@
+//! `lockstep node`: serves a layer range of a bundle.
+
+use super::CommandResult;
+use super::compute::ComputeArgs;
+use super::drill;
+use crate::bundles;
+use crate::p2p::{self, Network};
+use lockstep_base::keys::NodeKey;
+use lockstep_base::part::Part;
+use lockstep_mesh::engine::EngineFactory;
+use lockstep_mesh::node::{Node, NodeLimits, Served};
+use lockstep_runtime::forward::Engine;
+use serde_json::json;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Serve a range of layers of a bundle to gateways.
+///
+/// Prints the address that gateways need, then serves until it is interrupted.
+///
+/// Examples:
+///   lockstep node --layers 0..2
+///   lockstep node model.lockstep --layers 2..4 --listen /ip4/0.0.0.0/tcp/4001
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct NodeArgs {
+    /// Bundle to serve from [default: the embedded model]
+    bundle: Option<PathBuf>,
+    /// Layers to serve, first and one past the last; the first range embeds, the last has the head
+    /// [default: all]
+    #[arg(long, value_name = "A..B", value_parser = parse_layers)]
+    layers: Option<Range<u32>>,
+    /// Address to listen at; port 0 takes a free one
+    #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/127.0.0.1/tcp/0")]
+    listen: libp2p::Multiaddr,
+    /// File of the node's key, made if it does not exist [default: a fresh key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// Lie once per task: flip one bit of one activation, at a random place, and write the place
+    /// to FILE. For drills: whoever verifies the receipts finds it
+    #[arg(long, value_name = "FILE")]
+    drill: Option<PathBuf>,
+    /// End when standard input is closed
+    #[arg(long)]
+    until_eof: bool,
+    /// One JSON object with the address instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads `A..B`.
+fn parse_layers(text: &str) -> Result<Range<u32>, String> {
+    let expected = || format!("got {text:?}, expected FIRST..END with FIRST below END, such as 0..2");
+    let (first, end) = text.split_once("..").ok_or_else(expected)?;
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| expected());
+    let range = number(first)?..number(end)?;
+    if range.is_empty() { Err(expected()) } else { Ok(range) }
+}
+
+/// Runs the command.
+pub fn run(args: NodeArgs) -> CommandResult {
+    let bundle = bundles::open(args.bundle.as_deref())?;
+    let config = bundle.config().clone();
+    let layers = args.layers.unwrap_or(0..config.n_layers);
+    if layers.end > config.n_layers {
+        return Err(format!("layers {}..{}, expected at most 0..{}: the model has {} layers", layers.start, layers.end, config.n_layers, config.n_layers).into());
+    }
+    let part = Part::layers(layers, config.n_layers);
+    let engine = Engine::new(Arc::new(bundle.load(&part)?), args.compute.build()?);
+    let key = match &args.key {
+        Some(path) => p2p::load_or_create_key(path)?,
+        None => p2p::random_key(),
+    };
+    let served = Served {
+        model_root: bundle.model_root(),
+        opset: config.opset.clone(),
+        model: config.name.clone(),
+        part,
+        n_layers: config.n_layers,
+        d_model: config.d_model,
+        vocab: config.vocab,
+        context: config.context,
+    };
+    let factory = EngineFactory { engine, part, keep_leaves: true, drill: args.drill.map(drill::factory) };
+    let agent = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
+    let node = Node::new(served, NodeLimits::default(), agent, key.clone(), Box::new(factory));
+    super::runtime()?.block_on(serve(node, key, part, args.listen, args.until_eof, args.json))
+}
+
+async fn serve(node: Node, key: NodeKey, part: Part, listen: libp2p::Multiaddr, until_eof: bool, json: bool) -> CommandResult {
+    let model = node.info().model;
+    let root = node.info().model_root;
+    let network = Network::start(&key, Some(listen)).await?;
+    let address = &network.addresses[0];
+    if json {
+        println!("{}", json!({
+            "address": address.to_string(), "node": key.id().to_string(), "part": part.to_string(),
+            "model": model, "model_root": root.hex(),
+        }));
+    } else {
+        println!("node     {}", key.id());
+        println!("serves   {part} of {model} ({})", &root.hex()[..16]);
+        println!("address  {address}");
+    }
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = super::terminated() => {}
+            () = end_of_input(), if until_eof => {}
+        }
+        let _ = stop.send(true);
+    });
+    p2p::serve(node, network, stopped).await;
+    Ok(())
+}
+
+/// Waits for the end of standard input: the parent process is gone.
+async fn end_of_input() {
+    // A thread of its own: nothing waits for it when the process ends for another reason.
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = sender.send(());
+    });
+    let _ = ended.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A layer range says what was got and expected.
+    #[test]
+    fn layer_ranges() {
+        assert_eq!(parse_layers("2..5"), Ok(2..5));
+        for bad in ["", "3", "5..2", "2..2", "a..b", "-1..2"] {
+            assert!(parse_layers(bad).unwrap_err().contains("expected FIRST..END"), "{bad}");
+        }
+    }
+}
