@@ -123,11 +123,10 @@ impl Scales {
             let half = ((1u32 << right) >> 1) as i32;
             let scaled = (v << left).wrapping_add(half) >> right;
             let sum = scaled.wrapping_add(self.bias[i]);
-            // The sum wrapped if its sign differs from those of both terms.
-            let wrapped = (sum ^ scaled) & (sum ^ self.bias[i]);
+            // A sum that wrapped is out of range too: it is at most LIMIT + 2^31, and 2^32 less
+            // than that is below -LIMIT.
             bad[i] |= u32::from(t.unsigned_abs() > PRE_SHIFTED_MAX)
                 | u32::from(v.unsigned_abs() > LIMIT as u32 >> left)
-                | u32::from(wrapped < 0)
                 | u32::from(sum.unsigned_abs() > LIMIT as u32);
             y[i] = sum;
         }

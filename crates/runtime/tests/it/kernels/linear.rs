@@ -270,40 +270,68 @@ pub(super) fn outputs_follow_the_specification(kernel: Kernel) {
     assert!(in_range >= 40, "only {in_range} of 56 layers stayed in range");
 }
 
-/// Step 3 at its ends: shifts from far left to far right, values at the limits, biases that wrap.
+/// A row of weights and codes whose dot product is `acc`, up to 8 million in magnitude.
+fn reaching(acc: i32) -> (Matrix, Vec<i8>) {
+    const COLS: usize = 512;
+    let mut matrix = Matrix::new(WeightFormat::Int8, 1, COLS, Fill::Constant(127), &mut SplitMix64::new(0));
+    let mut codes = matrix.linear.codes.to_vec();
+    let last = matrix.linear.code_offset(0, COLS - 1);
+    (codes[last], matrix.meaning[COLS - 1]) = (1, 1);
+    matrix.linear.codes = codes.into();
+    let (mut rest, mut x) = (acc / 127, vec![0; COLS]);
+    for code in &mut x[..COLS - 1] {
+        *code = rest.clamp(-127, 127) as i8;
+        rest -= i32::from(*code);
+    }
+    x[COLS - 1] = (acc % 127) as i8;
+    assert_eq!(matrix.dot_products(&x), [acc]);
+    (matrix, x)
+}
+
+/// Steps 2 and 3 at their ends: accumulators around 2^22, shifts from far left to far right, values
+/// at the limits, the largest biases.
 pub(super) fn outputs_reach_the_bounds(kernel: Kernel) {
     let compute = compute(kernel, 1);
     let (mut passed, mut failed) = (0, 0);
-    for seed in 0..3000 {
+    for seed in 0..6000 {
         let mut rng = SplitMix64::new(seed);
-        let mut matrix = Matrix::new(WeightFormat::Int8, 1, 32, Fill::Extremes, &mut rng);
-        // One weight and one code decide, so that accumulators of all sizes occur.
-        let mut x = vec![0; 32];
-        x[rng.below(32) as usize] = rng.next_u64() as i8;
-        let f = -(rng.below(70) as i16);
+        let edges = [1 << 22, (1 << 22) + 1, -(1 << 22), -(1 << 22) - 1, (1 << 23) - 300_000];
+        let acc = match rng.below(3) {
+            0 => edges[rng.below(5) as usize],
+            1 => (rng.next_u64() as i32 >> 9) >> rng.below(23),
+            _ => rng.below(1 << 23) as i32 - (1 << 22),
+        };
+        let (mut matrix, x) = reaching(acc.clamp(-8_200_000, 8_200_000));
+        matrix.linear.pre_shift = [0, 0, 0, 1, 2, 5, 30][rng.below(7) as usize];
         matrix.linear.shifts[0] = rng.below(256) as u8;
-        matrix.linear.multipliers[0] = 1 + rng.below(31) as u8;
-        matrix.linear.out_frac = rng.below(100) as i8;
+        matrix.linear.multipliers[0] = [31, 1 + rng.below(31) as u8][rng.below(2) as usize];
+        matrix.linear.out_frac = rng.next_u64() as i8;
         if rng.below(2) == 1 {
             let ends = [LIMIT, -LIMIT, LIMIT - 1, i32::MAX, i32::MIN, 0, -1];
             matrix.linear.bias = vec![ends[rng.below(7) as usize]];
         }
-        let steps = [Step { k: 4 + rng.below(4) as u8, f: f + i16::from(matrix.linear.shifts[0]) }];
+        // The shift of the output, mostly where something is left of it.
+        let s = if rng.below(8) == 0 { rng.below(400) as i32 - 200 } else { rng.below(44) as i32 - 10 };
+        let w = &matrix.linear;
+        let f = i32::from(w.shifts[0]) + 2 - i32::from(w.pre_shift) - i32::from(w.out_frac) - s;
+        let steps = [Step { k: [7, 4 + rng.below(4) as u8][rng.below(2) as usize], f: f as i16 }];
         let expected = specified(&matrix, &x, &steps);
         let mut out = [0];
         let got = linear(&compute, &matrix.linear, &matrix.tables, &x, &steps, &mut out);
         match expected {
             Ok(expected) => {
-                assert_eq!((got, &out[..]), (Ok(()), &expected[..]), "{kernel} seed {seed}");
+                assert_eq!((got, &out[..]), (Ok(()), &expected[..]), "{kernel} seed {seed} acc {acc} s {s}");
                 passed += 1;
             }
             Err(_) => {
-                assert!(got.is_err(), "{kernel} seed {seed}: got {out:?}, expected a range error");
+                let error = requantise(matrix.dot_products(&x)[0], &matrix.linear, 0, steps[0]).err();
+                assert!(error.is_some(), "{kernel} seed {seed}: no error in the specification's code");
+                assert_eq!(got.err(), error, "{kernel} seed {seed} acc {acc} s {s}");
                 failed += 1;
             }
         }
     }
-    assert!(passed > 300 && failed > 300, "{passed} passed and {failed} failed: too few of one kind");
+    assert!(passed > 2000 && failed > 1000, "{passed} passed and {failed} failed: too few of one kind");
 }
 
 /// A range error is the one of the first token, and of its first row, however the work was split.
