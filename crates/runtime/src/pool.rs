@@ -26,9 +26,7 @@ impl Pool {
     pub fn new(threads: usize) -> Pool {
         #[cfg(feature = "std")]
         {
-            Pool {
-                workers: (threads > 1).then(|| Workers::new(threads - 1)),
-            }
+            Pool { workers: (threads > 1).then(|| Workers::new(threads - 1)) }
         }
         #[cfg(not(feature = "std"))]
         {

@@ -42,9 +42,6 @@ impl Compute {
     /// The fastest kernel of this machine on `threads` threads.
     #[must_use]
     pub fn new(threads: usize) -> Compute {
-        Compute {
-            kernel: Kernel::detect(),
-            pool: Pool::new(threads),
-        }
+        Compute { kernel: Kernel::detect(), pool: Pool::new(threads) }
     }
 }
