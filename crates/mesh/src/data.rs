@@ -12,13 +12,22 @@ use crate::frame::{Frame, Kind};
 use crate::limits::{DATA_HEADER_BYTES, PREFILL_CHUNK_TOKENS, ROW_WIDTH_MAX};
 use lockstep_base::Digest;
 
-/// What enters a stage.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What enters a stage. Its `Debug` form is a length: contents never get into logs.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Values {
     /// Tokens, one a position.
     Tokens(Vec<u32>),
     /// Residual rows of equal width, one after the other (count, width).
     Rows(Vec<i32>),
+}
+
+impl core::fmt::Debug for Values {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Values::Tokens(tokens) => write!(f, "Tokens({})", tokens.len()),
+            Values::Rows(rows) => write!(f, "Rows({})", rows.len()),
+        }
+    }
 }
 
 /// Consecutive positions of one task.

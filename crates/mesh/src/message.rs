@@ -180,8 +180,8 @@ pub struct Alternative {
     pub logit: i32,
 }
 
-/// A sampled token.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// A sampled token. Its `Debug` form leaves the token out: contents never get into logs.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Token {
     /// The task.
@@ -199,6 +199,12 @@ pub struct Token {
     /// Present if the task asked for it.
     #[n(4)]
     pub logprobs: Option<Logprobs>,
+}
+
+impl core::fmt::Debug for Token {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Token {{ task: {}, branch: {}, position: {}, .. }}", self.task, self.branch, self.position)
+    }
 }
 
 /// A page of the leaves of one span.

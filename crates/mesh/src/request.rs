@@ -19,8 +19,9 @@ pub struct RouteStage {
     pub part: Part,
 }
 
-/// A request and the stages that serve it.
-#[derive(Clone, Debug)]
+/// A request and the stages that serve it. Its `Debug` form leaves the prompt out: contents never
+/// get into logs.
+#[derive(Clone)]
 pub struct RouteConfig {
     /// A fresh task id.
     pub task: Digest,
@@ -52,6 +53,15 @@ pub struct RouteConfig {
     pub audit_class: Digest,
     /// The stages in order.
     pub stages: Vec<RouteStage>,
+}
+
+impl core::fmt::Debug for RouteConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("RouteConfig")
+            .field("task", &self.task)
+            .field("stages", &self.stages)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a request cannot be routed.

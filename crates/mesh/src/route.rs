@@ -195,7 +195,6 @@ struct StageState {
 }
 
 /// The state machine of one request.
-#[derive(Debug)]
 pub struct Route {
     config: RouteConfig,
     phase: Phase,
@@ -208,6 +207,14 @@ pub struct Route {
     stopping: bool,
     progress_ms: u64,
     probed_ms: u64,
+}
+
+impl core::fmt::Debug for Route {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let mut text = f.debug_struct("Route");
+        text.field("config", &self.config).field("phase", &self.phase).field("sent", &self.sent);
+        text.finish_non_exhaustive()
+    }
 }
 
 type Step = Result<(), (u16, Reason)>;
@@ -375,9 +382,11 @@ impl Route {
         if token.token >= self.config.vocab {
             return unexpected(format!("token {}, expected below {}", token.token, self.config.vocab));
         }
-        if token.logprobs.as_ref().map(|l| l.top.len()) != self.config.logprobs.map(usize::from) {
-            let text =
-                format!("log-probabilities {:?}, asked for {:?}", token.logprobs, self.config.logprobs);
+        // A small vocabulary has fewer alternatives than may be asked for.
+        let asked = self.config.logprobs.map(|top| u32::from(top).min(self.config.vocab) as usize);
+        if token.logprobs.as_ref().map(|logprobs| logprobs.top.len()) != asked {
+            let got = token.logprobs.as_ref().map(|logprobs| logprobs.top.len());
+            let text = format!("log-probabilities of {got:?} alternatives, expected {asked:?}");
             return unexpected(text);
         }
         self.tokens.push(token.token);

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 #[test]
 fn killing_any_stage_at_any_event_names_it() {
     let seed = 11;
-    let request = [Request::new(vec![3; 70], 20)];
+    let request = [Request::new(vec![3; 36], 8)];
     let events = run(seed, &toy_model(TOY), 3, &request, &small_limits(), &[]).events;
     let mut failures = 0;
     for stage in 0..3 {
@@ -26,7 +26,7 @@ fn killing_any_stage_at_any_event_names_it() {
                     failures += 1;
                 }
                 End::Finished(outcome) => {
-                    assert_eq!(outcome.file.tokens.len(), 90, "killed at event {event}");
+                    assert_eq!(outcome.file.tokens.len(), 44, "killed at event {event}");
                 }
             }
         }

@@ -201,3 +201,20 @@ fn a_lost_stage_is_named() {
         assert_eq!(failure.to_string(), format!("stage 1 ({}): lost: reset", id(2)));
     }
 }
+
+/// Law: neither prompt nor answer is in what a log could print.
+#[test]
+fn contents_are_not_in_debug_texts() {
+    let secret_token = 54_321;
+    let mut config = config();
+    (config.vocab, config.prompt) = (60_000, vec![secret_token; 3]);
+    let mut route = Route::new(config.clone()).expect("a good request");
+    let effects = route.handle(0, Input::Start);
+    let opened = (0..3)
+        .flat_map(|stage| route.handle(0, Input::Message { stage, message: Message::Opened { task: TASK } }));
+    let opened: Vec<Effect> = opened.collect();
+    let batch = opened.iter().any(|effect| matches!(effect, Effect::Data(_)));
+    assert!(batch, "the prompt went out");
+    let text = format!("{config:?} {route:?} {effects:?} {opened:?} {:?}", token(3, secret_token));
+    assert!(!text.contains("54321"), "{text}");
+}
