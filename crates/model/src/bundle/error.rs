@@ -64,8 +64,13 @@ pub enum BundleError {
         by: &'static str,
     },
     /// The manifest does not decode.
-    #[error("manifest: {0}")]
-    Manifest(CborError),
+    #[error("manifest of {bytes} bytes (header field manifest bytes): {error}")]
+    Manifest {
+        /// Its length by the header.
+        bytes: u64,
+        /// Why.
+        error: CborError,
+    },
     /// The manifest is no sorted list.
     #[error("manifest: {0}")]
     ManifestOrder(ManifestError),

@@ -57,8 +57,8 @@ impl Bundle {
         let data = Region::new(owner, 0..length).expect("the whole of the owner");
         let header = Header::parse(&data)?;
         let manifest_end = HEADER_BYTES + header.manifest_bytes as usize;
-        let Manifest(placed) =
-            cbor::decode("manifest", &data[HEADER_BYTES..manifest_end]).map_err(BundleError::Manifest)?;
+        let Manifest(placed) = cbor::decode("manifest", &data[HEADER_BYTES..manifest_end])
+            .map_err(|error| BundleError::Manifest { bytes: header.manifest_bytes, error })?;
         let entries: Vec<Entry> = placed.iter().map(|placed| placed.entry.clone()).collect();
         let got = manifest::model_root(&entries).map_err(BundleError::ManifestOrder)?;
         if got != header.model_root {

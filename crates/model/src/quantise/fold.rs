@@ -18,10 +18,8 @@ use super::folded::{FoldedLayer, FoldedLinear, FoldedModel};
 use super::hadamard::{Rotation, hadamard_blocks};
 use super::linalg::{Dense, dot};
 use crate::source::{FloatLayer, FloatModel, Linear, Matrix, NormKind, NormWeights, Positions};
-use lockstep_base::config::{COLS_MULTIPLE, DOWN_COLS_MULTIPLE, HADAMARD_BLOCK_MAX, padded};
+use lockstep_base::config::{DOWN_COLS_MULTIPLE, HADAMARD_BLOCK_MAX, padded};
 use lockstep_base::rng::SplitMix64;
-
-const _: () = assert!(DOWN_COLS_MULTIPLE % COLS_MULTIPLE == 0);
 
 /// Which rotations to fold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

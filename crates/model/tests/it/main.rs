@@ -1,7 +1,14 @@
 //! Behaviour of the importers, the tokenizers and the bundle.
 
+mod bundle_hostile;
+mod bundle_open;
 mod chat;
 mod float;
+mod quantise_check;
+mod quantise_fidelity;
+mod quantise_fold;
+mod quantise_integers;
+mod quantise_models;
 mod source_data;
 mod source_folder;
 mod source_hf;
