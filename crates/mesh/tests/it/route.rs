@@ -218,3 +218,28 @@ fn contents_are_not_in_debug_texts() {
     let text = format!("{config:?} {route:?} {effects:?} {opened:?} {:?}", token(3, secret_token));
     assert!(!text.contains("54321"), "{text}");
 }
+
+/// Law: a token comes with as many alternatives as were asked for, or as the vocabulary has.
+#[test]
+fn alternatives_are_counted() {
+    use lockstep_mesh::message::{Alternative, Logprobs};
+    for (count, fits) in [(None, false), (Some(2), false), (Some(3), true), (Some(5), false)] {
+        let mut config = config();
+        (config.vocab, config.logprobs) = (3, Some(5));
+        let mut route = Route::new(config).expect("a good request");
+        route.handle(0, Input::Start);
+        for stage in 0..3 {
+            route.handle(0, Input::Message { stage, message: Message::Opened { task: TASK } });
+        }
+        let logprobs = count.map(|count| Logprobs {
+            chosen: 0,
+            max: 0,
+            weight_sum: 1,
+            frac: 0,
+            top: vec![Alternative { token: 0, logit: 0 }; count],
+        });
+        let token = Token { task: TASK, branch: 0, position: 40, token: 2, logprobs };
+        route.handle(0, Input::Message { stage: 2, message: Message::Token(token) });
+        assert_eq!(!route.is_over(), fits, "{count:?} alternatives");
+    }
+}
