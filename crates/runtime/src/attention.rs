@@ -48,13 +48,24 @@ pub fn head_codes8(x: &[i32], codes: &mut [i8]) -> u8 {
 }
 
 /// Step 4: scores of one head against the first `t.len()` positions, in Q8 octaves.
-fn scores(kernel: Kernel, q: &[i16], q_exponent: u8, kv: &HeadKv, frac: i32, t: &mut [i32]) -> Result<(), RangeError> {
+fn scores(
+    kernel: Kernel,
+    q: &[i16],
+    q_exponent: u8,
+    kv: &HeadKv,
+    frac: i32,
+    t: &mut [i32],
+) -> Result<(), RangeError> {
     crate::kernels::scores(kernel, q, &kv.k[..t.len() * q.len()], t);
     for (t, e) in t.iter_mut().zip(&kv.k_exponents) {
         let shift = frac - 8 - i32::from(q_exponent) - i32::from(*e);
         *t = scale(*t, shift, "attention score")?;
         if t.abs() > RESIDUAL_LIMIT {
-            return Err(RangeError { what: "attention score", got: t.abs().into(), limit: RESIDUAL_LIMIT.into() });
+            return Err(RangeError {
+                what: "attention score",
+                got: t.abs().into(),
+                limit: RESIDUAL_LIMIT.into(),
+            });
         }
     }
     Ok(())
@@ -216,13 +227,19 @@ fn batch<O: Observer>(
         for (block, partial) in row.partial.chunks_mut(dim).enumerate() {
             let from = block * ATTENTION_BLOCK_POSITIONS;
             let to = n.min(from + ATTENTION_BLOCK_POSITIONS);
-            crate::kernels::weighted_values(compute.kernel, &p[from..to], &kv.v[from * dim..to * dim], partial);
+            crate::kernels::weighted_values(
+                compute.kernel,
+                &p[from..to],
+                &kv.v[from * dim..to * dim],
+                partial,
+            );
         }
     });
     for heads in work.chunks_mut(n_heads) {
         for block in 0..heads[0].partial.len() / dim {
             let range = block * dim..(block + 1) * dim;
-            let mut joined = heads.iter().flat_map(|row| row.partial[range.clone()].iter().copied()).collect::<Vec<_>>();
+            let mut joined =
+                heads.iter().flat_map(|row| row.partial[range.clone()].iter().copied()).collect::<Vec<_>>();
             observer.output(place(heads[0].token, Op::AttnPartial), block as u32, Values::I32(&mut joined));
             for (row, part) in heads.iter_mut().zip(joined.chunks(dim)) {
                 row.partial[range.clone()].copy_from_slice(part);

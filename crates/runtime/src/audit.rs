@@ -150,12 +150,8 @@ pub fn audit(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Verdict, AuditError> {
     let positions = check_statements(file, model_root, engine)?;
-    let mut runs: Vec<StageRun> = file
-        .stages
-        .iter()
-        .enumerate()
-        .map(|(stage, record)| start(file, engine, stage, record))
-        .collect();
+    let mut runs: Vec<StageRun> =
+        file.stages.iter().enumerate().map(|(stage, record)| start(file, engine, stage, record)).collect();
     let receipts = file.stages.iter().map(|record| record.receipts.len()).sum();
     for index in 0..file.stages[0].receipts.len() {
         let first = index as u32 * SPAN_TOKENS;
@@ -227,20 +223,47 @@ fn check_receipt(
     let opset = lockstep_base::config::OPSET;
     let checks: [(&'static str, bool, String, String); 12] = [
         ("task", receipt.task == file.task, text(&receipt.task), text(&file.task)),
-        ("model root", receipt.model_root == file.model_root, text(&receipt.model_root), text(&file.model_root)),
+        (
+            "model root",
+            receipt.model_root == file.model_root,
+            text(&receipt.model_root),
+            text(&file.model_root),
+        ),
         ("opset", receipt.opset == opset, receipt.opset.clone(), opset.into()),
-        ("part", receipt.part == file.stages[stage].part, text(&receipt.part), text(&file.stages[stage].part)),
+        (
+            "part",
+            receipt.part == file.stages[stage].part,
+            text(&receipt.part),
+            text(&file.stages[stage].part),
+        ),
         ("stage", usize::from(receipt.stage) == stage, text(&receipt.stage), text(&stage)),
         ("first token", receipt.first_token == first, text(&receipt.first_token), text(&first)),
         ("token count", receipt.token_count == count, text(&receipt.token_count), text(&count)),
-        ("parameters", receipt.parameters == file.parameters.digest(), text(&receipt.parameters), text(&file.parameters.digest())),
-        ("sampler seed", receipt.sampler_seed == file.sampler_seed, text(&receipt.sampler_seed), text(&file.sampler_seed)),
-        ("masks and adapters", receipt.masks == Digest::ZERO && receipt.adapters == Digest::ZERO, "set".into(), "none".into()),
+        (
+            "parameters",
+            receipt.parameters == file.parameters.digest(),
+            text(&receipt.parameters),
+            text(&file.parameters.digest()),
+        ),
+        (
+            "sampler seed",
+            receipt.sampler_seed == file.sampler_seed,
+            text(&receipt.sampler_seed),
+            text(&file.sampler_seed),
+        ),
+        (
+            "masks and adapters",
+            receipt.masks == Digest::ZERO && receipt.adapters == Digest::ZERO,
+            "set".into(),
+            "none".into(),
+        ),
         ("previous receipt", receipt.previous == *previous, text(&receipt.previous), text(previous)),
         ("closing flag", receipt.closing() == last, text(&receipt.closing()), text(&last)),
     ];
     match checks.into_iter().find(|check| !check.1) {
-        Some((name, _, got, expected)) => Err(AuditError::Receipt { stage, index, field: name, got, expected }),
+        Some((name, _, got, expected)) => {
+            Err(AuditError::Receipt { stage, index, field: name, got, expected })
+        }
         None => Ok(()),
     }
 }
@@ -249,12 +272,23 @@ fn text(value: &dyn fmt::Display) -> String {
     alloc::format!("{value}")
 }
 
-fn field(stage: usize, index: usize, field: &'static str, got: &dyn fmt::Display, expected: &dyn fmt::Display) -> AuditError {
+fn field(
+    stage: usize,
+    index: usize,
+    field: &'static str,
+    got: &dyn fmt::Display,
+    expected: &dyn fmt::Display,
+) -> AuditError {
     AuditError::Receipt { stage, index, field, got: text(got), expected: text(expected) }
 }
 
 /// Re-executes one span through all stages; the first fault, if there is one.
-fn audit_span(file: &ReceiptFile, runs: &mut [StageRun], index: usize, span: Range<u32>) -> Result<Option<Fault>, AuditError> {
+fn audit_span(
+    file: &ReceiptFile,
+    runs: &mut [StageRun],
+    index: usize,
+    span: Range<u32>,
+) -> Result<Option<Fault>, AuditError> {
     let tokens = &file.tokens[span.start as usize..span.end as usize];
     let mut rows: Vec<i32> = Vec::new();
     for (stage, run) in runs.iter_mut().enumerate() {
@@ -334,7 +368,14 @@ fn honest_leaves(
 }
 
 /// Whether the served leaves hash to the state root that the receipt commits to.
-fn served_match(served: &[ServedLeaf], before: &Checkpoint, receipt: &Receipt, span: &Range<u32>, file: &ReceiptFile, stage: usize) -> bool {
+fn served_match(
+    served: &[ServedLeaf],
+    before: &Checkpoint,
+    receipt: &Receipt,
+    span: &Range<u32>,
+    file: &ReceiptFile,
+    stage: usize,
+) -> bool {
     let secret = file.secret.stage(stage as u16).own;
     let mut kv = before.kv_accumulator().clone();
     let mut trace = Accumulator::default();

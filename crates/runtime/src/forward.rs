@@ -5,7 +5,9 @@
 //! other tokens are in the batch (no scale is shared), so a batched prefill gives the bits of
 //! token-by-token decoding.
 
-use crate::arith::{RESIDUAL_LIMIT, RHO_ONE, RangeError, Step, choose_cut, inverse_rms, rsh, scale, smallest_shift};
+use crate::arith::{
+    RESIDUAL_LIMIT, RHO_ONE, RangeError, Step, choose_cut, inverse_rms, rsh, scale, smallest_shift,
+};
 use crate::attention;
 use crate::ffn;
 use crate::kernels::{self, Compute};
@@ -99,7 +101,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`ForwardError`] on unknown tokens, positions beyond the context, or a part without embedding.
-    pub fn embed<O: Observer>(&self, tokens: &[u32], start: usize, observer: &mut O) -> Result<Vec<i32>, ForwardError> {
+    pub fn embed<O: Observer>(
+        &self,
+        tokens: &[u32],
+        start: usize,
+        observer: &mut O,
+    ) -> Result<Vec<i32>, ForwardError> {
         let config = &self.weights.config;
         self.check_context(start + tokens.len())?;
         let table = self.weights.embed.as_ref().ok_or(ForwardError::Missing("embedding"))?;
@@ -109,7 +116,11 @@ impl Engine {
             let position = start + i;
             let place = Place { position: position as u32, layer: LAYER_EMBED, op: Op::Embed };
             if token >= config.vocab {
-                return Err(ForwardError::Token { got: token, position: position as u32, vocab: config.vocab });
+                return Err(ForwardError::Token {
+                    got: token,
+                    position: position as u32,
+                    vocab: config.vocab,
+                });
             }
             let embedded = |table: &lockstep_base::weights::Embedding, row: usize, col: usize| {
                 scale(i32::from(table.code(row, col)), i32::from(table.frac) - frac, "embedding")
@@ -134,7 +145,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`ForwardError`] on a range error or beyond the context.
-    pub fn layers<O: Observer>(&self, x: &mut [i32], cache: &mut KvCache, observer: &mut O) -> Result<(), ForwardError> {
+    pub fn layers<O: Observer>(
+        &self,
+        x: &mut [i32],
+        cache: &mut KvCache,
+        observer: &mut O,
+    ) -> Result<(), ForwardError> {
         if x.is_empty() || x.len() % self.width() != 0 {
             return Err(ForwardError::Width { got: x.len(), width: self.width() });
         }
@@ -156,7 +172,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`ForwardError`] on a range error or in a part without head.
-    pub fn logits<O: Observer>(&self, x: &[i32], positions: &[usize], observer: &mut O) -> Result<Vec<i32>, ForwardError> {
+    pub fn logits<O: Observer>(
+        &self,
+        x: &[i32],
+        positions: &[usize],
+        observer: &mut O,
+    ) -> Result<Vec<i32>, ForwardError> {
         let head = self.weights.head.as_ref().ok_or(ForwardError::Missing("head"))?;
         let at = |row: usize, op| Place { position: positions[row] as u32, layer: LAYER_HEAD, op };
         let coded = self.norm(x, &at, Op::FinalNorm, observer);
@@ -169,7 +190,13 @@ impl Engine {
         if got > context { Err(ForwardError::Context { got, context }) } else { Ok(()) }
     }
 
-    fn layer<O: Observer>(&self, index: usize, x: &mut [i32], cache: &mut KvCache, observer: &mut O) -> Result<(), ForwardError> {
+    fn layer<O: Observer>(
+        &self,
+        index: usize,
+        x: &mut [i32],
+        cache: &mut KvCache,
+        observer: &mut O,
+    ) -> Result<(), ForwardError> {
         let start = cache.len();
         let layer = (self.weights.first_layer + index) as u16;
         let at = move |row: usize, op| Place { position: (start + row) as u32, layer, op };
@@ -191,7 +218,8 @@ impl Engine {
         observer: &mut O,
     ) -> Result<Vec<i32>, ForwardError> {
         let config = &self.weights.config;
-        let (dim, q_dim, kv_dim) = (config.head_dim as usize, config.q_dim() as usize, config.kv_dim() as usize);
+        let (dim, q_dim, kv_dim) =
+            (config.head_dim as usize, config.q_dim() as usize, config.kv_dim() as usize);
         let start = cache.len();
         let coded = self.norm(x, at, Op::AttnNorm, observer);
         let tokens = coded.steps.len();
@@ -227,7 +255,8 @@ impl Engine {
                 *e = attention::head_codes16(x, bound, codes);
             }
             observer.output(at(row, Op::KCodes), 0, Values::Codes16Heads(&mut k_row, &exponents));
-            for ((head, codes), e) in cache.layer_mut(index).iter_mut().zip(k_row.chunks(dim)).zip(&exponents) {
+            for ((head, codes), e) in cache.layer_mut(index).iter_mut().zip(k_row.chunks(dim)).zip(&exponents)
+            {
                 head.k.extend_from_slice(codes);
                 head.k_exponents.push(*e);
             }
@@ -236,7 +265,8 @@ impl Engine {
                 *e = attention::head_codes8(x, codes);
             }
             observer.output(at(row, Op::VCodes), 0, Values::Codes8Heads(&mut v_row, &exponents));
-            for ((head, codes), e) in cache.layer_mut(index).iter_mut().zip(v_row.chunks(dim)).zip(&exponents) {
+            for ((head, codes), e) in cache.layer_mut(index).iter_mut().zip(v_row.chunks(dim)).zip(&exponents)
+            {
                 head.v.extend_from_slice(codes);
                 head.v_exponents.push(*e);
             }
@@ -250,8 +280,16 @@ impl Engine {
             layer: at(0, Op::Scores).layer,
         };
         let mut out = vec![0; tokens * q_dim];
-        attention::attend(&self.compute, config, &self.weights.tables.exp2, &rows, cache.layer(index), &mut out, observer)
-            .map_err(|error| ForwardError::Range { place: at(0, Op::Attn), error })?;
+        attention::attend(
+            &self.compute,
+            config,
+            &self.weights.tables.exp2,
+            &rows,
+            cache.layer(index),
+            &mut out,
+            observer,
+        )
+        .map_err(|error| ForwardError::Range { place: at(0, Op::Attn), error })?;
         let frac = i32::from(weights.v.out_frac) + attention::OUTPUT_EXTRA_FRAC;
         let coded = self.quantise(&out, q_dim, frac, weights.o.cols, at, Op::AttnCodes, observer);
         self.linear(&weights.o, &coded, at, Op::OProj, crate::arith::LIMIT, observer)
@@ -273,14 +311,16 @@ impl Engine {
             (FeedForward::Gated, Some(gate)) => {
                 let frac = i32::from(gate.out_frac);
                 let mut g = self.linear(gate, &coded, at, Op::GateProj, i32::from(i16::MAX), observer)?;
-                let u = self.linear(&weights.up, &coded, at, Op::UpProj, i32::from(i16::MAX) >> 1, observer)?;
+                let u =
+                    self.linear(&weights.up, &coded, at, Op::UpProj, i32::from(i16::MAX) >> 1, observer)?;
                 ffn::gated(&mut g, &u, frac, table)
                     .map_err(|error| ForwardError::Range { place: at(0, Op::Hidden), error })?;
                 (g, frac + i32::from(weights.up.out_frac) - ffn::PRODUCT_SHIFT as i32)
             }
             (FeedForward::Plain, None) => {
                 let frac = i32::from(weights.up.out_frac);
-                let mut u = self.linear(&weights.up, &coded, at, Op::UpProj, i32::from(i16::MAX), observer)?;
+                let mut u =
+                    self.linear(&weights.up, &coded, at, Op::UpProj, i32::from(i16::MAX), observer)?;
                 ffn::plain(&mut u, frac, table)
                     .map_err(|error| ForwardError::Range { place: at(0, Op::Hidden), error })?;
                 (u, frac)
@@ -302,7 +342,13 @@ impl Engine {
     }
 
     /// Section 3: norm and quantise each row of `x`.
-    fn norm<O: Observer>(&self, x: &[i32], at: &impl Fn(usize, Op) -> Place, op: Op, observer: &mut O) -> Coded {
+    fn norm<O: Observer>(
+        &self,
+        x: &[i32],
+        at: &impl Fn(usize, Op) -> Place,
+        op: Op,
+        observer: &mut O,
+    ) -> Coded {
         let config = &self.weights.config;
         let (width, padded) = (self.width(), config.d_padded() as usize);
         let tokens = x.len() / width;
@@ -357,25 +403,41 @@ impl Engine {
     ) -> Result<Vec<i32>, ForwardError> {
         let mut out = vec![0; coded.steps.len() * weights.rows];
         let range = |row: usize, error| ForwardError::Range { place: at(row, op), error };
-        kernels::linear(&self.compute, weights, &self.weights.tables.int4, &coded.codes, &coded.steps, &mut out)
-            .map_err(|error| range(0, error))?;
+        kernels::linear(
+            &self.compute,
+            weights,
+            &self.weights.tables.int4,
+            &coded.codes,
+            &coded.steps,
+            &mut out,
+        )
+        .map_err(|error| range(0, error))?;
         for (row, y) in out.chunks_mut(weights.rows).enumerate() {
             let max = kernels::max_abs(self.compute.kernel, y);
             if max > bound {
                 return Err(range(row, RangeError { what: op.name(), got: max.into(), limit: bound.into() }));
             }
-            let values = if op.output() == lockstep_base::op::Output::I16 { Values::I16(y) } else { Values::I32(y) };
+            let values =
+                if op.output() == lockstep_base::op::Output::I16 { Values::I16(y) } else { Values::I32(y) };
             observer.output(at(row, op), 0, values);
         }
         Ok(out)
     }
 
     /// Adds `y` to the residual stream `x`.
-    fn add<O: Observer>(&self, x: &mut [i32], y: Vec<i32>, at: &impl Fn(usize, Op) -> Place, op: Op, observer: &mut O) -> Result<(), ForwardError> {
+    fn add<O: Observer>(
+        &self,
+        x: &mut [i32],
+        y: Vec<i32>,
+        at: &impl Fn(usize, Op) -> Place,
+        op: Op,
+        observer: &mut O,
+    ) -> Result<(), ForwardError> {
         let width = self.width();
         for (row, (x, y)) in x.chunks_mut(width).zip(y.chunks(width)).enumerate() {
             for (x, y) in x.iter_mut().zip(y) {
-                *x = residual_sum(*x, *y).map_err(|error| ForwardError::Range { place: at(row, op), error })?;
+                *x = residual_sum(*x, *y)
+                    .map_err(|error| ForwardError::Range { place: at(row, op), error })?;
             }
             observer.output(at(row, op), 0, Values::I32(x));
         }
@@ -388,7 +450,11 @@ impl Engine {
 fn residual_sum(a: i32, b: i32) -> Result<i32, RangeError> {
     let sum = i64::from(a) + i64::from(b);
     if sum.abs() >= i64::from(RESIDUAL_LIMIT) {
-        return Err(RangeError { what: "residual stream", got: sum.abs(), limit: i64::from(RESIDUAL_LIMIT) - 1 });
+        return Err(RangeError {
+            what: "residual stream",
+            got: sum.abs(),
+            limit: i64::from(RESIDUAL_LIMIT) - 1,
+        });
     }
     Ok(sum as i32)
 }

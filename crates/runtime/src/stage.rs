@@ -133,7 +133,12 @@ impl StageRun {
     ///
     /// # Errors
     /// [`ForwardError`]; the run is then as before the step.
-    pub fn step<O: Observer>(&mut self, input: StepInput<'_>, sample_from: u32, drill: &mut O) -> Result<StepOutput, ForwardError> {
+    pub fn step<O: Observer>(
+        &mut self,
+        input: StepInput<'_>,
+        sample_from: u32,
+        drill: &mut O,
+    ) -> Result<StepOutput, ForwardError> {
         let start = self.position();
         let result = self.compute(input, sample_from, drill);
         if result.is_err() {
@@ -142,7 +147,12 @@ impl StageRun {
         result
     }
 
-    fn compute<O: Observer>(&mut self, input: StepInput<'_>, sample_from: u32, drill: &mut O) -> Result<StepOutput, ForwardError> {
+    fn compute<O: Observer>(
+        &mut self,
+        input: StepInput<'_>,
+        sample_from: u32,
+        drill: &mut O,
+    ) -> Result<StepOutput, ForwardError> {
         let start = self.position();
         let width = self.engine.width();
         let mut observer = (drill, &mut self.tracer);
@@ -156,7 +166,8 @@ impl StageRun {
             }
             StepInput::Rows(rows) => {
                 for (position, row) in (start..).zip(rows.chunks(width)) {
-                    let leaves = Edge::input(&self.task.secrets, self.part.first_layer, position).row_leaves(row);
+                    let leaves =
+                        Edge::input(&self.task.secrets, self.part.first_layer, position).row_leaves(row);
                     self.edges.entry(position).or_default().0 = leaves;
                 }
                 rows.to_vec()
@@ -178,7 +189,10 @@ impl StageRun {
             let tail = &rows[(first - start) as usize * width..];
             let logits = self.engine.logits(tail, &positions, &mut observer)?;
             let vocab = self.engine.weights.config.vocab as usize;
-            sampled = (first..end).zip(logits.chunks(vocab)).map(|(position, row)| self.choose(row, position)).collect();
+            sampled = (first..end)
+                .zip(logits.chunks(vocab))
+                .map(|(position, row)| self.choose(row, position))
+                .collect();
         }
         for position in start..end {
             let token = position.checked_sub(first).map(|i| sampled[i as usize].token);
@@ -194,10 +208,8 @@ impl StageRun {
         let table = &weights.tables.exp2_sample;
         let word = draw(&self.task.sampler_seed, position + 1);
         let token = sample::sample(logits, frac, &self.task.parameters, word, table);
-        let distribution = self
-            .task
-            .top_logprobs
-            .map(|top| sample::distribution(logits, frac, token, top as usize, table));
+        let distribution =
+            self.task.top_logprobs.map(|top| sample::distribution(logits, frac, token, top as usize, table));
         Sampled { position, token, distribution }
     }
 

@@ -71,7 +71,13 @@ pub fn model(config: &ModelConfig, format: WeightFormat, seed: u64) -> ModelWeig
             .then(|| embedding(config.context as usize, config.d_model as usize, &mut rng)),
         first_layer: 0,
         layers,
-        head: Some(linear(WeightFormat::Int8, config.vocab as usize, padded(config.d_model, COLS_MULTIPLE) as usize, LOGITS_FRAC, &mut rng)),
+        head: Some(linear(
+            WeightFormat::Int8,
+            config.vocab as usize,
+            padded(config.d_model, COLS_MULTIPLE) as usize,
+            LOGITS_FRAC,
+            &mut rng,
+        )),
         config: config.clone(),
     }
 }

@@ -67,7 +67,11 @@ pub fn run(args: NodeArgs) -> CommandResult {
     let config = bundle.config().clone();
     let layers = args.layers.unwrap_or(0..config.n_layers);
     if layers.end > config.n_layers {
-        return Err(format!("layers {}..{}, expected at most 0..{}: the model has {} layers", layers.start, layers.end, config.n_layers, config.n_layers).into());
+        return Err(format!(
+            "layers {}..{}, expected at most 0..{}: the model has {} layers",
+            layers.start, layers.end, config.n_layers, config.n_layers
+        )
+        .into());
     }
     let part = Part::layers(layers, config.n_layers);
     let engine = Engine::new(Arc::new(bundle.load(&part)?), args.compute.build()?);
@@ -91,16 +95,26 @@ pub fn run(args: NodeArgs) -> CommandResult {
     super::runtime()?.block_on(serve(node, key, part, args.listen, args.until_eof, args.json))
 }
 
-async fn serve(node: Node, key: NodeKey, part: Part, listen: libp2p::Multiaddr, until_eof: bool, json: bool) -> CommandResult {
+async fn serve(
+    node: Node,
+    key: NodeKey,
+    part: Part,
+    listen: libp2p::Multiaddr,
+    until_eof: bool,
+    json: bool,
+) -> CommandResult {
     let model = node.info().model;
     let root = node.info().model_root;
     let network = Network::start(&key, Some(listen)).await?;
     let address = &network.addresses[0];
     if json {
-        println!("{}", json!({
-            "address": address.to_string(), "node": key.id().to_string(), "part": part.to_string(),
-            "model": model, "model_root": root.hex(),
-        }));
+        println!(
+            "{}",
+            json!({
+                "address": address.to_string(), "node": key.id().to_string(), "part": part.to_string(),
+                "model": model, "model_root": root.hex(),
+            })
+        );
     } else {
         println!("node     {}", key.id());
         println!("serves   {part} of {model} ({})", &root.hex()[..16]);

@@ -3,7 +3,8 @@
 use super::Gateway;
 use super::link::{Heard, Link, MESSAGES_MAX};
 use crate::service::{
-    Done, Failure, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Receipts, RouteStage, StageProgress, Timings,
+    Done, Failure, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Receipts, RouteStage,
+    StageProgress, Timings,
 };
 use lockstep_base::Digest;
 use lockstep_mesh::code::Code;
@@ -91,7 +92,10 @@ impl Answer<'_> {
                 match effect {
                     Effect::Message { stage, message } => {
                         if !self.links[usize::from(stage)].send(&message) && !self.route.is_over() {
-                            inputs.push(Input::PeerLost { stage, text: "the node does not take messages".into() });
+                            inputs.push(Input::PeerLost {
+                                stage,
+                                text: "the node does not take messages".into(),
+                            });
                         }
                     }
                     Effect::Data(data) => {

@@ -94,7 +94,11 @@ impl Link {
         };
         if info.node() != Some(peer.node) {
             let got = info.node().map_or("nobody".into(), |node| node.to_string());
-            return Err(LinkError::WrongNode { peer: peer.to_string(), got, expected: peer.node.to_string() });
+            return Err(LinkError::WrongNode {
+                peer: peer.to_string(),
+                got,
+                expected: peer.node.to_string(),
+            });
         }
 
         let (control, mut frames) = mpsc::channel::<Frame>(QUEUE_FRAMES_MAX);
@@ -120,7 +124,14 @@ impl Link {
             };
             lose(&told, &end);
         });
-        Ok(Arc::new(Link { peer, info, control, data: tokio::sync::Mutex::default(), network: network.clone(), listeners }))
+        Ok(Arc::new(Link {
+            peer,
+            info,
+            control,
+            data: tokio::sync::Mutex::default(),
+            network: network.clone(),
+            listeners,
+        }))
     }
 
     /// Whether messages still go out.
@@ -131,7 +142,10 @@ impl Link {
 
     /// Hears messages about `task` as those of `stage`.
     pub fn listen(&self, task: Digest, stage: u16, to: mpsc::Sender<Heard>) {
-        self.listeners.lock().expect("no thread panics while it holds the listeners").insert(task, (stage, to));
+        self.listeners
+            .lock()
+            .expect("no thread panics while it holds the listeners")
+            .insert(task, (stage, to));
     }
 
     /// Stops hearing about `task`.

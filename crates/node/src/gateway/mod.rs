@@ -9,7 +9,9 @@ pub use link::{Link, LinkError};
 pub use store::{ReceiptStore, StoreError};
 
 use crate::p2p::{Network, NetworkError, PeerAddress};
-use crate::service::{EVENT_QUEUE, Failure, FailureKind, GenerateEvent, GenerateRequest, Generator, ModelInfo};
+use crate::service::{
+    EVENT_QUEUE, Failure, FailureKind, GenerateEvent, GenerateRequest, Generator, ModelInfo,
+};
 use answer::Answer;
 use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
@@ -134,7 +136,11 @@ impl Gateway {
                 return Err(GatewayError::Model { node, got: info.model_root, expected: model.root });
             }
             if info.opset != model.config.opset {
-                return Err(GatewayError::Opset { node, got: info.opset.clone(), expected: model.config.opset.clone() });
+                return Err(GatewayError::Opset {
+                    node,
+                    got: info.opset.clone(),
+                    expected: model.config.opset.clone(),
+                });
             }
             links.push(link);
         }
@@ -212,7 +218,12 @@ impl Gateway {
     ///
     /// # Errors
     /// [`RevealError`] if the stage does not show them.
-    pub async fn reveal(&self, file: &mut ReceiptFile, stage: usize, first_token: u32) -> Result<(), RevealError> {
+    pub async fn reveal(
+        &self,
+        file: &mut ReceiptFile,
+        stage: usize,
+        first_token: u32,
+    ) -> Result<(), RevealError> {
         let stages = file.stages.len().min(self.peers.len());
         if stage >= stages {
             return Err(RevealError::Stage { got: stage, stages });

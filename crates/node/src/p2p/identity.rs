@@ -41,8 +41,16 @@ pub fn node_of_peer(peer: &PeerId) -> Option<NodeId> {
 /// What the file system says, or that the file holds no key.
 pub fn load_or_create_key(path: &Path) -> std::io::Result<NodeKey> {
     match std::fs::read(path) {
-        Ok(bytes) => parse_key(&bytes)
-            .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{}: not a node key: got {} bytes, expected 64 hexadecimal digits of a secp256k1 secret", path.display(), bytes.len()))),
+        Ok(bytes) => parse_key(&bytes).ok_or_else(|| {
+            std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!(
+                    "{}: not a node key: got {} bytes, expected 64 hexadecimal digits of a secp256k1 secret",
+                    path.display(),
+                    bytes.len()
+                ),
+            )
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = random_key();
             if let Some(parent) = path.parent() {
@@ -117,7 +125,8 @@ impl FromStr for PeerAddress {
     type Err = PeerAddressError;
 
     fn from_str(text: &str) -> Result<PeerAddress, PeerAddressError> {
-        let syntax = |why: &dyn fmt::Display| PeerAddressError::Syntax { text: text.into(), why: why.to_string() };
+        let syntax =
+            |why: &dyn fmt::Display| PeerAddressError::Syntax { text: text.into(), why: why.to_string() };
         let mut address = Multiaddr::from_str(text).map_err(|error| syntax(&error))?;
         let Some(Protocol::P2p(peer)) = address.pop() else {
             return Err(PeerAddressError::NoPeer { text: text.into() });
@@ -163,7 +172,10 @@ mod tests {
         let text = format!("/ip4/127.0.0.1/tcp/4001/p2p/{}", peer_of_key(&key));
         let address: PeerAddress = text.parse().unwrap();
         assert_eq!((address.node, address.to_string()), (key.id(), text));
-        assert!(matches!("/ip4/127.0.0.1/tcp/4001".parse::<PeerAddress>(), Err(PeerAddressError::NoPeer { .. })));
+        assert!(matches!(
+            "/ip4/127.0.0.1/tcp/4001".parse::<PeerAddress>(),
+            Err(PeerAddressError::NoPeer { .. })
+        ));
         assert!(matches!("localhost:4001".parse::<PeerAddress>(), Err(PeerAddressError::Syntax { .. })));
     }
 }

@@ -10,7 +10,9 @@ mod network;
 mod serve;
 mod stream;
 
-pub use identity::{PeerAddress, PeerAddressError, keypair, load_or_create_key, node_of_peer, peer_of_key, random_key};
-pub use serve::serve;
+pub use identity::{
+    PeerAddress, PeerAddressError, keypair, load_or_create_key, node_of_peer, peer_of_key, random_key,
+};
 pub use network::{Accepted, Network, NetworkError};
+pub use serve::serve;
 pub use stream::{FrameReader, FrameWriter, StreamError, split};

@@ -163,10 +163,14 @@ impl Network {
             .map_err(|_| NetworkError::Closed)??;
         let protocol = channel.protocol();
         let mut control = self.control.clone();
-        let opened = tokio::time::timeout(DIAL_TIMEOUT, control.open_stream(peer.peer, StreamProtocol::new(protocol))).await;
-        opened
-            .map_err(|_| unreachable("no stream within 10 s"))?
-            .map_err(|error| NetworkError::Protocol { peer: peer.peer, protocol, why: error.to_string() })
+        let opened =
+            tokio::time::timeout(DIAL_TIMEOUT, control.open_stream(peer.peer, StreamProtocol::new(protocol)))
+                .await;
+        opened.map_err(|_| unreachable("no stream within 10 s"))?.map_err(|error| NetworkError::Protocol {
+            peer: peer.peer,
+            protocol,
+            why: error.to_string(),
+        })
     }
 
     /// Streams that peers open under `channel`. Peers whose key cannot sign are hung up on.

@@ -79,7 +79,12 @@ async fn read(mut reader: FrameReader, from: NodeId, events: mpsc::Sender<Event>
     let _ = events.send(Event::Input(Input::PeerLost { peer: from })).await;
 }
 
-async fn write(mut writer: FrameWriter, mut frames: mpsc::Receiver<Frame>, peer: NodeId, events: mpsc::Sender<Event>) {
+async fn write(
+    mut writer: FrameWriter,
+    mut frames: mpsc::Receiver<Frame>,
+    peer: NodeId,
+    events: mpsc::Sender<Event>,
+) {
     while let Some(frame) = frames.recv().await {
         if writer.send(&frame).await.is_err() {
             let _ = events.send(Event::Input(Input::PeerLost { peer })).await;

@@ -24,7 +24,10 @@ pub enum StreamError {
 #[must_use]
 pub fn split(stream: Stream, channel: Channel) -> (FrameReader, FrameWriter) {
     let (reader, writer) = stream.split();
-    (FrameReader { reader, inbound: Inbound::new(channel), buffer: vec![0; READ_BYTES] }, FrameWriter { writer })
+    (
+        FrameReader { reader, inbound: Inbound::new(channel), buffer: vec![0; READ_BYTES] },
+        FrameWriter { writer },
+    )
 }
 
 /// The receiving direction.

@@ -45,7 +45,10 @@ fn honest_receipts_verify() {
             let positions = prompt + tokens as usize - 1;
             let receipts = 3 * (positions / SPAN_TOKENS as usize + 1);
             assert_eq!(verdict(&engine, &file), Ok(Verdict::Verified { receipts, tokens: positions }));
-            assert_eq!(verdict(&small(Kernel::Scalar), &file), Ok(Verdict::Verified { receipts, tokens: positions }));
+            assert_eq!(
+                verdict(&small(Kernel::Scalar), &file),
+                Ok(Verdict::Verified { receipts, tokens: positions })
+            );
         }
     }
 }
@@ -130,29 +133,45 @@ fn inconsistent_files_are_refused() {
     assert!(refused(&|f| f.stages[1].receipts[0].signature.0[5] ^= 1).contains("signature"));
     assert!(refused(&|f| f.stages[1].node = key(5).id()).contains("signature"));
     assert!(refused(&|f| f.stages[1].receipts[1].receipt.out_root.0[0] ^= 1).contains("signature"));
-    assert!(refused(&|f| { f.stages.pop(); }).contains("ends at layer"));
-    assert!(refused(&|f| { f.stages[2].receipts.pop(); }).contains("number of receipts"));
+    assert!(
+        refused(&|f| {
+            f.stages.pop();
+        })
+        .contains("ends at layer")
+    );
+    assert!(
+        refused(&|f| {
+            f.stages[2].receipts.pop();
+        })
+        .contains("number of receipts")
+    );
     assert!(refused(&|f| f.stages[2].receipts.swap(0, 1)).contains("first token"));
     assert!(refused(&|f| f.parameters.max_tokens += 1).contains("parameters"));
     assert!(refused(&|f| f.sampler_seed = Digest::ZERO).contains("sampler seed"));
     assert!(refused(&|f| f.tokens.truncate(9)).contains("at least one of each"));
     assert!(refused(&|f| f.prompt_tokens = 0).contains("at least one of each"));
     assert!(refused(&|f| f.tokens[12] = 4000).contains("below 97"));
-    assert!(refused(&|f| {
-        f.stages[0].receipts[1].receipt.previous = Digest::ZERO;
-        resign(f, 0, 1);
-    })
-    .contains("previous"));
-    assert!(refused(&|f| {
-        f.stages[0].receipts[0].receipt.flags |= 1;
-        resign(f, 0, 0);
-    })
-    .contains("closing"));
-    assert!(refused(&|f| {
-        f.stages[0].receipts[0].receipt.part.end_layer = 3;
-        resign(f, 0, 0);
-    })
-    .contains("part"));
+    assert!(
+        refused(&|f| {
+            f.stages[0].receipts[1].receipt.previous = Digest::ZERO;
+            resign(f, 0, 1);
+        })
+        .contains("previous")
+    );
+    assert!(
+        refused(&|f| {
+            f.stages[0].receipts[0].receipt.flags |= 1;
+            resign(f, 0, 0);
+        })
+        .contains("closing")
+    );
+    assert!(
+        refused(&|f| {
+            f.stages[0].receipts[0].receipt.part.end_layer = 3;
+            resign(f, 0, 0);
+        })
+        .contains("part")
+    );
     // The secret makes every leaf: another one changes the first root.
     let mut file = good.clone();
     file.secret.0[0] ^= 1;

@@ -49,7 +49,8 @@ fn kernels_and_threads_change_nothing() {
     for config in shapes() {
         for format in [WeightFormat::Int8, WeightFormat::Int4] {
             let weights = synthetic::model(&config, format, 5);
-            let expected = logits(&engine_over(weights.clone(), Kernel::Scalar, 1), &tokens, &[30, 10], &mut Silent);
+            let expected =
+                logits(&engine_over(weights.clone(), Kernel::Scalar, 1), &tokens, &[30, 10], &mut Silent);
             for kernel in Kernel::available() {
                 for threads in [1, 2, 3] {
                     let engine = engine_over(weights.clone(), kernel, threads);
@@ -100,7 +101,10 @@ fn bounds_of_the_input_are_errors() {
     let error = engine.layers(&mut one, &mut cache, &mut Silent).unwrap_err();
     assert_eq!(error, ForwardError::Context { got: 321, context: 320 });
     assert_eq!(cache.len(), 320);
-    assert_eq!(engine.layers(&mut [], &mut cache, &mut Silent).unwrap_err(), ForwardError::Width { got: 0, width: 48 });
+    assert_eq!(
+        engine.layers(&mut [], &mut cache, &mut Silent).unwrap_err(),
+        ForwardError::Width { got: 0, width: 48 }
+    );
 }
 
 /// arithmetic.md 5: a residual value out of range is a range error, and the step is undone.
@@ -145,6 +149,9 @@ fn truncation_forgets() {
     let b = winding.step(StepInput::Tokens(&tokens[12..]), 19, &mut Silent).unwrap();
     assert_eq!(a, b);
     let (x, y) = (straight.close_span(0..20), winding.close_span(0..20));
-    assert_eq!((x.in_root, x.out_root, x.kv_root, x.trace_root), (y.in_root, y.out_root, y.kv_root, y.trace_root));
+    assert_eq!(
+        (x.in_root, x.out_root, x.kv_root, x.trace_root),
+        (y.in_root, y.out_root, y.kv_root, y.trace_root)
+    );
     assert_eq!(x.leaves, y.leaves);
 }

@@ -95,7 +95,12 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
         stages: parts
             .iter()
             .enumerate()
-            .map(|(stage, part)| StageRecord { part: *part, node: key(stage).id(), receipts: vec![], served: vec![] })
+            .map(|(stage, part)| StageRecord {
+                part: *part,
+                node: key(stage).id(),
+                receipts: vec![],
+                served: vec![],
+            })
             .collect(),
     };
     let (liar, mut drill) = match job.drill {
@@ -170,7 +175,12 @@ fn sign(file: &mut ReceiptFile, runs: &mut [StageRun], end: u32, closing: bool, 
 }
 
 /// Logits of `tokens`, cut into steps of the given sizes.
-pub(crate) fn logits<O: Observer>(engine: &Engine, tokens: &[u32], steps: &[usize], observer: &mut O) -> Vec<i32> {
+pub(crate) fn logits<O: Observer>(
+    engine: &Engine,
+    tokens: &[u32],
+    steps: &[usize],
+    observer: &mut O,
+) -> Vec<i32> {
     let mut cache = engine.new_cache();
     let mut all = Vec::new();
     let mut at = 0;
