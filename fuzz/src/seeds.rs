@@ -1,0 +1,154 @@
+//! Writes the seeds: valid inputs from which the fuzzer starts, made by the crates themselves or read
+//! from test fixtures. `cargo run --release --bin seeds -- CORPUS`, one folder a target.
+
+use lockstep_base::digest::unhex;
+use lockstep_base::weights::WeightFormat;
+use lockstep_model::bundle::{self, Contents, TokenizerSection};
+use lockstep_model::tokenizer::{Tokenizer, TokenizerKind};
+use lockstep_runtime::synthetic;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+type Done = Result<(), Box<dyn Error>>;
+
+fn main() -> Done {
+    let corpus = PathBuf::from(std::env::args().nth(1).ok_or("usage: seeds CORPUS")?);
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    receipts(&corpus, &crates)?;
+    frames(&corpus, &crates)?;
+    bundles(&corpus)?;
+    llama2c(&corpus)?;
+    hugging_face(&corpus, &crates)?;
+    tokenizers(&corpus, &crates)?;
+    chat_templates(&corpus)
+}
+
+fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Done {
+    let folder = corpus.join(target);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(format!("seed-{name}")), bytes)?;
+    println!("{target}: seed-{name}, {} bytes", bytes.len());
+    Ok(())
+}
+
+/// The results of the lines `function … = result` of a golden file.
+fn golden(path: &Path, function: &str) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{function} ")));
+    let results = lines.filter_map(|line| line.split_once(" = ")).map(|(_, result)| unhex(result));
+    Ok(results.collect::<Option<Vec<_>>>().ok_or("a golden line is not hexadecimal")?)
+}
+
+fn receipts(corpus: &Path, crates: &Path) -> Done {
+    let folder = crates.join("base/tests/it/golden");
+    let file = golden(&folder.join("receipt_file.txt"), "file")?.concat();
+    lockstep_base::receipt_file::ReceiptFile::from_bytes(&file)?;
+    write(corpus, "receipt_file", "golden", &file)?;
+    for (i, wire) in golden(&folder.join("receipts.txt"), "wire")?.iter().enumerate() {
+        write(corpus, "wire_receipt", &i.to_string(), wire)?;
+    }
+    Ok(())
+}
+
+/// Frames of the protocol's golden files: `name header payload +padding`.
+fn frames(corpus: &Path, crates: &Path) -> Done {
+    for (file, channel) in [("messages", 0), ("data", 1)] {
+        let path = crates.join("mesh/tests/it/golden").join(format!("{file}.txt"));
+        let text = std::fs::read_to_string(path)?;
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
+            let [name, header, payload, padding] = line.split(' ').collect::<Vec<_>>()[..] else {
+                return Err(format!("{file}: {line:?} is not name, header, payload, padding").into());
+            };
+            let payload = unhex(payload).ok_or("a payload in hexadecimal")?;
+            let mut stream = vec![channel | 0xfe];
+            stream.extend(unhex(header).ok_or("a header in hexadecimal")?);
+            stream.extend(&payload);
+            stream.resize(stream.len() + padding.trim_start_matches('+').parse::<usize>()?, 0);
+            let name = format!("{number}-{name}");
+            write(corpus, "frames", &name, &stream)?;
+            if channel == 0 {
+                write(corpus, "messages", &name, &payload)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bundles(corpus: &Path) -> Done {
+    let mut config = synthetic::small_config();
+    (config.n_layers, config.context, config.vocab) = (1, 8, 5);
+    let tokenizer =
+        TokenizerSection { kind: TokenizerKind::Chars.as_str().into(), file: b"a\nb\nc\nd\ne\n".to_vec() };
+    for (name, format) in [("int8", WeightFormat::Int8), ("int4", WeightFormat::Int4)] {
+        let weights = synthetic::model(&config, format, 1);
+        let template = Some("{{ messages[0].content }}");
+        let bytes =
+            bundle::write(&Contents { weights: &weights, tokenizer: &tokenizer, chat_template: template })?;
+        lockstep_fuzz::check_mending(&bytes);
+        write(corpus, "bundle", name, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Both layouts of a checkpoint with one layer: dim 8, hidden 12, 2 heads, 1 kv head, 5 tokens, 4 positions.
+fn llama2c(corpus: &Path) -> Done {
+    let shape: [i32; 7] = [8, 12, 1, 2, 1, 5, 4];
+    let layer = 8 + 8 * 8 + 2 * 8 * 4 + 8 * 8 + 8 + 3 * 8 * 12;
+    let floats = 5 * 8 + layer + 8;
+    let weights: Vec<u8> = (0..floats).flat_map(|i| ((i % 7) as f32 * 0.01 + 0.5).to_le_bytes()).collect();
+    let words: Vec<u8> = shape.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let rope = vec![0; 2 * 4 * 2 * 4];
+    let mut versioned = [b"24ka".as_slice(), &1i32.to_le_bytes(), &words, &[1]].concat();
+    versioned.resize(256, 0);
+    for (name, bytes) in
+        [("legacy", [&words[..], &weights, &rope].concat()), ("v1", [versioned, weights].concat())]
+    {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("model.bin");
+        std::fs::write(&path, &bytes)?;
+        lockstep_model::source::open_weights(&path)?;
+        write(corpus, "llama2c", name, &bytes)?;
+    }
+    Ok(())
+}
+
+fn hugging_face(corpus: &Path, crates: &Path) -> Done {
+    for name in ["llama-gqa", "llama-bias-bf16"] {
+        let folder = crates.join("model/tests/fixtures").join(name);
+        let config = std::fs::read(folder.join("config.json"))?;
+        let tensors = std::fs::read(folder.join("model.safetensors"))?;
+        write(corpus, "safetensors", name, &[config, vec![0], tensors].concat())?;
+    }
+    Ok(())
+}
+
+fn tokenizers(corpus: &Path, crates: &Path) -> Done {
+    let fixture = |name: &str| std::fs::read(crates.join("model/tests/fixtures").join(name));
+    let json = br#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],"normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},"post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{"<s>":0,"a":1,"b":2,"ab":3},"merges":["a b"]}}"#;
+    let scored: Vec<u8> = [("<unk>", 0f32), ("<s>", 0.), ("</s>", 0.), (" a", -1.), ("b", -2.)]
+        .iter()
+        .flat_map(|(text, score)| {
+            [&score.to_le_bytes()[..], &(text.len() as i32).to_le_bytes(), text.as_bytes()].concat()
+        })
+        .collect();
+    let files = [
+        (TokenizerKind::HfJson, "json", json.to_vec()),
+        (TokenizerKind::SentencePiece, "spm-bpe", fixture("spm-bpe.model")?),
+        (TokenizerKind::SentencePiece, "spm-unigram", fixture("spm-unigram.model")?),
+        (TokenizerKind::Llama2c, "llama2c", [5i32.to_le_bytes().to_vec(), scored].concat()),
+        (TokenizerKind::Chars, "chars", b"a\nb\n\xc3\xa4\n".to_vec()),
+    ];
+    for (kind, name, file) in files {
+        Tokenizer::from_bytes(kind, &file)?;
+        let choice = TokenizerKind::ALL.iter().position(|other| *other == kind).ok_or("a known kind")?;
+        write(corpus, "tokenizer", name, &[vec![choice as u8], file].concat())?;
+    }
+    Ok(())
+}
+
+fn chat_templates(corpus: &Path) -> Done {
+    let chatml = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+    let macros = "{% macro say(m) %}[{{ m.role|upper }}] {{ m.content.strip() }}{% endmacro %}{% set ns = namespace(n=0) %}{% for m in messages if m.role != 'system' %}{% set ns.n = ns.n + 1 %}{{ say(m) }}{% if loop.last %}{{ ns.n }}{% endif %}{% endfor %}{% if not messages %}{{ raise_exception('none') }}{% endif %}";
+    write(corpus, "chat_template", "chatml", chatml.as_bytes())?;
+    write(corpus, "chat_template", "macros", macros.as_bytes())
+}
