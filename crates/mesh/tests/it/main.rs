@@ -8,5 +8,6 @@ mod frames;
 mod golden;
 mod messages;
 mod node;
+mod receipts;
 mod route;
 mod samples;

@@ -434,3 +434,22 @@ fn machines_are_send() {
     is_send::<lockstep_mesh::work::JobDone>();
     is_send::<lockstep_mesh::route::Route>();
 }
+
+/// Law: a job belongs to one opening of its task, also after the node forgot that it had the id.
+#[test]
+fn an_old_job_does_not_touch_a_new_task() {
+    let mut node = middle();
+    opened(&mut node, open(5));
+    node.handle(0, Input::Data { from: id(BEFORE), data: rows(5, 0, 64) });
+    let old = node.take_job().expect("there is work");
+    say(&mut node, OWNER, Message::Cancel { task: Digest([5; 32]) });
+    for i in 0..lockstep_mesh::limits::TASKS_REMEMBERED as u32 {
+        let task = Digest::of(&[&i.to_be_bytes()]);
+        opened(&mut node, Open { task, ..open(5) });
+        say(&mut node, OWNER, Message::Cancel { task });
+    }
+    opened(&mut node, open(5));
+    assert!(node.handle(0, Input::Done(old.run())).is_empty());
+    let effects = feed(&mut node, BEFORE, rows(5, 0, 1));
+    assert!(matches!(effects[..], [Effect::Data { .. }]), "the new task begins at 0: {effects:?}");
+}
