@@ -36,6 +36,18 @@ pub struct Parameters {
     pub stop: Vec<String>,
 }
 
+/// A number that the sampler's arithmetic does not take.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[error("parameter {field} is {got}, expected at most {limit}")]
+pub struct ParametersError {
+    /// Which number.
+    pub field: &'static str,
+    /// Its value.
+    pub got: u32,
+    /// The largest that is taken.
+    pub limit: u32,
+}
+
 impl Parameters {
     /// Greedy decoding of at most `max_tokens` tokens.
     #[must_use]
@@ -48,6 +60,22 @@ impl Parameters {
             stop_tokens: Vec::new(),
             stop: Vec::new(),
         }
+    }
+
+    /// Checks what the sampler's arithmetic relies on (arithmetic.md, 8).
+    ///
+    /// # Errors
+    /// The first number that is out of range.
+    pub fn validate(&self) -> Result<(), ParametersError> {
+        for (field, got, limit) in [
+            ("temperature_q16", self.temperature_q16, TEMPERATURE_MAX_Q16),
+            ("top_p_q16", self.top_p_q16, ONE_Q16),
+        ] {
+            if got > limit {
+                return Err(ParametersError { field, got, limit });
+            }
+        }
+        Ok(())
     }
 
     /// The digest that receipts carry.

@@ -20,6 +20,7 @@ use lockstep_base::leaf;
 use lockstep_base::limits::{LEAF_BYTES_MAX, SPAN_TOKENS};
 use lockstep_base::merkle::{self, Accumulator};
 use lockstep_base::op::{Op, Place};
+use lockstep_base::params::ParametersError;
 use lockstep_base::part::{Part, PartError};
 use lockstep_base::receipt::{FLAG_FULL_TRACE, Receipt, state_root};
 use lockstep_base::receipt_file::{ReceiptFile, ServedLeaf, StageRecord};
@@ -111,6 +112,9 @@ pub enum AuditError {
     /// The stages are no route.
     #[error(transparent)]
     Route(#[from] PartError),
+    /// Parameters that no sampler takes.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
     /// No answer, or no prompt.
     #[error("{tokens} tokens of which {prompt} are the prompt, expected at least one of each")]
     Tokens {
@@ -188,6 +192,7 @@ fn check_statements(file: &ReceiptFile, model_root: &Digest, engine: &Engine) ->
     if file.prompt_tokens == 0 || file.tokens.len() <= file.prompt_tokens as usize {
         return Err(AuditError::Tokens { tokens: file.tokens.len(), prompt: file.prompt_tokens });
     }
+    file.parameters.validate()?;
     // The last token was sampled and not fed back.
     let positions = (file.tokens.len() - 1) as u32;
     for (stage, record) in file.stages.iter().enumerate() {

@@ -4,7 +4,7 @@ use crate::golden::{Calls, cases, counting};
 use lockstep_base::Digest;
 use lockstep_base::cbor;
 use lockstep_base::digest::hex;
-use lockstep_base::params::{ONE_Q16, Parameters, client_seed, draw, network_seed};
+use lockstep_base::params::{ONE_Q16, Parameters, TEMPERATURE_MAX_Q16, client_seed, draw, network_seed};
 use proptest::prelude::*;
 
 fn shown(parameters: &Parameters) -> [String; 6] {
@@ -62,6 +62,17 @@ fn any_parameters() -> impl Strategy<Value = Parameters> {
 fn greedy_keeps_every_candidate() {
     let greedy = Parameters::greedy(9);
     assert_eq!((greedy.temperature_q16, greedy.top_k, greedy.top_p_q16), (0, 0, ONE_Q16));
+}
+
+#[test]
+fn parameters_beyond_the_arithmetic_are_refused() {
+    let refused = |parameters: Parameters| parameters.validate().map_err(|e| (e.field, e.got, e.limit));
+    let hottest = Parameters { temperature_q16: TEMPERATURE_MAX_Q16, ..Parameters::greedy(1) };
+    assert_eq!(hottest.validate(), Ok(()));
+    let hotter = Parameters { temperature_q16: u32::MAX, ..Parameters::greedy(1) };
+    assert_eq!(refused(hotter), Err(("temperature_q16", u32::MAX, TEMPERATURE_MAX_Q16)));
+    let more = Parameters { top_p_q16: ONE_Q16 + 1, ..Parameters::greedy(1) };
+    assert_eq!(refused(more), Err(("top_p_q16", ONE_Q16 + 1, ONE_Q16)));
 }
 
 proptest! {

@@ -100,6 +100,15 @@ fn without_leaves_the_span_is_named() {
     assert_eq!(fault(&engine, &file).what, What::ServedLeaves);
 }
 
+/// A file's maker may write any temperature; the sampler's bounds hold up to 16 only.
+#[test]
+fn parameters_beyond_the_arithmetic_are_refused() {
+    let engine = small(Kernel::detect());
+    let (mut file, _) = answer(&engine, Job::new(&[11; 9], 2, 3));
+    file.parameters.temperature_q16 = u32::MAX;
+    assert!(matches!(verdict(&engine, &file), Err(AuditError::Parameters(_))));
+}
+
 /// A changed answer is found, whoever changed it.
 #[test]
 fn a_changed_token_is_found() {
