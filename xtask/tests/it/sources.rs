@@ -4,8 +4,8 @@ use crate::none;
 use lockstep_xtask::code::{code_only, is_float, std_modules, tokens};
 use lockstep_xtask::repo;
 
-/// Crates whose arithmetic is exact.
-const EXACT: &[&str] = &["crates/base/src/", "crates/runtime/src/"];
+/// Crates whose arithmetic is exact, and the protocol between them.
+const EXACT: &[&str] = &["crates/base/src/", "crates/runtime/src/", "crates/mesh/src/"];
 /// Crates without IO, and the simulator, whose runs are fixed by one seed.
 const CORES: &[&str] = &["crates/base/src/", "crates/runtime/src/", "crates/mesh/src/", "sim/src/"];
 /// Modules of `std` that the cores do not touch.
