@@ -157,7 +157,8 @@ impl Config {
     /// [`ConfigError`] naming the file and the key.
     pub fn load() -> Result<Config, ConfigError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let environment = Key::ALL.into_iter().filter_map(|key| Some((key, variable(key.variable())?))).collect();
+        let environment =
+            Key::ALL.into_iter().filter_map(|key| Some((key, variable(key.variable())?))).collect();
         let path = directory(variable).map(|directory| directory.join("config.toml"));
         let file = match &path {
             Some(path) if path.is_file() => read(path)?,
@@ -175,7 +176,9 @@ impl Config {
     /// The value of `key`; `flag` goes before everything else.
     #[must_use]
     pub fn get(&self, key: Key, flag: Option<String>) -> Setting {
-        let find = |values: &[(Key, String)]| values.iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
+        let find = |values: &[(Key, String)]| {
+            values.iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
+        };
         if let Some(value) = flag {
             return Setting { value, origin: Origin::Flag };
         }

@@ -6,7 +6,8 @@
 //! and the token at position p is drawn with `draw(sampler seed, p)`.
 
 use crate::service::{
-    Done, EVENT_QUEUE, Failure, FinishReason, GenerateEvent, GenerateRequest, Generator, ModelInfo, RouteStage, Timings,
+    Done, EVENT_QUEUE, Failure, FinishReason, GenerateEvent, GenerateRequest, Generator, ModelInfo,
+    RouteStage, Timings,
 };
 use lockstep_base::Digest;
 use lockstep_base::params::{client_seed, draw};
@@ -196,8 +197,10 @@ impl<'a> Run<'a> {
         let table = &self.engine.weights.tables.exp2_sample;
         let word = draw(&self.sampler_seed, position);
         let token = sample::sample(logits, frac, &self.request.parameters, word, table);
-        let distribution =
-            self.request.top_logprobs.map(|top| sample::distribution(logits, frac, token, top as usize, table));
+        let distribution = self
+            .request
+            .top_logprobs
+            .map(|top| sample::distribution(logits, frac, token, top as usize, table));
         let event = GenerateEvent::Token { token, position, distribution };
         self.sender.blocking_send(event).map_err(|_| Ended::Cancelled)?;
         Ok(token)
@@ -206,6 +209,7 @@ impl<'a> Run<'a> {
 
 /// A seed for a client that gave none.
 fn random_seed() -> Result<u64, Ended> {
-    let refused = |error| Ended::Failed(Failure::compute(format!("no random seed from the operating system: {error}")));
+    let refused =
+        |error| Ended::Failed(Failure::compute(format!("no random seed from the operating system: {error}")));
     OsRng.try_next_u64().map_err(refused)
 }

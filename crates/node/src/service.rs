@@ -82,10 +82,15 @@ impl GenerateRequest {
         }
         if got >= context {
             let expected = context - 1;
-            return Err(Failure::invalid(format!("the prompt has {got} tokens, expected at most {expected}: the context is {context}")));
+            return Err(Failure::invalid(format!(
+                "the prompt has {got} tokens, expected at most {expected}: the context is {context}"
+            )));
         }
         if let Some(token) = self.prompt.iter().find(|token| **token >= config.vocab) {
-            return Err(Failure::invalid(format!("the prompt has token {token}, expected tokens below {}", config.vocab)));
+            return Err(Failure::invalid(format!(
+                "the prompt has token {token}, expected tokens below {}",
+                config.vocab
+            )));
         }
         Ok(self.parameters.max_tokens.min((context - got) as u32))
     }

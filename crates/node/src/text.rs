@@ -123,7 +123,8 @@ impl<'t> Assembler<'t> {
     fn extend(&mut self, text: &str) {
         for character in text.chars() {
             self.held.push(character);
-            let met = self.stop.iter().filter(|stop| self.held.ends_with(stop.as_str())).map(String::len).max();
+            let met =
+                self.stop.iter().filter(|stop| self.held.ends_with(stop.as_str())).map(String::len).max();
             if let Some(bytes) = met {
                 self.held.truncate(self.held.len() - bytes);
                 self.stopped = true;
@@ -139,8 +140,12 @@ impl<'t> Assembler<'t> {
         let text = std::mem::replace(&mut self.held, tail);
         self.released += text.chars().count();
         let mut tokens = Vec::new();
-        // At the end a token counts if any of its text was shown, or it had none to show.
         let closing = all || self.stopped;
+        if text.is_empty() && !closing {
+            // A token without text of its own comes with the text that follows.
+            return Piece::default();
+        }
+        // At the end a token counts if any of its text was shown, or it had none to show.
         while let Some(next) = self.waiting.front() {
             let shown = next.end <= self.released || (closing && next.start < self.released);
             if !shown {
@@ -154,7 +159,8 @@ impl<'t> Assembler<'t> {
 
     /// Bytes at the end of the held text that are the beginning of a stop string.
     fn open_suffix(&self) -> usize {
-        let begins = |suffix: &str| self.stop.iter().any(|stop| stop.len() > suffix.len() && stop.starts_with(suffix));
+        let begins =
+            |suffix: &str| self.stop.iter().any(|stop| stop.len() > suffix.len() && stop.starts_with(suffix));
         let starts = self.held.char_indices().map(|(at, _)| at);
         starts.map(|at| &self.held[at..]).find(|suffix| begins(suffix)).map_or(0, str::len)
     }
@@ -290,7 +296,9 @@ impl Answering {
                 };
                 send(sender, AnswerEvent::Done(Box::new(end))).await.map(|()| false)
             }
-            GenerateEvent::Failed(failure) => send(sender, AnswerEvent::Failed(failure)).await.map(|()| false),
+            GenerateEvent::Failed(failure) => {
+                send(sender, AnswerEvent::Failed(failure)).await.map(|()| false)
+            }
         }
     }
 }

@@ -35,7 +35,10 @@ impl ApiError {
     /// 400: a field cannot be served as it is.
     #[must_use]
     pub fn field(param: &str, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { param: Some(param.into()), ..ApiError::client(StatusCode::BAD_REQUEST, message, Some(code)) }
+        ApiError {
+            param: Some(param.into()),
+            ..ApiError::client(StatusCode::BAD_REQUEST, message, Some(code))
+        }
     }
 
     /// Another 4xx.
@@ -97,9 +100,13 @@ impl From<Failure> for ApiError {
         match failure.kind {
             FailureKind::Invalid => ApiError::invalid(message),
             FailureKind::Busy => ApiError::busy(message),
-            FailureKind::Unavailable => ApiError::server(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
+            FailureKind::Unavailable => {
+                ApiError::server(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            }
             FailureKind::Stage => ApiError::server(StatusCode::BAD_GATEWAY, "stage_failed", message),
-            FailureKind::Compute => ApiError::server(StatusCode::INTERNAL_SERVER_ERROR, "compute_failed", message),
+            FailureKind::Compute => {
+                ApiError::server(StatusCode::INTERNAL_SERVER_ERROR, "compute_failed", message)
+            }
         }
     }
 }

@@ -138,7 +138,12 @@ impl Fields {
     ///
     /// # Errors
     /// 400 in the words of `expected` where `read` gives nothing.
-    pub fn other<T>(&mut self, name: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, ApiError> {
+    pub fn other<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
         read(&value).map(Some).ok_or_else(|| self.wrong_type(name, &value, expected))
     }
@@ -178,7 +183,8 @@ impl Fields {
         match self.map.keys().next() {
             None => Ok(()),
             Some(name) => {
-                let path = format!("{}{}", self.prefix, name.chars().take(ECHO_CHARS_MAX).collect::<String>());
+                let path =
+                    format!("{}{}", self.prefix, name.chars().take(ECHO_CHARS_MAX).collect::<String>());
                 Err(ApiError::field(&path, "unknown_parameter", format!("unknown parameter: {path}")))
             }
         }

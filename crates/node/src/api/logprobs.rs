@@ -40,7 +40,8 @@ pub fn chat(tokenizer: &Tokenizer, tokens: &[ShownToken]) -> Value {
     let entry = |shown: &ShownToken| {
         let distribution = shown.distribution.as_ref()?;
         let mut entry = chat_entry(tokenizer, distribution, shown.token, distribution.chosen);
-        let top = distribution.top.iter().map(|(token, logit)| chat_entry(tokenizer, distribution, *token, *logit));
+        let top =
+            distribution.top.iter().map(|(token, logit)| chat_entry(tokenizer, distribution, *token, *logit));
         entry["top_logprobs"] = top.collect();
         Some(entry)
     };
@@ -54,9 +55,10 @@ pub fn completion(tokenizer: &Tokenizer, tokens: &[ShownToken]) -> Value {
     let (mut texts, mut logprobs, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for shown in tokens {
         let Some(distribution) = &shown.distribution else { continue };
-        let top = distribution.top.iter().map(|(token, logit)| {
-            (label(tokenizer, *token), json!(logprob(distribution, *logit)))
-        });
+        let top = distribution
+            .top
+            .iter()
+            .map(|(token, logit)| (label(tokenizer, *token), json!(logprob(distribution, *logit))));
         texts.push(label(tokenizer, shown.token));
         logprobs.push(logprob(distribution, distribution.chosen));
         tops.push(Value::Object(top.collect::<Map<_, _>>()));

@@ -118,7 +118,8 @@ impl Api {
     fn model(&self, id: &str) -> Result<&Served, ApiError> {
         let found = self.models.iter().find(|served| served.generator.model().id == id);
         found.ok_or_else(|| {
-            let served: Vec<&str> = self.models.iter().map(|served| served.generator.model().id.as_str()).collect();
+            let served: Vec<&str> =
+                self.models.iter().map(|served| served.generator.model().id.as_str()).collect();
             ApiError::unknown_model(id, &served)
         })
     }
@@ -133,11 +134,18 @@ impl Api {
     ) -> Result<Response, ApiError> {
         let n = common.n as usize;
         if prompts.len() * n > ANSWERS_MAX {
-            let message = format!("{} prompts with n = {n} ask for {} answers, expected at most {ANSWERS_MAX}", prompts.len(), prompts.len() * n);
+            let message = format!(
+                "{} prompts with n = {n} ask for {} answers, expected at most {ANSWERS_MAX}",
+                prompts.len(),
+                prompts.len() * n
+            );
             return Err(ApiError::field("n", fields::INVALID_VALUE, message));
         }
         let permit = self.slots.clone().try_acquire_owned().map_err(|_| {
-            ApiError::busy(format!("{} requests are being answered, expected fewer; try again", self.requests_max))
+            ApiError::busy(format!(
+                "{} requests are being answered, expected fewer; try again",
+                self.requests_max
+            ))
         })?;
         let model = served.generator.model();
         let mut receivers = Vec::with_capacity(prompts.len() * n);
@@ -150,7 +158,12 @@ impl Api {
                 request.choice = choice;
                 request.top_logprobs = common.top_logprobs;
                 request.receipt_file = common.receipt_file;
-                receivers.push(text::answer(served.generator.as_ref(), served.tokenizer.clone(), request, beginning));
+                receivers.push(text::answer(
+                    served.generator.as_ref(),
+                    served.tokenizer.clone(),
+                    request,
+                    beginning,
+                ));
             }
         }
         let wanted = Wanted {
@@ -171,7 +184,10 @@ async fn body(request: Request) -> Result<Vec<u8>, ApiError> {
         let message = format!("the body has {got} bytes, expected at most {BODY_BYTES_MAX}");
         ApiError::client(StatusCode::PAYLOAD_TOO_LARGE, message, Some("body_too_large"))
     };
-    let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let stated = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if let Some(got) = stated.filter(|got| *got > BODY_BYTES_MAX as u64) {
         return Err(too_large(&got.to_string()));
     }

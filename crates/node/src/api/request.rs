@@ -3,8 +3,8 @@
 use super::error::ApiError;
 use super::fields::{Fields, INVALID_TYPE, INVALID_VALUE};
 use super::limits::{
-    COMPLETION_LOGPROBS_MAX, CONTENT_PARTS_MAX, DEFAULT_COMPLETION_TOKENS, MAX_TOKENS_MAX, MESSAGES_MAX, N_MAX,
-    PROMPTS_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, TEMPERATURE_MAX,
+    COMPLETION_LOGPROBS_MAX, CONTENT_PARTS_MAX, DEFAULT_COMPLETION_TOKENS, MAX_TOKENS_MAX, MESSAGES_MAX,
+    N_MAX, PROMPTS_MAX, STOP_BYTES_MAX, STOP_STRINGS_MAX, TEMPERATURE_MAX,
 };
 use lockstep_base::limits::{TOP_K_MAX, TOP_LOGPROBS_MAX};
 use lockstep_base::params::{ONE_Q16, Parameters};
@@ -76,7 +76,8 @@ impl CompletionRequest {
             fields.unsupported(name, &[neutral])?;
         }
         fields.unsupported("suffix", &[json!("")])?;
-        let max_tokens = fields.integer("max_tokens", 1, MAX_TOKENS_MAX)?.unwrap_or(DEFAULT_COMPLETION_TOKENS);
+        let max_tokens =
+            fields.integer("max_tokens", 1, MAX_TOKENS_MAX)?.unwrap_or(DEFAULT_COMPLETION_TOKENS);
         let top_logprobs = fields.integer("logprobs", 0, COMPLETION_LOGPROBS_MAX)?.map(|top| top as u32);
         let common = common(&mut fields, model, max_tokens as u32, top_logprobs)?;
         fields.finish()?;
@@ -122,7 +123,12 @@ fn missing(param: &str, expected: &str) -> ApiError {
     ApiError::field(param, "missing_required_parameter", format!("{param} is missing, expected {expected}"))
 }
 
-fn common(fields: &mut Fields, model: String, max_tokens: u32, top_logprobs: Option<u32>) -> Result<Common, ApiError> {
+fn common(
+    fields: &mut Fields,
+    model: String,
+    max_tokens: u32,
+    top_logprobs: Option<u32>,
+) -> Result<Common, ApiError> {
     fields.ignore(&IGNORED);
     for name in ["presence_penalty", "frequency_penalty"] {
         fields.unsupported(name, &[json!(0)])?;
@@ -156,7 +162,11 @@ fn common(fields: &mut Fields, model: String, max_tokens: u32, top_logprobs: Opt
 fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     let Some(mut options) = fields.object("stream_options")? else { return Ok(false) };
     if !stream {
-        return Err(ApiError::field("stream_options", INVALID_VALUE, "stream_options is given, expected only with stream = true"));
+        return Err(ApiError::field(
+            "stream_options",
+            INVALID_VALUE,
+            "stream_options is given, expected only with stream = true",
+        ));
     }
     let include_usage = options.bool("include_usage")?.unwrap_or(false);
     options.unsupported("include_obfuscation", &[json!(false)])?;
@@ -214,7 +224,9 @@ fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ApiError> {
     let read = |value: &Value| match value {
         Value::String(text) => Some(vec![Prompt::Text(text.clone())]),
         Value::Array(items) if items.is_empty() => None,
-        Value::Array(items) if items.iter().all(Value::is_number) => Some(vec![Prompt::Tokens(tokens(items)?)]),
+        Value::Array(items) if items.iter().all(Value::is_number) => {
+            Some(vec![Prompt::Tokens(tokens(items)?)])
+        }
         Value::Array(items) => items.iter().map(one_prompt).collect(),
         _ => None,
     };
@@ -283,7 +295,13 @@ fn content_text(path: &str, content: Value) -> Result<String, ApiError> {
     let parts = match content {
         Value::String(text) => return Ok(text),
         Value::Array(parts) => parts,
-        _ => return Err(ApiError::field(path, INVALID_TYPE, format!("{path} is of another type, expected {expected}"))),
+        _ => {
+            return Err(ApiError::field(
+                path,
+                INVALID_TYPE,
+                format!("{path} is of another type, expected {expected}"),
+            ));
+        }
     };
     if parts.len() > CONTENT_PARTS_MAX {
         let message = format!("{path} has {} parts, expected at most {CONTENT_PARTS_MAX}", parts.len());
@@ -295,7 +313,9 @@ fn content_text(path: &str, content: Value) -> Result<String, ApiError> {
             (Some("text"), Some(part)) => text.push_str(part),
             _ => {
                 let path = format!("{path}[{index}]");
-                let message = format!("{path} is not a text part, expected {{\"type\": \"text\", \"text\": …}}: this model reads text only");
+                let message = format!(
+                    "{path} is not a text part, expected {{\"type\": \"text\", \"text\": …}}: this model reads text only"
+                );
                 return Err(ApiError::field(&path, INVALID_VALUE, message));
             }
         }

@@ -32,20 +32,36 @@ pub struct Answers {
 
 impl std::fmt::Debug for Answers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answers").field("count", &self.count).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Answers")
+            .field("count", &self.count)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
     }
 }
 
 impl Answers {
     /// Reads `receivers`, `n` in a row to each prompt.
     #[must_use]
-    pub fn new(receivers: Vec<mpsc::Receiver<AnswerEvent>>, n: usize, permit: OwnedSemaphorePermit) -> Answers {
+    pub fn new(
+        receivers: Vec<mpsc::Receiver<AnswerEvent>>,
+        n: usize,
+        permit: OwnedSemaphorePermit,
+    ) -> Answers {
         let count = receivers.len();
         let events = receivers.into_iter().enumerate().map(|(index, receiver)| {
-            let next = |mut receiver: mpsc::Receiver<AnswerEvent>| async { receiver.recv().await.map(|event| (event, receiver)) };
+            let next = |mut receiver: mpsc::Receiver<AnswerEvent>| async {
+                receiver.recv().await.map(|event| (event, receiver))
+            };
             stream::unfold(receiver, next).map(move |event| (index, event)).boxed()
         });
-        Answers { events: stream::select_all(events), count, open: count, n, usage: Usage::default(), _permit: permit }
+        Answers {
+            events: stream::select_all(events),
+            count,
+            open: count,
+            n,
+            usage: Usage::default(),
+            _permit: permit,
+        }
     }
 
     /// The next event that a client sees; `None` when all answers are complete.
@@ -91,9 +107,10 @@ impl Answers {
                 _ => {}
             }
         }
-        let choices = pieces.into_iter().zip(ends).filter_map(|(piece, end)| {
-            Some(Choice { text: piece.text, tokens: piece.tokens, end: end? })
-        });
+        let choices = pieces
+            .into_iter()
+            .zip(ends)
+            .filter_map(|(piece, end)| Some(Choice { text: piece.text, tokens: piece.tokens, end: end? }));
         Ok(Json(shape.whole(&choices.collect::<Vec<_>>(), self.usage)).into_response())
     }
 
@@ -108,7 +125,9 @@ impl Answers {
             pending.extend(chunk(&shape, index, &event));
         }
         let state = Streaming { answers: self, shape, pending, over: false };
-        let events = stream::unfold(state, |mut state| async { state.next().await.map(|event| (Ok::<_, Infallible>(event), state)) });
+        let events = stream::unfold(state, |mut state| async {
+            state.next().await.map(|event| (Ok::<_, Infallible>(event), state))
+        });
         Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
     }
 }

@@ -78,7 +78,8 @@ impl Served {
     /// # Errors
     /// If the template refuses them or the vocabulary cannot express them.
     pub fn encode_messages(&self, messages: &[Message]) -> Result<Vec<u32>, PromptError> {
-        let name = |token: Option<u32>| token.and_then(|token| self.tokenizer.token_name(token)).unwrap_or_default();
+        let name =
+            |token: Option<u32>| token.and_then(|token| self.tokenizer.token_name(token)).unwrap_or_default();
         // Only `tokenizer.json` knows its special tokens by name in a text; to all others the
         // name would be plain characters.
         let by_name = self.tokenizer.kind() == TokenizerKind::HfJson;
@@ -126,14 +127,25 @@ impl Served {
         let config = &self.generator.model().config;
         let (got, context) = (prompt.len(), config.context as usize);
         if got == 0 {
-            return Err(ApiError::field(param, "invalid_value", format!("{param} has no tokens, expected at least 1")));
+            return Err(ApiError::field(
+                param,
+                "invalid_value",
+                format!("{param} has no tokens, expected at least 1"),
+            ));
         }
         if got >= context {
-            let message = format!("{param} has {got} tokens, expected at most {}: the context of this model is {context} tokens", context - 1);
+            let message = format!(
+                "{param} has {got} tokens, expected at most {}: the context of this model is {context} tokens",
+                context - 1
+            );
             return Err(ApiError::context_length(param, message));
         }
         match prompt.iter().find(|token| **token >= config.vocab) {
-            Some(token) => Err(ApiError::field(param, "invalid_value", format!("token {token}, expected tokens below {}", config.vocab))),
+            Some(token) => Err(ApiError::field(
+                param,
+                "invalid_value",
+                format!("{param} has token {token}, expected tokens below {}", config.vocab),
+            )),
             None => Ok(()),
         }
     }

@@ -82,7 +82,12 @@ pub struct Choice {
 impl Shape {
     /// For a new response.
     #[must_use]
-    pub fn new(style: Style, model: &crate::service::ModelInfo, tokenizer: Arc<Tokenizer>, wanted: Wanted) -> Shape {
+    pub fn new(
+        style: Style,
+        model: &crate::service::ModelInfo,
+        tokenizer: Arc<Tokenizer>,
+        wanted: Wanted,
+    ) -> Shape {
         let prefix = match style {
             Style::Completion => "cmpl",
             Style::Chat => "chatcmpl",
@@ -131,7 +136,8 @@ impl Shape {
             match self.style {
                 Style::Completion => shown["text"] = json!(choice.text),
                 Style::Chat => {
-                    shown["message"] = json!({ "role": "assistant", "content": choice.text, "refusal": null });
+                    shown["message"] =
+                        json!({ "role": "assistant", "content": choice.text, "refusal": null });
                 }
             }
             shown["logprobs"] = self.logprobs(&choice.tokens);
@@ -157,11 +163,19 @@ impl Shape {
         chunk
     }
 
-    fn choice_chunk(&self, index: usize, text: Option<&str>, tokens: &[ShownToken], finish: Option<&str>) -> Value {
+    fn choice_chunk(
+        &self,
+        index: usize,
+        text: Option<&str>,
+        tokens: &[ShownToken],
+        finish: Option<&str>,
+    ) -> Value {
         let mut choice = json!({ "index": index });
         match self.style {
             Style::Completion => choice["text"] = json!(text.unwrap_or_default()),
-            Style::Chat => choice["delta"] = text.map_or_else(|| json!({}), |text| json!({ "content": text })),
+            Style::Chat => {
+                choice["delta"] = text.map_or_else(|| json!({}), |text| json!({ "content": text }))
+            }
         }
         choice["logprobs"] = if finish.is_some() { Value::Null } else { self.logprobs(tokens) };
         choice["finish_reason"] = json!(finish);
@@ -175,7 +189,8 @@ impl Shape {
             return Vec::new();
         }
         let delta = json!({ "role": "assistant", "content": "", "refusal": null });
-        let choice = |index| json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
+        let choice =
+            |index| json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
         (0..choices).map(|index| self.chunk(vec![choice(index)])).collect()
     }
 
@@ -248,7 +263,8 @@ pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for digit in 0..4 {
             let value = (word >> (18 - 6 * digit)) & 63;
             text.push(if digit <= chunk.len() { DIGITS[value as usize] as char } else { '=' });
@@ -264,7 +280,15 @@ mod tests {
     /// RFC 4648, section 10.
     #[test]
     fn base64_gives_the_vectors_of_the_rfc() {
-        let vectors = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")];
+        let vectors = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
         for (bytes, text) in vectors {
             assert_eq!(base64(bytes.as_bytes()), text, "of {bytes:?}");
         }

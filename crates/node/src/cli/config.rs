@@ -47,7 +47,11 @@ pub fn run(command: ConfigCommand) -> CommandResult {
         return Ok(());
     }
     let mut rows = vec![vec!["setting".into(), "value".into(), "from".into()]];
-    rows.extend(settings.into_iter().map(|(key, setting)| vec![key.name().into(), setting.value, setting.origin.to_string()]));
+    rows.extend(
+        settings
+            .into_iter()
+            .map(|(key, setting)| vec![key.name().into(), setting.value, setting.origin.to_string()]),
+    );
     print!("{}", table(&rows));
     match config.path() {
         Some(path) if path.is_file() => println!("file: {}", path.display()),

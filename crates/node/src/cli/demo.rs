@@ -132,8 +132,8 @@ async fn demonstrate(
         report.line(&format!(
             "found: stage {stage}, token {}, layer {}, op {}, row {}: got {}, expected {}",
             located["token"],
-            text(&located["layer"]),
-            text(&located["op"]),
+            plain(&located["layer"]),
+            plain(&located["op"]),
             located["row"],
             located["got"],
             located["expected"]
@@ -167,7 +167,7 @@ async fn demonstrate(
 }
 
 /// A value without the quotes of JSON.
-fn text(value: &Value) -> String {
+fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -8,6 +8,8 @@
 //! Documents end at `<|endoftext|>`; each is cut into windows of the context, and each window
 //! begins with BOS where the model has one.
 
+mod texts;
+
 use super::CommandResult;
 use super::compute::ComputeArgs;
 use crate::bundles;
@@ -17,9 +19,9 @@ use lockstep_base::config::ModelConfig;
 use lockstep_base::part::Part;
 use lockstep_base::weights::ModelWeights;
 use lockstep_model::float::ggml::{self, quantise_weights};
-use lockstep_model::float::{self, Activations, Rng, Sampling, compare};
+use lockstep_model::float::{self, Activations, compare};
 use lockstep_model::source::{self, FloatModel};
-use lockstep_model::tokenizer::{MAX_TEXT_BYTES, Tokenizer};
+use lockstep_model::tokenizer::Tokenizer;
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::{Compute, Kernel};
 use lockstep_runtime::observe::Silent;
@@ -29,13 +31,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use texts::TestSet;
 
-/// What separates documents in a text.
-const SEPARATOR: &str = "<|endoftext|>";
 /// Bytes of a tokenizer file.
 const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
-/// Temperature of self-generated text: the model's own distribution.
-const GENERATED_TEMPERATURE: f64 = 1.0;
 
 /// Compare a bundle with the float model that it was made of.
 ///
@@ -113,11 +112,15 @@ pub fn run(args: EvalArgs) -> CommandResult {
 
 fn check_same_shape(float: &FloatModel, config: &ModelConfig) -> CommandResult {
     let got = (float.config.n_layers, float.config.d_model, float.config.ffn_hidden, float.config.vocab);
-    let expected = (config.n_layers as usize, config.d_model as usize, config.d_ffn as usize, config.vocab as usize);
+    let expected =
+        (config.n_layers as usize, config.d_model as usize, config.d_ffn as usize, config.vocab as usize);
     if got == expected {
         return Ok(());
     }
-    Err(format!("--float has (layers, width, feed-forward, vocabulary) = {got:?}, expected the bundle's {expected:?}").into())
+    Err(format!(
+        "--float has (layers, width, feed-forward, vocabulary) = {got:?}, expected the bundle's {expected:?}"
+    )
+    .into())
 }
 
 fn read_tokenizer(path: &Path, config: &ModelConfig) -> Result<Tokenizer, Box<dyn Error>> {
@@ -134,74 +137,6 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, Box<dyn Error>> {
         return Err(named(&format!("{got} bytes, expected at most {max}")).into());
     }
     Ok(std::fs::read(path).map_err(|error| named(&error))?)
-}
-
-/// Windows of tokens, and what they stand for.
-#[derive(Default)]
-struct TestSet {
-    windows: Vec<Vec<u32>>,
-    /// Tokens that are predicted, and the bytes that they stand for.
-    predicted: usize,
-    bytes: usize,
-}
-
-impl TestSet {
-    fn read(path: &Path, tokenizer: &Tokenizer, config: &ModelConfig, limit: Option<usize>) -> Result<TestSet, Box<dyn Error>> {
-        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let bytes = read(path, MAX_TEXT_BYTES as u64)?;
-        let text = String::from_utf8(bytes).map_err(|error| named(&error))?;
-        let mut set = TestSet::default();
-        for document in text.split(SEPARATOR).map(str::trim).filter(|document| !document.is_empty()) {
-            let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(set.predicted));
-            if left == 0 {
-                break;
-            }
-            let tokens = tokenizer.encode(document, false).map_err(|error| named(&error))?;
-            let kept = &tokens[..tokens.len().min(left)];
-            let bytes = if kept.len() == tokens.len() { document.len() } else { byte_count(tokenizer, kept) };
-            set.add(kept, bytes, tokenizer, config);
-        }
-        Ok(set)
-    }
-
-    /// One document.
-    fn add(&mut self, tokens: &[u32], bytes: usize, tokenizer: &Tokenizer, config: &ModelConfig) {
-        let bos = config.bos;
-        let context = config.context as usize;
-        self.bytes += bytes;
-        for part in tokens.chunks((context - usize::from(bos.is_some())).max(1)) {
-            let window: Vec<u32> = bos.into_iter().chain(part.iter().copied()).collect();
-            self.predicted += window.len() - 1;
-            if bos.is_none() {
-                // Nothing predicts the first token of a window.
-                self.bytes -= byte_count(tokenizer, &part[..1]).min(self.bytes);
-            }
-            if window.len() > 1 {
-                self.windows.push(window);
-            }
-        }
-    }
-
-    /// `count` tokens in the float model's own words.
-    fn add_generated(&mut self, float: &FloatModel, tokenizer: &Tokenizer, config: &ModelConfig, count: usize, seed: u64) -> CommandResult {
-        let first = config.bos.or(config.eos.first().copied()).unwrap_or(0);
-        let sampling = Sampling::Temperature(GENERATED_TEMPERATURE);
-        let stream = float::generate(float, &[first], count, &config.eos, sampling, &mut Rng::new(seed))?;
-        // A text ends with an end token, or where the context was full; see `float::generate`.
-        let longest = float.config.context - 1;
-        let mut rest = stream.as_slice();
-        while !rest.is_empty() {
-            let end = rest.iter().position(|token| config.eos.contains(token)).map_or(rest.len(), |at| at + 1);
-            let (text, after) = rest.split_at(end.min(longest.max(1)));
-            self.add(text, byte_count(tokenizer, text), tokenizer, config);
-            rest = after;
-        }
-        Ok(())
-    }
-}
-
-fn byte_count(tokenizer: &Tokenizer, tokens: &[u32]) -> usize {
-    tokens.iter().filter_map(|token| tokenizer.token_bytes(*token)).map(<[u8]>::len).sum()
 }
 
 /// ggml's formats on the same weights.
@@ -256,7 +191,10 @@ impl Judge<'_> {
         let next = AtomicUsize::new(0);
         let done = AtomicUsize::new(0);
         let work = || {
-            let engine = Engine::new(self.weights.clone(), Arc::new(Compute { kernel: self.kernel, pool: Pool::new(1) }));
+            let engine = Engine::new(
+                self.weights.clone(),
+                Arc::new(Compute { kernel: self.kernel, pool: Pool::new(1) }),
+            );
             let mut results = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
@@ -320,7 +258,11 @@ fn integer_logits(engine: &Engine, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Thre
         engine.layers(&mut x, &mut cache, &mut Silent)?;
         let positions: Vec<usize> = (start..cache.len()).collect();
         let logits = engine.logits(&x, &positions, &mut Silent)?;
-        all.extend(logits.chunks(head.rows).map(|row| row.iter().map(|logit| (f64::from(*logit) * unit) as f32).collect()));
+        all.extend(
+            logits
+                .chunks(head.rows)
+                .map(|row| row.iter().map(|logit| (f64::from(*logit) * unit) as f32).collect()),
+        );
     }
     Ok(all)
 }

@@ -2,7 +2,9 @@
 
 use super::CommandResult;
 use crate::output::{Progress, bytes, table};
-use lockstep_model::quantise::{self, ImportOptions, Imported, QuantiseOptions, Report, Stage, Update, WeightFormat};
+use lockstep_model::quantise::{
+    self, ImportOptions, Imported, QuantiseOptions, Report, Stage, Update, WeightFormat,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -98,7 +100,12 @@ pub fn run(args: ImportArgs) -> CommandResult {
         bar.set(update.done as u64);
         bar.say(update.site);
     };
-    let imported = quantise::import(&args.src, args.tokenizer.as_deref(), &options, &mut quantise::Progress::new(&mut sink))?;
+    let imported = quantise::import(
+        &args.src,
+        args.tokenizer.as_deref(),
+        &options,
+        &mut quantise::Progress::new(&mut sink),
+    )?;
     bar.finish();
     replace(&args.out, &imported.bytes)?;
     if args.json {
@@ -118,7 +125,10 @@ pub fn run(args: ImportArgs) -> CommandResult {
 
 /// Writes beside `path` and renames, so that nobody ever opens half a bundle.
 fn replace(path: &Path, bytes: &[u8]) -> CommandResult {
-    let mut name = path.file_name().ok_or_else(|| format!("--out {}, expected the name of a file", path.display()))?.to_owned();
+    let mut name = path
+        .file_name()
+        .ok_or_else(|| format!("--out {}, expected the name of a file", path.display()))?
+        .to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(name);
     let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
@@ -129,7 +139,8 @@ fn replace(path: &Path, bytes: &[u8]) -> CommandResult {
 }
 
 fn matrix_rows(report: &Report) -> Vec<Vec<String>> {
-    let head = ["tensor", "shape", "bits", "weight error", "output error", "s1", "F"].map(String::from).to_vec();
+    let head =
+        ["tensor", "shape", "bits", "weight error", "output error", "s1", "F"].map(String::from).to_vec();
     let percent = |share: f64| format!("{:.3} %", 100.0 * share);
     let row = |matrix: &quantise::MatrixReport| {
         vec![

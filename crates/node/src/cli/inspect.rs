@@ -51,7 +51,10 @@ fn print(bundle: &Bundle, verified: bool) {
     let config = bundle.config();
     let mut rows = vec![
         vec!["model root".into(), bundle.model_root().hex()],
-        vec!["verified".into(), if verified { "every byte" } else { "manifest and configuration (--verify checks all)" }.into()],
+        vec![
+            "verified".into(),
+            if verified { "every byte" } else { "manifest and configuration (--verify checks all)" }.into(),
+        ],
         vec!["file".into(), bytes(bundle.file_bytes())],
     ];
     rows.extend(config_fields(config).into_iter().map(|(name, value)| match value {
@@ -59,7 +62,9 @@ fn print(bundle: &Bundle, verified: bool) {
         other => vec![name.into(), other.to_string()],
     }));
     print!("{}\n", table(&rows));
-    let entry = |entry: &Entry| vec![entry.name.clone(), kind(&entry.kind), bytes(entry.bytes), entry.root.hex()[..16].into()];
+    let entry = |entry: &Entry| {
+        vec![entry.name.clone(), kind(&entry.kind), bytes(entry.bytes), entry.root.hex()[..16].into()]
+    };
     let head = ["entry", "kind", "size", "root"].map(String::from).to_vec();
     let entries = bundle.entries().iter().map(|placed| entry(&placed.entry));
     print!("{}", table(&std::iter::once(head).chain(entries).collect::<Vec<_>>()));

@@ -100,7 +100,8 @@ pub fn run(args: RunArgs) -> CommandResult {
         } else {
             served.encode_text(&prompt)?
         };
-        let beginning = if args.chat || prompt.is_empty() { Beginning::Fresh } else { Beginning::Continuation };
+        let beginning =
+            if args.chat || prompt.is_empty() { Beginning::Fresh } else { Beginning::Continuation };
         let mut request = GenerateRequest::new(tokens, parameters);
         request.seed = Some(seed);
         let (text, end) = show(&served, request, beginning, !args.json).await?;
@@ -215,7 +216,9 @@ fn read_prompt() -> Result<String, Box<dyn Error>> {
 fn random_seed() -> Result<u64, Box<dyn Error>> {
     use rand::TryRngCore as _;
     // 53 bits, so that the seed survives programs that read JSON numbers as floats.
-    let seed = rand::rngs::OsRng.try_next_u64().map_err(|error| format!("no random seed from the system: {error}"))?;
+    let seed = rand::rngs::OsRng
+        .try_next_u64()
+        .map_err(|error| format!("no random seed from the system: {error}"))?;
     Ok(seed >> 11)
 }
 

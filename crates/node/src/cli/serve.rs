@@ -34,13 +34,17 @@ pub struct ServeArgs {
 /// Runs the command.
 pub fn run(args: ServeArgs) -> CommandResult {
     let listen = Config::load()?.get(Key::Listen, args.listen.map(|listen| listen.to_string()));
-    let address = listen.value.parse().map_err(|_| invalid(Key::Listen, &listen, "an address such as 127.0.0.1:8080"))?;
+    let address = listen
+        .value
+        .parse()
+        .map_err(|_| invalid(Key::Listen, &listen, "an address such as 127.0.0.1:8080"))?;
     let bundle = bundles::open(args.bundle.as_deref())?;
     let compute = args.compute.build()?;
     eprintln!("kernel {}, {} threads", compute.kernel, compute.pool.threads());
     let served = load(&bundle, compute, false)?;
     let runtime = super::runtime()?;
-    let result = runtime.block_on(super::serve_http(api::router(vec![served], &ApiConfig::default()), address));
+    let result =
+        runtime.block_on(super::serve_http(api::router(vec![served], &ApiConfig::default()), address));
     runtime.shutdown_background();
     result
 }

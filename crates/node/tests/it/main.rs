@@ -1,1 +1,14 @@
-//! Integration tests.
+//! Integration tests: the API over real sockets, the built binary, a foreign client.
+
+mod api_answers;
+mod api_failures;
+mod api_requests;
+mod api_streams;
+mod cli;
+mod cli_import;
+mod http;
+mod local;
+mod mesh;
+mod openai_client;
+mod support;
+mod text;
