@@ -1,24 +1,36 @@
 //! Chat templates: messages to the one text that the model continues.
 //!
 //! Templates are Jinja programs that came with a model, so they come from strangers. They get no files, no clock (the date
-//! is an argument) and no environment; source, iterations, recursion and output are bounded by the constants below.
-//! The dialect is that of Hugging Face: `trim_blocks`, `lstrip_blocks`, `raise_exception`, `strftime_now`, Python's
-//! `tojson` and the Python string and dictionary methods that templates use.
+//! is an argument) and no environment. The dialect is that of Hugging Face: `trim_blocks`, `lstrip_blocks`, `break` and
+//! `continue`, `raise_exception`, `strftime_now`, Python's `tojson` and the Python string and dictionary methods that
+//! templates use.
+//!
+//! # What is bounded, and what is not
+//! Source, instructions ([`MAX_STEPS`], counted by the engine), recursion, output, and the bytes that filters, methods and
+//! prints read or make ([`MAX_WORK_BYTES`]).
+//! *Not* bounded, because the engine gives no hook there: strings and lists grown by operators (`x ~ x`, `x + x`; `x * n` stops at
+//! 100 MB each), literal text that a `{% set %}` block or a macro repeats into a captured string, and comparisons
+//! (`==`, `in`) of nested values. A template that means harm can still take memory and time by these; one that does not
+//! cannot be made to by messages, because its text grows by constants per message. So a bundle from a stranger is to be
+//! rendered where running out of memory harms nobody else.
 
-mod fuel;
 mod python;
+mod work;
 
+use std::error::Error as _;
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context, functions};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
+
+pub use work::MAX_WORK_BYTES;
 
 /// Longest template source, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
-/// Loop iterations, macro calls and elements of ranges of one rendering.
-pub const MAX_STEPS: u64 = 200_000;
+/// Instructions of one rendering. A long template spends some 200 on a message.
+pub const MAX_STEPS: u64 = 1_000_000;
 /// Nested macros and blocks.
 pub const MAX_RECURSION: usize = 64;
 /// Longest rendered text, in bytes.
@@ -74,8 +86,10 @@ pub enum ChatError {
     /// The template called `raise_exception`.
     #[error("the chat template refuses these messages: {0}")]
     Raised(String),
-    /// The template ran out of steps or output.
-    #[error("chat template: more than {MAX_STEPS} steps or {MAX_OUTPUT_BYTES} bytes of output")]
+    /// The template ran out of steps, work or output.
+    #[error(
+        "chat template: more than {MAX_STEPS} steps, {MAX_WORK_BYTES} bytes handled by filters, or {MAX_OUTPUT_BYTES} bytes of output"
+    )]
     OutOfFuel,
     /// Anything else that went wrong while rendering.
     #[error("chat template failed: {0}")]
@@ -96,7 +110,7 @@ impl ChatTemplate {
             return Err(ChatError::TooLong { got: source.len(), max: MAX_TEMPLATE_BYTES });
         }
         let mut environment = hugging_face_environment().map_err(ChatError::Syntax)?;
-        environment.add_template_owned("chat", fuel::metered(source)).map_err(ChatError::Syntax)?;
+        environment.add_template_owned("chat", source.to_owned()).map_err(ChatError::Syntax)?;
         Ok(Self { environment, source: source.to_owned() })
     }
 
@@ -112,7 +126,6 @@ impl ChatTemplate {
 
     /// Messages to text.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
-        let tank = fuel::Tank::new(MAX_STEPS);
         let now = options.now_unix_seconds;
         let values = context! {
             messages => Value::from(Serde(messages)),
@@ -123,19 +136,11 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let mut environment = self.environment.clone();
-        let (steps, ranges) = (tank.clone(), tank.clone());
-        environment.add_function(fuel::FUNCTION, move || steps.burn(1));
-        environment.add_function("range", move |from: isize, to: Option<isize>, step: Option<isize>| {
-            let range = functions::range(from, to, step)?;
-            ranges.burn(range.len().unwrap_or(0) as u64)?;
-            Ok::<_, Error>(range)
-        });
-        let template = environment.get_template("chat").map_err(ChatError::Syntax)?;
+        let template = self.environment.get_template("chat").map_err(ChatError::Syntax)?;
         let mut output = Bounded(Vec::new());
         match template.render_captured_to(values, &mut output) {
             Ok(_) => Ok(String::from_utf8_lossy(&output.0).into_owned()),
-            Err(_) if tank.is_empty() || output.is_full() => Err(ChatError::OutOfFuel),
+            Err(error) if output.is_full() || is_out_of_fuel(&error) => Err(ChatError::OutOfFuel),
             Err(error) => Err(raised(&error).map_or_else(|| ChatError::Render(error), ChatError::Raised)),
         }
     }
@@ -147,7 +152,8 @@ fn hugging_face_environment() -> Result<Environment<'static>, Error> {
     environment.set_recursion_limit(MAX_RECURSION);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(python::method);
-    environment.add_filter("tojson", python::to_json);
+    environment.set_fuel(Some(MAX_STEPS));
+    work::meter(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     Ok(environment)
 }
@@ -161,6 +167,18 @@ fn raise_exception(message: &str) -> Result<String, Error> {
 
 fn raised(error: &Error) -> Option<String> {
     error.detail()?.strip_prefix(RAISED).map(String::from)
+}
+
+/// An error inside a macro or a filter arrives as the source of another.
+fn is_out_of_fuel(error: &Error) -> bool {
+    let mut error = Some(error);
+    while let Some(this) = error {
+        if this.kind() == ErrorKind::OutOfFuel {
+            return true;
+        }
+        error = this.source().and_then(|source| source.downcast_ref::<Error>());
+    }
+    false
 }
 
 /// Output that ends at [`MAX_OUTPUT_BYTES`].

@@ -5,6 +5,8 @@ use minijinja::{Error, ErrorKind, State, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
+use super::work;
+
 /// Methods that Python has and Jinja does not.
 pub(super) fn method(
     state: &mut State<'_, '_>,
@@ -13,7 +15,15 @@ pub(super) fn method(
     args: &[Value],
 ) -> Result<Value, Error> {
     match value.kind() {
-        ValueKind::String => string_method(value.as_str().unwrap_or_default(), name, args),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            work::pay(state, text.len())?;
+            if let ("replace", [from, to, ..]) = (name, args) {
+                let (from, to) = (from.as_str().unwrap_or_default(), to.as_str().unwrap_or_default());
+                work::pay_replace(state, text, from, to)?;
+            }
+            string_method(text, name, args)
+        }
         ValueKind::Map => map_method(state, value, name, args),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
@@ -79,6 +89,9 @@ fn capitalise(word: &str) -> String {
 }
 
 fn map_method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    if name != "get" {
+        work::pay_walk(state, value)?;
+    }
     match name {
         "items" => state.apply_filter("items", std::slice::from_ref(value)),
         "keys" => Ok(value.try_iter()?.collect::<Vec<_>>().into()),

@@ -12,11 +12,13 @@ pub const MAX_CONTEXT: usize = 1 << 22;
 pub const MAX_MATRIX_ELEMENTS: usize = 1 << 33;
 /// A safetensors JSON header, in bytes.
 pub const MAX_SAFETENSORS_HEADER_BYTES: u64 = 16 << 20;
-/// A JSON file beside the weights (config, index, tokenizer config), in bytes.
-pub const MAX_JSON_BYTES: u64 = 16 << 20;
+/// A config beside the weights (model, generation, tokenizer), in bytes. Parsed JSON takes up to 40 times as much memory.
+pub const MAX_JSON_BYTES: u64 = 4 << 20;
+/// An index of shards, in bytes.
+pub const MAX_INDEX_BYTES: u64 = 16 << 20;
 /// Shards that one index may name.
 pub const MAX_SHARDS: usize = 1_024;
 /// A tokenizer file, in bytes.
-pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+pub const MAX_TOKENIZER_BYTES: u64 = crate::tokenizer::MAX_FILE_BYTES as u64;
 /// A chat template, in bytes.
-pub const MAX_CHAT_TEMPLATE_BYTES: u64 = 256 << 10;
+pub const MAX_CHAT_TEMPLATE_BYTES: u64 = crate::chat::MAX_TEMPLATE_BYTES as u64;

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::SourceError;
 use super::files::{file_len, io_error, read_bounded};
-use super::limits::{MAX_JSON_BYTES, MAX_SAFETENSORS_HEADER_BYTES, MAX_SHARDS};
+use super::limits::{MAX_INDEX_BYTES, MAX_SAFETENSORS_HEADER_BYTES, MAX_SHARDS};
 use super::matrix::{Matrix, checked_vector, element_count};
 
 /// The tensors of a model by name.
@@ -42,7 +42,7 @@ impl TensorStore {
 
     /// All shards that a `model.safetensors.index.json` names.
     pub(crate) fn open_index(index: &Path) -> Result<Self, SourceError> {
-        let bytes = read_bounded(index, MAX_JSON_BYTES)?;
+        let bytes = read_bounded(index, MAX_INDEX_BYTES)?;
         let parsed: Index = serde_json::from_slice(&bytes)
             .map_err(|error| SourceError::Json { path: index.into(), error })?;
         let names: BTreeSet<&String> = parsed.weight_map.values().collect();
@@ -116,7 +116,7 @@ impl TensorStore {
         let width = if info.dtype == Dtype::F32 { 4 } else { 2 };
         let shard = &self.shards[*shard];
         let mut file = shard.file.borrow_mut();
-        let start = shard.data_start + info.data_offsets.0 as u64;
+        let start = shard.data_start + info.data_offsets.0 as u64; // inside the file: see `open_header`
         file.seek(SeekFrom::Start(start)).map_err(io_error(&shard.path))?;
         let mut values = Vec::with_capacity(count);
         let mut buffer = [0u8; 1 << 14];
@@ -159,7 +159,7 @@ fn open_header(path: &Path) -> Result<(File, Metadata, u64), SourceError> {
     file.read_exact(&mut header).map_err(io_error(path))?;
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| bad(error.to_string()))?;
     let data_start = 8 + header_len;
-    let expected = data_start + metadata.data_len() as u64;
+    let expected = data_start.saturating_add(metadata.data_len() as u64);
     if len != expected {
         return Err(SourceError::Length { path: path.into(), got: len, expected });
     }

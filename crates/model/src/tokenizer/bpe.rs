@@ -6,11 +6,12 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::scored::ScoredVocab;
+use super::prefix::PrefixIndex;
+use super::scored::{MAX_PIECE_BYTES, ScoredVocab};
 
 /// Ends of the segments, ascending, in bytes.
-pub(super) fn segment(vocab: &ScoredVocab, text: &str) -> Vec<usize> {
-    let mut symbols = split(vocab, text);
+pub(super) fn segment(vocab: &ScoredVocab, user_defined: &PrefixIndex, text: &str) -> Vec<usize> {
+    let mut symbols = split(vocab, user_defined, text);
     let mut heap = BinaryHeap::new();
     for right in 1..symbols.len() {
         heap.extend(candidate(vocab, text, &symbols, right - 1, right));
@@ -48,19 +49,19 @@ struct Symbol {
     frozen: bool,
 }
 
-fn split(vocab: &ScoredVocab, text: &str) -> Vec<Symbol> {
+fn split(vocab: &ScoredVocab, user_defined: &PrefixIndex, text: &str) -> Vec<Symbol> {
     let mut symbols: Vec<Symbol> = Vec::new();
     let mut start = 0;
     while let Some(first) = text[start..].chars().next() {
-        let user_defined = vocab.user_defined_prefix(&text[start..]);
-        let len = user_defined.unwrap_or(first.len_utf8());
+        let whole = user_defined.prefixes(&vocab.pieces, &text.as_bytes()[start..]).last();
+        let len = whole.map_or(first.len_utf8(), |(len, _)| len);
         let index = symbols.len();
         symbols.push(Symbol {
             start,
             len,
             previous: index.checked_sub(1),
             next: Some(index + 1),
-            frozen: user_defined.is_some(),
+            frozen: whole.is_some(),
         });
         start += len;
     }
@@ -82,6 +83,10 @@ fn candidate(
         return None;
     }
     let len = a.len + b.len;
+    // No piece is longer, and hashing a long text to learn that would cost as much as it is long.
+    if len > MAX_PIECE_BYTES {
+        return None;
+    }
     let id = vocab.id(&text.as_bytes()[a.start..a.start + len])?;
     Some(Candidate { score: vocab.score(id), left, right, len })
 }

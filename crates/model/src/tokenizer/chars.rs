@@ -32,6 +32,8 @@ pub(super) struct CharTokenizer {
 impl CharTokenizer {
     pub(super) fn parse(file: &[u8], has_bytes: bool) -> Result<Self, TokenizerError> {
         let text = std::str::from_utf8(file).map_err(|error| malformed(error.valid_up_to(), "not UTF-8"))?;
+        let n_lines = file.iter().filter(|&&byte| byte == b'\n').count();
+        check_vocab_size(n_lines.saturating_add(BYTE_TOKENS))?;
         let lines: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
         check_vocab_size(lines.len().saturating_add(BYTE_TOKENS))?;
         if has_bytes

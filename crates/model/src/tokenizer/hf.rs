@@ -1,14 +1,19 @@
 //! Hugging Face `tokenizer.json` by the `tokenizers` crate.
 //!
 //! Encoding is the crate's. Decoding is ours: the crate decodes whole token lists to text, we need the bytes of one token,
-//! so the decoder section is translated into "bytes of a token" plus "drop the first space". Truncation and padding are
-//! settings of somebody's training script and are switched off; dropout would make encoding random and is refused.
+//! so the decoder section is translated into "bytes of a token" plus "drop the first space". Truncation, padding and the
+//! post-processor are settings of somebody's training script and are switched off; dropout is refused.
+//!
+//! The file is checked by [`super::hf_check`] before the crate sees it. What the crate still panics on (it indexes and
+//! unwraps freely) is caught and becomes an error. The process's panic hook is left alone, so such a panic also prints its
+//! message to stderr: a library must not silence other people's panics. A build with `panic = "abort"` has no such net.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
 
 use super::TokenizerError;
+use super::hf_check::{self, MAX_NAME_BYTES};
 use super::piece::{Piece, byte_of_name, check_vocab_size};
 
 /// Names under which a BOS is known, best first.
@@ -17,30 +22,37 @@ const BOS_NAMES: [&str; 4] = ["<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|
 const EOS_NAMES: [&str; 6] =
     ["</s>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|im_end|>", "<|endoftext|>"];
 
+/// What a step of the decoder may put in the place of something else, in bytes.
+const MAX_REPLACEMENT_BYTES: usize = 64;
+
 /// The crate's tokenizer and the bytes of its tokens.
 #[derive(Clone)]
 pub(super) struct HfTokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Vec<Piece>,
     strips_space: bool,
+    max_text_bytes: usize,
 }
 
 impl HfTokenizer {
     pub(super) fn parse(file: &[u8]) -> Result<Self, TokenizerError> {
-        let json: Value = serde_json::from_slice(file).map_err(|error| refused(&error.to_string()))?;
-        if json["model"]["dropout"].as_f64().unwrap_or(0.0) != 0.0 {
-            return Err(refused("dropout makes encoding random"));
-        }
-        let decoder = Decoder::parse(&json["decoder"])?;
+        let checked = hf_check::check(file)?;
+        let decoder = Decoder::parse(&checked.decoder)?;
         let mut inner =
             guarded(|| tokenizers::Tokenizer::from_bytes(file).map_err(|error| error.to_string()))?;
         inner.with_truncation(None).map_err(|error| refused(&error.to_string()))?;
         inner.with_padding(None);
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let pieces = pieces(&inner, &decoder)?;
-        Ok(Self { inner, pieces, strips_space: decoder.strips_space })
+        let (strips_space, max_text_bytes) = (decoder.strips_space, checked.max_text_bytes);
+        Ok(Self { inner, pieces, strips_space, max_text_bytes })
     }
 
     pub(super) fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        if text.len() > self.max_text_bytes {
+            let what = "bytes of the text (with the regular expression of this tokenizer.json)";
+            return Err(TokenizerError::TooLarge { what, got: text.len(), max: self.max_text_bytes });
+        }
         let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(|error| error.to_string()))?;
         tokens.extend_from_slice(encoding.get_ids());
         Ok(())
@@ -62,7 +74,7 @@ impl HfTokenizer {
     pub(super) fn conventional_special(&self) -> (Option<u32>, Option<u32>) {
         let find = |names: &[&str]| {
             let ids = names.iter().filter_map(|name| self.inner.token_to_id(name));
-            ids.into_iter().find(|&id| self.pieces[id as usize].control)
+            ids.into_iter().find(|&id| self.pieces.get(id as usize).is_some_and(|piece| piece.control))
         };
         (find(&BOS_NAMES), find(&EOS_NAMES))
     }
@@ -74,8 +86,13 @@ fn pieces(inner: &tokenizers::Tokenizer, decoder: &Decoder) -> Result<Vec<Piece>
     let size = vocab.values().max().map_or(0, |&id| id as usize + 1);
     check_vocab_size(size)?;
     let mut pieces = vec![Piece::control(); size];
+    let mut taken = vec![false; size];
     for (name, id) in vocab {
-        pieces[id as usize] = Piece::text(decoder.bytes_of(&name));
+        // Which of two names a decoder shows would depend on the order of a hash map.
+        if std::mem::replace(&mut taken[id as usize], true) {
+            return Err(refused(&format!("token {id} has two names, one is {name:?}")));
+        }
+        pieces[id as usize] = Piece::text(decoder.bytes_of(&name)?);
     }
     for (id, token) in inner.get_added_tokens_decoder() {
         let piece = if token.special { Piece::control() } else { Piece::text(token.content) };
@@ -135,11 +152,15 @@ impl Decoder {
             "Replace" => {
                 let (from, to) = (json["pattern"]["String"].as_str(), json["content"].as_str());
                 let (Some(from), Some(to)) = (from, to) else { return Err(unsupported()) };
+                if from.is_empty() || to.len() > MAX_REPLACEMENT_BYTES {
+                    return Err(unsupported());
+                }
                 self.steps.push(Step::Replace { from: from.into(), to: to.into() });
                 Ok(())
             }
             "Metaspace" => {
-                let marker = json["replacement"].as_str().ok_or_else(unsupported)?;
+                let marker = json["replacement"].as_str().filter(|marker| !marker.is_empty());
+                let marker = marker.ok_or_else(unsupported)?;
                 self.steps.push(Step::Replace { from: marker.into(), to: " ".into() });
                 let never = json["prepend_scheme"] == "never" || json["add_prefix_space"] == false;
                 self.strips_space |= !never;
@@ -153,23 +174,27 @@ impl Decoder {
         }
     }
 
-    fn bytes_of(&self, name: &str) -> Vec<u8> {
+    fn bytes_of(&self, name: &str) -> Result<Vec<u8>, TokenizerError> {
         let mut text = name.to_owned();
         for step in &self.steps {
             match step {
                 Step::ByteLevel => {
                     let bytes: Option<Vec<u8>> = text.chars().map(byte_of_char).collect();
-                    return bytes.unwrap_or_else(|| text.into_bytes());
+                    return Ok(bytes.unwrap_or_else(|| text.into_bytes()));
                 }
                 Step::ByteFallback => {
                     if let Some(byte) = byte_of_name(text.as_bytes()) {
-                        return vec![byte];
+                        return Ok(vec![byte]);
                     }
                 }
                 Step::Replace { from, to } => text = text.replace(from, to),
             }
+            if text.len() > MAX_NAME_BYTES {
+                let what = "bytes of a decoded token";
+                return Err(TokenizerError::TooLarge { what, got: text.len(), max: MAX_NAME_BYTES });
+            }
         }
-        text.into_bytes()
+        Ok(text.into_bytes())
     }
 }
 
@@ -185,7 +210,8 @@ fn byte_of_char(character: char) -> Option<u8> {
     }
 }
 
-/// The crate is not written for hostile files: a panic inside it becomes an error here.
+/// The crate is not written for hostile files: a panic inside it becomes an error here. Nothing of it is used after a panic
+/// while parsing; after one while encoding only its cache may be poisoned, and the crate then does without it.
 fn guarded<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, TokenizerError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|reason| refused(&reason)),

@@ -56,7 +56,7 @@ pub(super) fn parse(file: &[u8]) -> Result<ScoredTokenizer, TokenizerError> {
     vocab.byte_ids = all.and_then(|ids| Box::<[u32; 256]>::try_from(ids).ok());
     let marker_is_space = vocab.byte_ids.is_none();
     let normaliser = Normaliser { add_dummy_prefix: true, marker_is_space, ..Normaliser::default() };
-    Ok(ScoredTokenizer { algorithm: Algorithm::Bpe, normaliser, vocab, bos: Some(BOS), eos: Some(EOS) })
+    Ok(ScoredTokenizer::new(Algorithm::Bpe, normaliser, vocab, Some(BOS), Some(EOS)))
 }
 
 struct Reader<'a> {

@@ -10,14 +10,20 @@
 //! | `sentencepiece` | `tokenizer.model` | scored BPE or unigram, byte fallback |
 //! | `llama2c` | `tokenizer.bin` | the same scored BPE |
 //! | `chars`, `chars-bytes` | one character per line | look-up |
+//!
+//! Files and texts may mean harm. Every file is bounded in size, entries and the length of an entry, so that encoding takes
+//! time and memory in proportion to the text (a logarithm apart), at most some hundred bytes of memory per byte of text;
+//! texts are bounded by [`MAX_TEXT_BYTES`].
 
 mod bpe;
 mod chars;
 mod error;
 mod hf;
+mod hf_check;
 mod llama2c;
 mod normalise;
 mod piece;
+mod prefix;
 mod protobuf;
 mod scored;
 mod sentencepiece;
@@ -32,7 +38,9 @@ pub use piece::MAX_VOCAB;
 pub use stream::DecodeStream;
 
 /// Longest text that [`Tokenizer::encode`] takes, in bytes.
-pub const MAX_TEXT_BYTES: usize = 16 << 20;
+pub const MAX_TEXT_BYTES: usize = 4 << 20;
+/// Longest file that [`Tokenizer::from_bytes`] takes, in bytes.
+pub const MAX_FILE_BYTES: usize = 64 << 20;
 
 /// How the bytes of a tokenizer are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +112,10 @@ enum Encoder {
 impl Tokenizer {
     /// Parses the bytes as this kind and nothing else.
     pub fn from_bytes(kind: TokenizerKind, bytes: &[u8]) -> Result<Self, TokenizerError> {
+        if bytes.len() > MAX_FILE_BYTES {
+            let what = "bytes of the tokenizer file";
+            return Err(TokenizerError::TooLarge { what, got: bytes.len(), max: MAX_FILE_BYTES });
+        }
         let encoder = match kind {
             TokenizerKind::HfJson => Encoder::Hf(Box::new(hf::HfTokenizer::parse(bytes)?)),
             TokenizerKind::SentencePiece => Encoder::Scored(sentencepiece::parse(bytes)?),

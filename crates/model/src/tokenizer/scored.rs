@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use super::normalise::Normaliser;
 use super::piece::Piece;
+use super::prefix::PrefixIndex;
 use super::{TokenizerError, bpe, unigram};
 
 /// Longest piece, in bytes: bounds the work per position of a text.
-pub(super) const MAX_PIECE_BYTES: usize = 1_024;
+pub(super) const MAX_PIECE_BYTES: usize = 256;
 
 /// How pieces are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +22,12 @@ pub(super) enum Algorithm {
 /// A scored vocabulary with its inverse.
 #[derive(Debug, Clone)]
 pub(super) struct ScoredTokenizer {
-    pub(super) algorithm: Algorithm,
-    pub(super) normaliser: Normaliser,
-    pub(super) vocab: ScoredVocab,
+    normaliser: Normaliser,
+    vocab: ScoredVocab,
+    /// For the unigram algorithm; without it pieces are merged.
+    lattice: Option<unigram::Lattice>,
+    /// User-defined pieces by prefix.
+    user_defined: PrefixIndex,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
 }
@@ -53,16 +57,6 @@ impl ScoredVocab {
         self.scores[id as usize]
     }
 
-    pub(super) fn longest_piece_bytes(&self) -> usize {
-        self.index.keys().map(Vec::len).max().unwrap_or(0)
-    }
-
-    /// Length of the longest user-defined piece that `text` begins with.
-    pub(super) fn user_defined_prefix(&self, text: &str) -> Option<usize> {
-        let pieces = self.user_defined.iter().map(|&id| &self.pieces[id as usize].bytes);
-        pieces.filter(|piece| text.as_bytes().starts_with(piece)).map(Vec::len).max()
-    }
-
     /// The token of a segment; a segment without one becomes its bytes, or one unknown token per run.
     fn push(&self, text: &str, at: usize, end: usize, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let segment = &text[at..end];
@@ -88,11 +82,24 @@ impl ScoredVocab {
 }
 
 impl ScoredTokenizer {
+    /// Builds what encoding looks up.
+    pub(super) fn new(
+        algorithm: Algorithm,
+        normaliser: Normaliser,
+        vocab: ScoredVocab,
+        bos: Option<u32>,
+        eos: Option<u32>,
+    ) -> Self {
+        let lattice = (algorithm == Algorithm::Unigram).then(|| unigram::Lattice::new(&vocab));
+        let user_defined = PrefixIndex::new(vocab.user_defined.clone(), &vocab.pieces);
+        Self { normaliser, vocab, lattice, user_defined, bos, eos }
+    }
+
     pub(super) fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let text = self.normaliser.apply(text);
-        let ends = match self.algorithm {
-            Algorithm::Bpe => bpe::segment(&self.vocab, &text),
-            Algorithm::Unigram => unigram::segment(&self.vocab, &text),
+        let text = self.normaliser.apply(text)?;
+        let ends = match &self.lattice {
+            Some(lattice) => lattice.segment(&self.vocab, &text),
+            None => bpe::segment(&self.vocab, &self.user_defined, &text),
         };
         let mut at = 0;
         let mut encoded = Vec::with_capacity(ends.len());

@@ -51,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ScoredTokenizer, TokenizerError> {
     normaliser.marker_is_space = !trainer.byte_fallback;
     let existing = |id: Option<u32>| id.filter(|&id| (id as usize) < vocab.pieces.len());
     let (bos, eos) = (existing(trainer.bos), existing(trainer.eos));
-    Ok(ScoredTokenizer { algorithm, normaliser, vocab, bos, eos })
+    Ok(ScoredTokenizer::new(algorithm, normaliser, vocab, bos, eos))
 }
 
 fn add_piece(

@@ -114,6 +114,94 @@ fn raise_exception_is_told_apart_from_failure() {
 }
 
 #[test]
+fn break_and_continue() {
+    let roles = "{% for m in messages %}{% if m.role == 'assistant' %}{% break %}{% endif %}{{ m.role }},{% endfor %}";
+    assert_eq!(text(roles), "system,user,");
+    let skip = "{% for i in range(5) %}{% if i % 2 %}{% continue %}{% endif %}{{ i }}{% endfor %}";
+    assert_eq!(text(skip), "024");
+    assert!(matches!(ChatTemplate::new("{% break %}"), Err(ChatError::Syntax(_))));
+}
+
+/// Prices are paid in full and nothing else changes: filters still take positional and named arguments.
+#[test]
+fn metered_filters_give_what_they_gave() {
+    for (source, expected) in [
+        ("{{ 'a\nb'|indent(2) }}", "a\n  b"),
+        ("{{ 'a\nb'|indent(width=1, first=true) }}", " a\n b"),
+        ("{{ [1, 2]|join(', ') }}{{ [1, 2]|join(d='-') }}{{ 'abc'|join('.') }}", "1, 21-2a.b.c"),
+        ("{{ messages|map(attribute='role')|join('|') }}", "system|user|assistant"),
+        ("{{ messages|selectattr('role', 'equalto', 'user')|list|length }}", "1"),
+        ("{{ ['b', 'a']|sort|join }}{{ ['a', 'b']|map('upper')|list|tojson }}", "ab[\"A\", \"B\"]"),
+        ("{{ '%s is %03d'|format('x', 7) }}{{ 'aXa'|replace('a', 'bb') }}", "x is 007bbXbb"),
+        ("{{ [1, 2, 3]|batch(2)|list|length }}{{ [1, 2, 3]|slice(3)|list|length }}", "23"),
+    ] {
+        assert_eq!(text(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn one_filter_on_a_large_value_runs_out_of_fuel() {
+    // Lazy up to 32 levels; beyond, the engine itself builds the list (see the text of the module).
+    let doubled =
+        "{% set ns = namespace(x=[0]) %}{% for i in range(30) %}{% set ns.x = ns.x + ns.x %}{% endfor %}";
+    let nested =
+        "{% set ns = namespace(x=[0]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    let captured = "{% set ns = namespace(x='0123456789') %}{% for i in range(60) %}{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}";
+    let replaced = "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x|replace('a', 'aa') %}{% endfor %}";
+    let method = replaced.replace("|replace", ".replace");
+    let joined = "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x]|join %}{% endfor %}";
+    let mut sources: Vec<String> = [
+        "{{ 'a\nb'|indent(99999999999) }}",
+        "{{ 'a\nb'|indent(width=99999999999) }}",
+        "{{ [1]|batch(99999999999, 'x') }}",
+        "{{ [1]|slice(99999999999, 'x') }}",
+        "{{ ([1] * 90000000)|list|length }}",
+        "{{ ([1] * 90000000)|map('string')|list|length }}",
+        "{{ ['a'] * 90000000 }}",
+        "{{ range(90000)|join('a' * 100000) }}",
+        captured,
+        replaced,
+        joined,
+        &method,
+    ]
+    .map(String::from)
+    .to_vec();
+    for walk in
+        ["|list|length", "|sum", "|join|length", "|tojson|length", "|string|length", "|map('string')|first"]
+    {
+        sources.push(format!("{doubled}{{{{ ns.x{walk} }}}}"));
+    }
+    for print in ["|tojson|length", "|string|length", "|pprint|length", ""] {
+        sources.push(format!("{nested}{{{{ ns.x{print} }}}}"));
+    }
+    for source in sources {
+        let error = render(&source, &ChatOptions::default()).expect_err(&source);
+        assert!(matches!(error, ChatError::OutOfFuel), "{source}: {error}");
+    }
+    for wide in ["{{ '%99999d'|format(1) }}", "{{ '%*d'|format(99999, 1) }}", "{{ '%.99999f'|format(1.0) }}"]
+    {
+        let error = render(wide, &ChatOptions::default()).expect_err(wide);
+        assert!(matches!(&error, ChatError::Render(e) if e.to_string().contains("999")), "{wide}: {error}");
+    }
+}
+
+/// The budgets are those of one rendering, not of a template.
+#[test]
+fn a_template_renders_again_after_it_ran_out() {
+    let template = ChatTemplate::new("{% if messages|length > 1 %}{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}{% endif %}x").unwrap();
+    let options = ChatOptions::default();
+    for _ in 0..3 {
+        assert!(matches!(template.render(&messages(), &options), Err(ChatError::OutOfFuel)));
+        assert_eq!(template.render(&messages()[..1], &options).unwrap(), "x");
+    }
+    // A long conversation of ordinary size fits.
+    let long: Vec<Message> =
+        (0..2_000).map(|i| Message::new("user", format!(" turn {i} ").repeat(40))).collect();
+    let told = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>\n' }}{% endfor %}";
+    assert!(ChatTemplate::new(told).unwrap().render(&long, &options).unwrap().len() > 600_000);
+}
+
+#[test]
 fn hostile_templates_run_out_of_fuel() {
     let loops = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}";
     let filtered =

@@ -14,4 +14,5 @@ mod source_folder;
 mod source_hf;
 mod source_llama2c;
 mod tokenizer;
+mod tokenizer_hostile;
 mod tokenizer_spm32k;

@@ -106,7 +106,7 @@ fn kinds_are_found_by_content_and_named() {
     assert_eq!(detect(b"a\nb\nc\n", 3), Ok(TokenizerKind::Chars));
     assert_eq!(detect(b"<unk>\n<s>\n</s>\na\n", 260), Ok(TokenizerKind::CharsBytes));
     assert!(matches!(detect(b"GIF89a", 3), Err(TokenizerError::UnknownFormat { .. })));
-    assert!(matches!(detect(b"{\"model\": 3}", 3), Err(TokenizerError::UnsupportedDecoder { .. })));
+    assert!(matches!(detect(b"{\"model\": 3}", 3), Err(TokenizerError::HuggingFace { .. })));
     if let (Some(gpt2), Some(stories), Some(baby)) = (gpt2(), stories(), babyllama()) {
         assert_eq!(detect(gpt2.to_bytes(), 50_257), Ok(TokenizerKind::HfJson));
         assert_eq!(detect(stories.to_bytes(), 512), Ok(TokenizerKind::Llama2c));

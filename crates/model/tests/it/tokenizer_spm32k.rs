@@ -63,7 +63,7 @@ fn metadata(file: &[u8]) -> HashMap<String, Vec<&[u8]>> {
 
 fn as_llama2c(metadata: &HashMap<String, Vec<&[u8]>>) -> Vec<u8> {
     let (tokens, scores) = (&metadata["tokenizer.ggml.tokens"], &metadata["tokenizer.ggml.scores"]);
-    let mut file = 1_024i32.to_le_bytes().to_vec();
+    let mut file = 256i32.to_le_bytes().to_vec();
     for (token, score) in tokens.iter().zip(scores) {
         let piece = String::from_utf8(token.to_vec()).unwrap().replace('\u{2581}', " ");
         file.extend_from_slice(score);
