@@ -99,7 +99,7 @@ fn sample(logits: &[f64], rng: &mut SplitMix64) -> u32 {
     logits.iter().position(|x| *x == max).unwrap_or(0) as u32
 }
 
-/// Second moments at the sites of one layer, and the statistics of its keys and queries.
+/// Second moments at the sites of one layer, and the statistics of its keys.
 #[derive(Clone, Debug)]
 pub struct LayerMoments {
     /// `sum x x^T` of the input of q, k, v.
@@ -114,8 +114,6 @@ pub struct LayerMoments {
     pub key_mean: Vec<f64>,
     /// Mean square of each key channel around its mean.
     pub key_variance: Vec<f64>,
-    /// Mean square of each query channel after RoPE.
-    pub query_square: Vec<f64>,
 }
 
 /// A residual stream of all calibration texts on its way through the layers, one layer at a time,
@@ -151,14 +149,12 @@ impl CalibrationRun {
             down_in: square(model.layers[index].down.weight.cols),
             key_mean: vec![0.0; config.kv_dim()],
             key_variance: vec![0.0; config.kv_dim()],
-            query_square: vec![0.0; config.q_dim()],
         };
         let mut see = |site: Site, x: &Dense| match site {
             Site::AttnIn => add_outer_products(&mut seen.attn_in, x),
             Site::OIn => add_outer_products(&mut seen.o_in, x),
             Site::FfnIn => add_outer_products(&mut seen.ffn_in, x),
             Site::DownIn => add_outer_products(&mut seen.down_in, x),
-            Site::Queries => seen.query_square = column_means(x, |_, x| x * x),
             Site::Keys => {
                 seen.key_mean = column_means(x, |_, x| x);
                 seen.key_variance = column_means(x, |col, x| (x - seen.key_mean[col]).powi(2));

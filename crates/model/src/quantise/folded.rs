@@ -69,8 +69,6 @@ pub struct FoldedModel {
 pub enum Site {
     /// Input of q, k and v.
     AttnIn,
-    /// Queries and keys after RoPE and centring: `(rows, q_dim)`, then `(rows, kv_dim)`.
-    Queries,
     /// Keys after RoPE and centring.
     Keys,
     /// Input of o.
@@ -212,7 +210,6 @@ impl FoldedModel {
             }
         }
         k.for_rows(|row| axpy(row, -1.0, &layer.k_center));
-        see(Site::Queries, &q);
         see(Site::Keys, &k);
         let mut out = Dense::zeros(input.rows, config.q_dim());
         for (row, &sequence) in rows.sequence.iter().enumerate() {

@@ -187,7 +187,8 @@ fn tensors_that_would_break_the_runtime_are_refused() {
         by_part
     };
     let filled = |region: &Region, byte: u8| Region::from(vec![byte; region.len()]);
-    let cases: [(&dyn Fn(&mut ModelWeights), &str); 14] = [
+    type Case<'a> = (&'a dyn Fn(&mut ModelWeights), &'a str);
+    let cases: [Case<'_>; 14] = [
         (&|w| w.layers[0].q.multipliers[3] = 0, "layers.0000.q, row 3: multiplier is 0, expected 1 to 31"),
         (
             &|w| w.layers[0].q.multipliers[3] = 255,
