@@ -2,6 +2,7 @@
 
 use super::identity::{PeerAddress, keypair, node_of_peer};
 use futures::StreamExt as _;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, noise, tcp, yamux};
@@ -117,6 +118,7 @@ impl Network {
         let mut addresses = Vec::new();
         if let Some(address) = listen {
             let refused = |why: String| NetworkError::Listen { address: address.clone(), why };
+            check_free(&address).map_err(|error| refused(error.to_string()))?;
             let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
             addresses.push(Self::first_address(&mut swarm, id, key).await.map_err(refused)?);
         }
@@ -192,6 +194,21 @@ impl Network {
             }
         });
         receiver
+    }
+}
+
+/// libp2p listens with SO_REUSEPORT, under which a second listener on the same port silently takes
+/// half of the connections. A plain bind says whether somebody is there.
+fn check_free(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip: std::net::IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => std::net::TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
     }
 }
 
