@@ -105,7 +105,7 @@ pub struct Tokenizer {
 #[derive(Clone)]
 enum Encoder {
     Hf(Box<hf::HfTokenizer>),
-    Scored(scored::ScoredTokenizer),
+    Scored(Box<scored::ScoredTokenizer>),
     Chars(chars::CharTokenizer),
 }
 
@@ -118,8 +118,8 @@ impl Tokenizer {
         }
         let encoder = match kind {
             TokenizerKind::HfJson => Encoder::Hf(Box::new(hf::HfTokenizer::parse(bytes)?)),
-            TokenizerKind::SentencePiece => Encoder::Scored(sentencepiece::parse(bytes)?),
-            TokenizerKind::Llama2c => Encoder::Scored(llama2c::parse(bytes)?),
+            TokenizerKind::SentencePiece => Encoder::Scored(Box::new(sentencepiece::parse(bytes)?)),
+            TokenizerKind::Llama2c => Encoder::Scored(Box::new(llama2c::parse(bytes)?)),
             TokenizerKind::Chars => Encoder::Chars(chars::CharTokenizer::parse(bytes, false)?),
             TokenizerKind::CharsBytes => Encoder::Chars(chars::CharTokenizer::parse(bytes, true)?),
         };
