@@ -248,6 +248,7 @@ impl Failure {
 
     /// The computation ended with an error.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value)] // Errors are handed over where they are mapped.
     pub fn compute(message: impl ToString) -> Failure {
         Failure { kind: FailureKind::Compute, stage: None, message: message.to_string() }
     }

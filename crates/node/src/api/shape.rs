@@ -105,7 +105,7 @@ impl Shape {
         }
     }
 
-    fn envelope(&self, object: &str, choices: Vec<Value>) -> Value {
+    fn envelope(&self, object: &str, choices: &[Value]) -> Value {
         json!({
             "id": self.id,
             "object": object,
@@ -144,14 +144,14 @@ impl Shape {
             shown["finish_reason"] = json!(choice.end.done.reason.as_str());
             shown
         });
-        let mut body = self.envelope(object, shown.collect());
+        let mut body = self.envelope(object, &shown.collect::<Vec<_>>());
         body["usage"] = usage.json();
         let ours = choices.iter().enumerate().map(|(index, choice)| self.about(index, &choice.end));
-        body["lockstep"] = self.ours(ours.collect());
+        body["lockstep"] = self.ours(&ours.collect::<Vec<_>>());
         body
     }
 
-    fn chunk(&self, choices: Vec<Value>) -> Value {
+    fn chunk(&self, choices: &[Value]) -> Value {
         let object = match self.style {
             Style::Completion => "text_completion",
             Style::Chat => "chat.completion.chunk",
@@ -174,12 +174,12 @@ impl Shape {
         match self.style {
             Style::Completion => choice["text"] = json!(text.unwrap_or_default()),
             Style::Chat => {
-                choice["delta"] = text.map_or_else(|| json!({}), |text| json!({ "content": text }))
+                choice["delta"] = text.map_or_else(|| json!({}), |text| json!({ "content": text }));
             }
         }
         choice["logprobs"] = if finish.is_some() { Value::Null } else { self.logprobs(tokens) };
         choice["finish_reason"] = json!(finish);
-        self.chunk(vec![choice])
+        self.chunk(&[choice])
     }
 
     /// What a stream begins with: in a chat the role of each choice.
@@ -191,7 +191,7 @@ impl Shape {
         let delta = json!({ "role": "assistant", "content": "", "refusal": null });
         let choice =
             |index| json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
-        (0..choices).map(|index| self.chunk(vec![choice(index)])).collect()
+        (0..choices).map(|index| self.chunk(&[choice(index)])).collect()
     }
 
     /// A part of a choice's text.
@@ -204,20 +204,20 @@ impl Shape {
     #[must_use]
     pub fn end(&self, index: usize, end: &AnswerEnd) -> Value {
         let mut chunk = self.choice_chunk(index, None, &[], Some(end.done.reason.as_str()));
-        chunk["lockstep"] = self.ours(vec![self.about(index, end)]);
+        chunk["lockstep"] = self.ours(&[self.about(index, end)]);
         chunk
     }
 
     /// What a stream ends with: the usage, where it was asked for.
     #[must_use]
     pub fn closing(&self, usage: Usage) -> Option<Value> {
-        let mut chunk = self.chunk(Vec::new());
+        let mut chunk = self.chunk(&[]);
         chunk["usage"] = usage.json();
         self.include_usage.then_some(chunk)
     }
 
     /// The one field of ours.
-    fn ours(&self, choices: Vec<Value>) -> Value {
+    fn ours(&self, choices: &[Value]) -> Value {
         json!({ "model_root": self.root, "choices": choices })
     }
 

@@ -25,6 +25,7 @@ use lockstep_runtime::synthetic;
 use route::Stages;
 use serde_json::{Value, json};
 pub use shape::Shape;
+use std::io::{Write as _, stdout};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -157,13 +158,13 @@ pub fn run(args: BenchArgs) -> CommandResult {
         });
     }
     if !args.json {
-        print_text(&result);
+        print_text(&result)?;
     }
-    println!("{result}");
+    writeln!(stdout(), "{result}")?;
     Ok(())
 }
 
-fn print_text(result: &Value) {
+fn print_text(result: &Value) -> std::io::Result<()> {
     let speeds = |of: &Value| {
         let speed = |key: &str| of[key].as_f64().unwrap_or_default();
         format!(
@@ -172,16 +173,18 @@ fn print_text(result: &Value) {
             speed("decode_tokens_per_second")
         )
     };
-    println!("{}", speeds(result));
+    writeln!(stdout(), "{}", speeds(result))?;
     if let Some(trace) = result.get("trace") {
         let percent = |key: &str| trace[key].as_f64().unwrap_or_default();
-        println!(
+        writeln!(
+            stdout(),
             "with receipts: {} ({:+.2} % and {:+.2} %)",
             speeds(trace),
             percent("prefill_overhead_percent"),
             percent("decode_overhead_percent")
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// Seconds of each run.
@@ -218,12 +221,15 @@ fn plain_run(
     run_timed(prompt, generate, times, &mut step)
 }
 
-/// The loop that both kinds of runs time: `step` computes tokens and gives the next one.
+/// Computes tokens; gives the next one where that is asked for.
+type Step<'a> = dyn FnMut(&[u32], bool) -> Result<u32, ForwardError> + 'a;
+
+/// The loop that both kinds of runs time.
 fn run_timed(
     prompt: &[u32],
     generate: usize,
     times: &mut Times,
-    step: &mut dyn FnMut(&[u32], bool) -> Result<u32, ForwardError>,
+    step: &mut Step<'_>,
 ) -> Result<Vec<u32>, ForwardError> {
     let began = Instant::now();
     let chunks = prompt.chunks(PREFILL_CHUNK);

@@ -5,6 +5,7 @@ use super::compute::ComputeArgs;
 use crate::config::{Config, Key, Setting};
 use crate::output::table;
 use serde_json::{Map, Value, json};
+use std::io::{Write as _, stdout};
 
 /// Settings: a TOML file, then LOCKSTEP_* variables, then flags.
 #[derive(Debug, clap::Subcommand)]
@@ -43,7 +44,7 @@ pub fn run(command: ConfigCommand) -> CommandResult {
         let entry = |(key, setting): &(Key, Setting)| {
             (key.name().to_owned(), json!({ "value": setting.value, "origin": setting.origin.to_string() }))
         };
-        println!("{}", Value::Object(settings.iter().map(entry).collect::<Map<_, _>>()));
+        writeln!(stdout(), "{}", Value::Object(settings.iter().map(entry).collect::<Map<_, _>>()))?;
         return Ok(());
     }
     let mut rows = vec![vec!["setting".into(), "value".into(), "from".into()]];
@@ -52,11 +53,11 @@ pub fn run(command: ConfigCommand) -> CommandResult {
             .into_iter()
             .map(|(key, setting)| vec![key.name().into(), setting.value, setting.origin.to_string()]),
     );
-    print!("{}", table(&rows));
+    write!(stdout(), "{}", table(&rows))?;
     match config.path() {
-        Some(path) if path.is_file() => println!("file: {}", path.display()),
-        Some(path) => println!("file: {} (does not exist)", path.display()),
-        None => println!("file: none (no home directory)"),
+        Some(path) if path.is_file() => writeln!(stdout(), "file: {}", path.display())?,
+        Some(path) => writeln!(stdout(), "file: {} (does not exist)", path.display())?,
+        None => writeln!(stdout(), "file: none (no home directory)")?,
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ use lockstep_runtime::observe::Silent;
 use lockstep_runtime::pool::Pool;
 use serde_json::{Value, json};
 use std::error::Error;
+use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -106,7 +107,7 @@ pub fn run(args: EvalArgs) -> CommandResult {
     if !args.json {
         eprintln!("{} windows, {} bytes, kernel {}", set.windows.len(), set.bytes, compute.kernel);
     }
-    println!("{result}");
+    writeln!(stdout(), "{result}")?;
     Ok(())
 }
 

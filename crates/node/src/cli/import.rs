@@ -6,6 +6,7 @@ use lockstep_model::quantise::{
     self, ImportOptions, Imported, QuantiseOptions, Report, Stage, Update, WeightFormat,
 };
 use serde_json::{Value, json};
+use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 
 /// Quantise a model into a bundle: one file under one model root.
@@ -109,17 +110,17 @@ pub fn run(args: ImportArgs) -> CommandResult {
     bar.finish();
     replace(&args.out, &imported.bytes)?;
     if args.json {
-        println!("{}", to_json(&imported, args.weights, args.report));
+        writeln!(stdout(), "{}", to_json(&imported, args.weights, args.report))?;
         return Ok(());
     }
     for warning in &imported.report.warnings {
         eprintln!("warning: {warning}");
     }
     if args.report {
-        print!("{}", table(&matrix_rows(&imported.report)));
+        write!(stdout(), "{}", table(&matrix_rows(&imported.report)))?;
     }
-    println!("{}  {}", args.out.display(), bytes(imported.bytes.len() as u64));
-    println!("model root {}", imported.model_root.hex());
+    writeln!(stdout(), "{}  {}", args.out.display(), bytes(imported.bytes.len() as u64))?;
+    writeln!(stdout(), "model root {}", imported.model_root.hex())?;
     Ok(())
 }
 

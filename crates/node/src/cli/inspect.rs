@@ -7,6 +7,7 @@ use lockstep_base::config::ModelConfig;
 use lockstep_base::manifest::{Entry, EntryKind};
 use lockstep_model::bundle::Bundle;
 use serde_json::{Value, json};
+use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 
 /// Show a bundle's configuration, model root and entries.
@@ -40,14 +41,14 @@ pub fn run(args: InspectArgs) -> CommandResult {
         bar.finish();
     }
     if args.json {
-        println!("{}", to_json(&bundle, args.verify));
+        writeln!(stdout(), "{}", to_json(&bundle, args.verify))?;
     } else {
-        print(&bundle, args.verify);
+        print(&bundle, args.verify)?;
     }
     Ok(())
 }
 
-fn print(bundle: &Bundle, verified: bool) {
+fn print(bundle: &Bundle, verified: bool) -> CommandResult {
     let config = bundle.config();
     let mut rows = vec![
         vec!["model root".into(), bundle.model_root().hex()],
@@ -61,13 +62,14 @@ fn print(bundle: &Bundle, verified: bool) {
         Value::String(text) => vec![name.into(), text],
         other => vec![name.into(), other.to_string()],
     }));
-    print!("{}\n", table(&rows));
+    writeln!(stdout(), "{}", table(&rows))?;
     let entry = |entry: &Entry| {
         vec![entry.name.clone(), kind(&entry.kind), bytes(entry.bytes), entry.root.hex()[..16].into()]
     };
     let head = ["entry", "kind", "size", "root"].map(String::from).to_vec();
     let entries = bundle.entries().iter().map(|placed| entry(&placed.entry));
-    print!("{}", table(&std::iter::once(head).chain(entries).collect::<Vec<_>>()));
+    write!(stdout(), "{}", table(&std::iter::once(head).chain(entries).collect::<Vec<_>>()))?;
+    Ok(())
 }
 
 fn to_json(bundle: &Bundle, verified: bool) -> Value {

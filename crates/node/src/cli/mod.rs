@@ -8,6 +8,8 @@
 //! | 2 | `verify`, `demo`: a receipt was refuted |
 //! | 64 | the command line is wrong |
 //! | 130 | interrupted |
+// A command owns its arguments, whether it takes them apart or not.
+#![allow(clippy::needless_pass_by_value)]
 
 pub mod bench;
 pub mod compute;
@@ -104,11 +106,17 @@ pub fn main() -> ExitCode {
             eprintln!("interrupted");
             ExitCode::from(STATUS_INTERRUPTED)
         }
+        // Whoever read standard output has seen enough (`lockstep inspect | head`).
+        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn dispatch(command: Command) -> CommandResult {

@@ -17,7 +17,7 @@ use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Compute;
 use serde_json::json;
 use std::error::Error;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -106,26 +106,24 @@ pub fn run(args: RunArgs) -> CommandResult {
         request.seed = Some(seed);
         let (text, end) = show(&served, request, beginning, !args.json).await?;
         if !args.json {
-            println!();
+            writeln!(stdout())?;
             eprintln!("{about}; {}", summary(&end));
             return Ok(());
         }
-        println!(
-            "{}",
-            json!({
-                "text": text,
-                "finish_reason": end.done.reason.as_str(),
-                "prompt_tokens": end.prompt_tokens,
-                "completion_tokens": end.completion_tokens,
-                "kernel": kernel,
-                "threads": threads,
-                "seed": seed,
-                "model": served.generator.model().id,
-                "model_root": served.generator.model().root.hex(),
-                "prompt_seconds": end.done.timings.prompt_seconds,
-                "generate_seconds": end.done.timings.generate_seconds,
-            })
-        );
+        let result = json!({
+            "text": text,
+            "finish_reason": end.done.reason.as_str(),
+            "prompt_tokens": end.prompt_tokens,
+            "completion_tokens": end.completion_tokens,
+            "kernel": kernel,
+            "threads": threads,
+            "seed": seed,
+            "model": served.generator.model().id,
+            "model_root": served.generator.model().root.hex(),
+            "prompt_seconds": end.done.timings.prompt_seconds,
+            "generate_seconds": end.done.timings.generate_seconds,
+        });
+        writeln!(stdout(), "{result}")?;
         Ok(())
     });
     // A thread that reads the terminal, or computes an abandoned step, need not be waited for.
@@ -150,8 +148,8 @@ async fn show(
         match event {
             Some(AnswerEvent::Piece(piece)) => {
                 if print {
-                    print!("{}", piece.text);
-                    io::stdout().flush()?;
+                    write!(stdout(), "{}", piece.text)?;
+                    stdout().flush()?;
                 }
                 text.push_str(&piece.text);
             }
@@ -179,7 +177,7 @@ async fn chat(served: &Served, parameters: &Parameters, seed: u64) -> CommandRes
         let mut request = GenerateRequest::new(fitting(served, &mut messages)?, parameters.clone());
         request.seed = Some(seed.wrapping_add(turn));
         let (text, _) = show(served, request, Beginning::Fresh, true).await?;
-        println!();
+        writeln!(stdout())?;
         messages.push(Message::new("assistant", text));
     }
     Ok(())

@@ -65,7 +65,7 @@ fn a_stream_gives_the_same_text_as_a_whole_answer() {
         json!({ "model": MODEL, "prompt": "once", "max_tokens": 40, "seed": 3, "n": 3, "logprobs": 1 });
     let whole = post(server.address, "/v1/completions", &body).json();
     let mut texts = vec![String::new(); 3];
-    let mut tokens = vec![0; 3];
+    let mut tokens = [0; 3];
     for chunk in chunks(&stream(&server, "/v1/completions", body)) {
         let choice = &chunk["choices"][0];
         let index = choice["index"].as_u64().expect("an index") as usize;

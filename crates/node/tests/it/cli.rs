@@ -255,6 +255,24 @@ fn bench_ends_with_its_figures() {
     assert!(stderr(&refused).contains("expected at most the context"), "{}", stderr(&refused));
 }
 
+/// Whoever closes the pipe has seen enough: no panic, no error.
+#[test]
+fn a_closed_pipe_is_not_an_error() {
+    let home = home();
+    for args in [&["inspect"][..], &["run", "--prompt", "Once", "--max-tokens", "200"]] {
+        let mut command = lockstep(home.path());
+        let mut child = command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    }
+}
+
 /// A running `lockstep serve`, killed with the value.
 pub(crate) struct Serving {
     child: Child,

@@ -1,4 +1,6 @@
 //! Integration tests: the API over real sockets, the built binary, a foreign client.
+// Test bodies are built where they are used.
+#![allow(clippy::needless_pass_by_value)]
 
 mod api_answers;
 mod api_failures;
