@@ -141,10 +141,11 @@ fn mend_bundle(data: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A folder of this process, for readers that take a path.
+/// A folder of this process, for readers that take a path; in memory where there is such a place.
 fn folder() -> PathBuf {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder for files")).path().to_owned()
+    let memory = || tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    FOLDER.get_or_init(|| memory().expect("a folder for files")).path().to_owned()
 }
 
 /// A llama2.c checkpoint.

@@ -1,5 +1,5 @@
 //! Writes the seeds: valid inputs from which the fuzzer starts, made by the crates themselves or read
-//! from test fixtures. `cargo run --release --bin seeds -- CORPUS`, one folder a target.
+//! from test fixtures. `cargo run --release --example seeds -- CORPUS`, one folder a target.
 
 use lockstep_base::digest::unhex;
 use lockstep_base::weights::WeightFormat;
