@@ -34,13 +34,14 @@ pub struct Step {
     pub f: i16,
 }
 
-/// `floor((x + 2^(s-1)) / 2^s)`, `x` for s = 0: round half up.
+/// `floor((x + 2^(s-1)) / 2^s)`, `x` for s = 0: round half up; s <= 31.
 ///
-/// |x| < 2^30 and s <= 30 keep the sum inside i32.
+/// Every |x| of the specification is below 2^30. Halving last keeps the sum inside i32 for any x
+/// that a fault may leave, but `i32::MAX` at s = 1, which wraps.
 #[inline(always)]
 #[must_use]
 pub const fn rsh(x: i32, s: u32) -> i32 {
-    if s == 0 { x } else { (x + (1 << (s - 1))) >> s }
+    if s == 0 { x } else { (x >> (s - 1)).wrapping_add(1) >> 1 }
 }
 
 /// `rsh` for 0 <= s <= 28, 0 above, an exact multiplication by 2^-s below 0.
@@ -81,10 +82,45 @@ pub const fn smallest_shift(x: i32, bound: i32) -> u32 {
     s
 }
 
-/// Largest magnitude in `x`; 0 for an empty slice.
+/// Largest magnitude in `x`; 0 for an empty slice. `i32::MIN`, which no op gives, counts as `i32::MAX`.
 #[must_use]
 pub fn max_abs(x: &[i32]) -> i32 {
-    x.iter().map(|v| v.abs()).max().unwrap_or(0)
+    x.iter().map(|v| v.saturating_abs()).max().unwrap_or(0)
+}
+
+/// The check of a **range** clause: `magnitude` is at most `limit`.
+///
+/// # Errors
+/// [`RangeError`] if it is not.
+pub const fn within(magnitude: i64, limit: i64, what: &'static str) -> Result<(), RangeError> {
+    if magnitude > limit { Err(RangeError { what, got: magnitude, limit }) } else { Ok(()) }
+}
+
+/// Section 5: an embedded value, `scale(code, F_e - R)`, below [`RESIDUAL_LIMIT`].
+///
+/// # Errors
+/// [`RangeError`] if it is not.
+pub const fn embedded(code: i16, frac: i32, residual_frac: i32) -> Result<i32, RangeError> {
+    match scale(code as i32, frac - residual_frac, "embedding") {
+        Ok(x) => match within((x as i64).abs(), RESIDUAL_LIMIT as i64 - 1, "embedding") {
+            Ok(()) => Ok(x),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Section 5: the sum of two residual values, below [`RESIDUAL_LIMIT`].
+///
+/// # Errors
+/// [`RangeError`] if it is not.
+#[inline(always)]
+pub const fn residual_sum(a: i32, b: i32) -> Result<i32, RangeError> {
+    let sum = a as i64 + b as i64;
+    match within(sum.abs(), RESIDUAL_LIMIT as i64 - 1, "residual stream") {
+        Ok(()) => Ok(sum as i32),
+        Err(error) => Err(error),
+    }
 }
 
 /// How a vector is cut to codes (section 2): `code = rsh(rsh(x, e) * rho_k, sh)`.
@@ -100,10 +136,11 @@ pub struct Cut {
     pub step: Step,
 }
 
-/// Chooses the step of a vector with largest magnitude `max` (section 2, steps 1 to 3).
+/// Chooses the step of a vector with largest magnitude `max` (section 2, steps 1 to 3). The ops
+/// give less than 2^30; what a fault leaves above it gets a step too.
 #[must_use]
 pub fn choose_cut(max: i32, rho: i32, base: i32) -> Cut {
-    debug_assert!(max < 1 << 30 && (1 << 13..=1 << 14).contains(&rho));
+    debug_assert!((1 << 13..=1 << 14).contains(&rho));
     let e = smallest_shift(max, 32_767);
     let m16 = rsh(max, e);
     let mut best: Option<(u64, Cut)> = None;
@@ -126,12 +163,23 @@ pub const fn code(x: i32, cut: &Cut) -> i8 {
     rsh(rsh(x, cut.e) * cut.rho_k, cut.sh) as i8
 }
 
-/// Steps 2 and 3 of the norm (section 3) for a sum of squares `s` of 7-bit codes at shift `e7`:
-/// `(rho, kk)` with `rho^2 S' <= 2^(2 kk) n < (rho + 1)^2 S'`.
+/// Step 1 of the norm (section 3) for a vector with largest magnitude `max`: `(e7, S)`.
 #[must_use]
-pub fn inverse_rms(s: i32, e7: u32, n: u32, norm_eps: u64) -> (i32, u32) {
+pub fn sum_of_squares(x: &[i32], max: i32) -> (u32, i32) {
+    let e7 = smallest_shift(max, 127);
+    (e7, x.iter().map(|v| rsh(*v, e7)).map(|q| q * q).sum())
+}
+
+/// Step 2 of the norm: S' in `[1, 2^29]`.
+#[must_use]
+pub fn regularised(s: i32, e7: u32, norm_eps: u64) -> u32 {
     let eps = norm_eps.checked_shr(2 * e7).unwrap_or(0).min(1 << 29);
-    let s_prime = (s as u64 + eps).clamp(1, 1 << 29);
+    (s as u64 + eps).clamp(1, 1 << 29) as u32
+}
+
+/// Step 3 of the norm: `(rho, kk)` with `rho^2 S' <= 2^(2 kk) n < (rho + 1)^2 S'`.
+#[must_use]
+pub fn inverse_rms(s_prime: u32, n: u32) -> (i32, u32) {
     // The first guess is at most one too small: rho doubles with kk.
     let rho_at = |kk: u32| ((u128::from(n) << (2 * kk)) / u128::from(s_prime)).isqrt();
     let mut kk = 0;
@@ -149,6 +197,12 @@ mod tests {
     #[test]
     fn rsh_rounds_half_up() {
         assert_eq!([rsh(3, 1), rsh(-3, 1), rsh(5, 2), rsh(-6, 2), rsh(7, 0)], [2, -1, 1, -1, 7]);
+        for x in [i32::MIN, -LIMIT, -5, -1, 0, 1, 6, 1 << 29, LIMIT, i32::MAX - 1] {
+            for s in 1..=31 {
+                let exact = (i64::from(x) + (1 << (s - 1))) >> s;
+                assert_eq!(rsh(x, s), exact as i32, "x {x} s {s}");
+            }
+        }
     }
 
     /// Section 2: "the smallest s", checked against its definition on all bit lengths.
@@ -184,8 +238,10 @@ mod tests {
         for n in [1u32, 64, 288, 4096, 16_384] {
             for s in [0, 1, 4096, 16_129, 1 << 20, 1 << 28] {
                 for eps in [0, 42, 1 << 40] {
-                    let (rho, kk) = inverse_rms(s, 3, n, eps);
-                    let s_prime = (s as u128 + (u128::from(eps) >> 6).min(1 << 29)).clamp(1, 1 << 29);
+                    let s_prime = regularised(s, 3, eps);
+                    let (rho, kk) = inverse_rms(s_prime, n);
+                    assert_eq!(u128::from(s_prime), (s as u128 + (u128::from(eps) >> 6)).clamp(1, 1 << 29));
+                    let s_prime = u128::from(s_prime);
                     let rho = rho as u128;
                     assert!((1 << 13..1 << 14).contains(&rho));
                     assert!(rho * rho * s_prime <= u128::from(n) << (2 * kk));

@@ -2,9 +2,13 @@
 //! in octaves, base-2 softmax in two passes, one normalisation per row.
 //!
 //! Tokens are taken in small batches and op by op, so that an observer sees (and may change)
-//! each output before the next op reads it.
+//! each output before the next op reads it. What an observer leaves may lie outside every bound:
+//! where a bound is not checked anyway, the arithmetic wraps or saturates, so that a fault drill
+//! gives wrong bits or a range error and never a panic.
 
-use crate::arith::{LIMIT, RESIDUAL_LIMIT, RangeError, bit_length, max_abs, rsh, scale, smallest_shift};
+use crate::arith::{
+    LIMIT, RESIDUAL_LIMIT, RangeError, bit_length, max_abs, rsh, scale, smallest_shift, within,
+};
 use crate::kernels::{Compute, Kernel};
 use crate::kv::HeadKv;
 use crate::observe::{Observer, Values};
@@ -24,8 +28,8 @@ pub fn rope(head: &mut [i32], table: &[i16]) {
     for (pair, cs) in head.chunks_exact_mut(2).zip(table.chunks_exact(2)) {
         let (a, b) = (pair[0], pair[1]);
         let (c, s) = (i32::from(cs[0]), i32::from(cs[1]));
-        pair[0] = rsh(a * c - b * s, 14);
-        pair[1] = rsh(a * s + b * c, 14);
+        pair[0] = rsh(a.wrapping_mul(c).wrapping_sub(b.wrapping_mul(s)), 14);
+        pair[1] = rsh(a.wrapping_mul(s).wrapping_add(b.wrapping_mul(c)), 14);
     }
 }
 
@@ -47,8 +51,12 @@ pub fn head_codes8(x: &[i32], codes: &mut [i8]) -> u8 {
     e as u8
 }
 
-/// Step 4: scores of one head against the first `t.len()` positions, in Q8 octaves.
-fn scores(
+/// Step 4: scores of one head against the first `t.len()` positions, in Q8 octaves. `frac` is
+/// F_q + F_k.
+///
+/// # Errors
+/// [`RangeError`] at the first score above 2^29.
+pub fn scores(
     kernel: Kernel,
     q: &[i16],
     q_exponent: u8,
@@ -60,19 +68,14 @@ fn scores(
     for (t, e) in t.iter_mut().zip(&kv.k_exponents) {
         let shift = frac - 8 - i32::from(q_exponent) - i32::from(*e);
         *t = scale(*t, shift, "attention score")?;
-        if t.abs() > RESIDUAL_LIMIT {
-            return Err(RangeError {
-                what: "attention score",
-                got: t.abs().into(),
-                limit: RESIDUAL_LIMIT.into(),
-            });
-        }
+        within(i64::from(*t).abs(), RESIDUAL_LIMIT.into(), "attention score")?;
     }
     Ok(())
 }
 
-/// Steps 5 and 6, first pass: row maximum, sum of weights, largest value exponent.
-fn softmax(t: &[i32], v_exponents: &[u8], exp2: &[u16]) -> [i32; 3] {
+/// Steps 5 and 6, first pass: (m, Z, E), which are row maximum, sum of weights, largest value exponent.
+#[must_use]
+pub fn softmax(t: &[i32], v_exponents: &[u8], exp2: &[u16]) -> [i32; 3] {
     let m = t.iter().copied().max().unwrap_or(0);
     let z = t.iter().map(|t| weight(m, *t, width_shift(v_exponents.len()), exp2)).sum();
     let e = v_exponents.iter().copied().max().unwrap_or(0);
@@ -90,25 +93,28 @@ fn weight(m: i32, t: i32, w: u32, exp2: &[u16]) -> i32 {
     rsh(i32::from(exp2[d as usize]), w)
 }
 
-/// Step 6, second pass: weights with the value exponents folded in.
-fn weights(t: &[i32], stats: [i32; 3], v_exponents: &[u8], exp2: &[u16], p: &mut [i32]) {
+/// Step 6, second pass: the weights p', with the value exponents folded in.
+pub fn weights(t: &[i32], stats: [i32; 3], v_exponents: &[u8], exp2: &[u16], p: &mut [i32]) {
     let w = width_shift(t.len());
     for ((p, t), e) in p.iter_mut().zip(t).zip(v_exponents) {
-        let shift = (stats[2] - i32::from(*e)).clamp(0, 28);
+        let shift = stats[2].saturating_sub(i32::from(*e)).clamp(0, 28);
         *p = rsh(weight(stats[0], *t, w, exp2), shift as u32);
     }
 }
 
 /// Step 7: one normalisation per row.
-fn normalise(o: &[i32], stats: [i32; 3], y: &mut [i32]) -> Result<(), RangeError> {
+///
+/// # Errors
+/// [`RangeError`] if an output exceeds [`LIMIT`], or Z the bound of step 6.
+pub fn normalise(o: &[i32], stats: [i32; 3], y: &mut [i32]) -> Result<(), RangeError> {
     let z = stats[1];
-    if z < 1 || z > LIMIT / 127 {
+    if !(1..=LIMIT / 127).contains(&z) {
         return Err(RangeError { what: "softmax sum", got: z.into(), limit: (LIMIT / 127).into() });
     }
     let sh = bit_length(127 * z as u32).saturating_sub(15);
     let kz = bit_length(z as u32) + 13;
     let rz = ((1u64 << kz) / z as u64) as i32;
-    let shift = kz as i32 - sh as i32 - stats[2] - OUTPUT_EXTRA_FRAC;
+    let shift = (kz as i32 - sh as i32 - OUTPUT_EXTRA_FRAC).saturating_sub(stats[2]);
     for (y, o) in y.iter_mut().zip(o) {
         let o16 = rsh(*o, sh);
         *y = scale(o16.wrapping_mul(rz), shift, "attention output")?;

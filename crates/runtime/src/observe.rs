@@ -68,12 +68,15 @@ impl Values<'_> {
         self.len() == 0
     }
 
-    /// Flips one bit of one element: what a fault drill does. A sampled token is left alone.
+    /// Flips one bit of one element: what a fault drill does. `bit` is taken modulo the width of
+    /// the committed element, so that the lie is one that the leaves show. A sampled token is left
+    /// alone.
     pub fn flip(&mut self, element: usize, bit: u32) {
         match self {
-            Values::I32(x) | Values::I16(x) => x[element] ^= 1 << bit,
-            Values::Codes8(x, _) | Values::Codes8Heads(x, _) => x[element] ^= 1 << bit,
-            Values::Codes16Heads(x, _) => x[element] ^= 1 << bit,
+            Values::I32(x) => x[element] ^= 1 << (bit % 32),
+            Values::I16(x) => x[element] = i32::from(x[element] as i16 ^ 1 << (bit % 16)),
+            Values::Codes8(x, _) | Values::Codes8Heads(x, _) => x[element] ^= 1 << (bit % 8),
+            Values::Codes16Heads(x, _) => x[element] ^= 1 << (bit % 16),
             Values::Token(_) => {}
         }
     }

@@ -131,7 +131,7 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
         done += count;
         let answered = file.tokens.len() - job.prompt.len();
         let last = answered >= job.parameters.max_tokens as usize;
-        if done % SPAN_TOKENS as usize == 0 {
+        if done.is_multiple_of(SPAN_TOKENS as usize) {
             sign(&mut file, &mut runs, done as u32, false, job.mode);
         }
         if last {

@@ -1,0 +1,62 @@
+//! Fault drills at their extremes: a lie may be any bit of any op, and the liar itself must go on
+//! (with wrong bits) or end in a range error.
+
+use crate::pipeline::engine;
+use lockstep_base::config::{FeedForward, ModelConfig, Positions};
+use lockstep_base::op::{Op, Place};
+use lockstep_base::weights::WeightFormat;
+use lockstep_runtime::forward::ForwardError;
+use lockstep_runtime::kernels::Kernel;
+use lockstep_runtime::observe::{Observer, Values};
+use lockstep_runtime::sample::greedy;
+use lockstep_runtime::synthetic::small_config;
+
+/// Flips one bit at every output of one op, in its first and last element.
+struct Flip {
+    op: Op,
+    bit: u32,
+    struck: usize,
+}
+
+impl Observer for Flip {
+    fn output(&mut self, place: Place, _: u32, mut values: Values<'_>) {
+        if place.op == self.op {
+            values.flip(0, self.bit);
+            values.flip(values.len() - 1, self.bit);
+            self.struck += 1;
+        }
+    }
+}
+
+/// Debug builds panic where arithmetic overflows: no bit of no op makes them, on any kernel.
+#[test]
+fn any_bit_of_any_op_is_wrong_bits_or_a_range_error() {
+    let plain =
+        ModelConfig { positions: Positions::Learned, feed_forward: FeedForward::Plain, ..small_config() };
+    for config in [small_config(), plain] {
+        for kernel in Kernel::available() {
+            let engine = engine(&config, WeightFormat::Int8, kernel, 1);
+            for op in Op::ALL {
+                for bit in 0..32 {
+                    let mut flip = Flip { op: *op, bit, struck: 0 };
+                    match run(&engine, &mut flip) {
+                        Ok(logits) => assert!(greedy(&logits) < config.vocab),
+                        Err(error) => {
+                            assert!(matches!(error, ForwardError::Range { .. }), "{op} {bit}: {error}");
+                        }
+                    }
+                    let absent = matches!(op, Op::Token | Op::Sample | Op::Boundary)
+                        || (*op == Op::GateProj && config.feed_forward == FeedForward::Plain);
+                    assert_eq!(flip.struck == 0, absent, "{op} {bit}");
+                }
+            }
+        }
+    }
+}
+
+fn run(engine: &lockstep_runtime::forward::Engine, flip: &mut Flip) -> Result<Vec<i32>, ForwardError> {
+    let mut cache = engine.new_cache();
+    let mut rows = engine.embed(&[1, 5, 9], 0, flip)?;
+    engine.layers(&mut rows, &mut cache, flip)?;
+    engine.logits(&rows[2 * engine.width()..], &[2], flip)
+}
