@@ -4,10 +4,26 @@
 //! stage it computes what an honest stage would have signed and compares 32-byte roots. At the
 //! first difference it names the stage and the span; where the file holds that span's leaves it
 //! goes on to the token, layer, op and row.
+//!
+//! Who may be blamed? The tokens, the prompt's length and the task secret are the word of whoever
+//! made the file: nobody signed them. So before anything is computed, the roots must chain: the
+//! file's tokens into the first in root, each out root into the next in root, the last out root
+//! into the file's tokens. A gateway refuses an answer whose roots do not, so such a file was
+//! changed (or made up) and convicts nobody: an [`AuditError`]. Only what a stage signed about an
+//! input that chained, and that re-execution contradicts, is a [`Fault`] of that stage.
+//!
+//! What is *not* seen here: rows that a stage sent but did not sign (the next stage signs what it
+//! got, the roots do not chain, the gateway ends the request and cannot know which of the two
+//! lied); log-probabilities, which no receipt covers; and a gateway that gave a stage other salts
+//! than those of the task secret in the file: receipts do not bind the secret, so an accusation
+//! by a gateway that may have done so is worth as much as that gateway.
+
+mod chain;
+mod leaves;
 
 use crate::forward::{Engine, ForwardError};
 use crate::observe::Silent;
-use crate::stage::{Checkpoint, Sampled, SpanSummary, StageRun, StepInput, StepOutput, Task};
+use crate::stage::{Sampled, StageRun, StepInput, StepOutput, Task};
 use crate::trace::TraceMode;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -16,14 +32,12 @@ use core::fmt;
 use core::ops::Range;
 use lockstep_base::Digest;
 use lockstep_base::keys::NodeId;
-use lockstep_base::leaf;
-use lockstep_base::limits::{LEAF_BYTES_MAX, SPAN_TOKENS};
-use lockstep_base::merkle::{self, Accumulator};
+use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::op::{Op, Place};
 use lockstep_base::params::ParametersError;
 use lockstep_base::part::{Part, PartError};
-use lockstep_base::receipt::{FLAG_FULL_TRACE, Receipt, state_root};
-use lockstep_base::receipt_file::{ReceiptFile, ServedLeaf, StageRecord};
+use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, state_root};
+use lockstep_base::receipt_file::{ReceiptFile, StageRecord};
 
 /// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,15 +74,13 @@ pub struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum What {
-    /// The root over what entered the stage.
-    InRoot,
     /// The root over what left the stage.
     OutRoot,
     /// The root over KV cache and trace.
     StateRoot,
     /// The leaves that were served are not those that the receipt commits to.
     ServedLeaves,
-    /// A token of the answer is not the one that the model and the seed give.
+    /// The last stage signed a token that is not the one that the model and the seed give.
     Token,
 }
 
@@ -88,7 +100,6 @@ pub struct Located {
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            What::InRoot => "in root",
             What::OutRoot => "out root",
             What::StateRoot => "root of KV cache and trace",
             What::ServedLeaves => "served leaves (they are not those of the receipt)",
@@ -137,6 +148,45 @@ pub enum AuditError {
         /// What it should be.
         expected: String,
     },
+    /// More positions than the model has.
+    #[error("{got} positions, expected at most {context}, the context of the model")]
+    Context {
+        /// Positions of the answer.
+        got: usize,
+        /// The model's longest sequence.
+        context: u32,
+    },
+    /// A token that the model does not have.
+    #[error("token {got} at position {position}, expected below {vocab}")]
+    Token {
+        /// The token.
+        got: u32,
+        /// Its position.
+        position: usize,
+        /// Size of the vocabulary.
+        vocab: u32,
+    },
+    /// The signed roots are not those of this file's tokens and secret, or not of one chain. No
+    /// gateway takes such receipts: whoever made the file changed it, and no stage is convicted.
+    #[error(
+        "stage {stage}, tokens {first_token}..{end_token}: the signed {root} root is {got}, expected {expected}, that of {of}; whoever made this file changed it"
+    )]
+    Chain {
+        /// Index of the stage.
+        stage: usize,
+        /// First token of the span.
+        first_token: u32,
+        /// One past the last token of the span.
+        end_token: u32,
+        /// "in" or "out".
+        root: &'static str,
+        /// The signed root.
+        got: Digest,
+        /// The root that would chain.
+        expected: Digest,
+        /// What it is the root of.
+        of: &'static str,
+    },
     /// The model refuses the tokens.
     #[error("re-execution failed: {0}")]
     Forward(#[from] ForwardError),
@@ -154,6 +204,7 @@ pub fn audit(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Verdict, AuditError> {
     let positions = check_statements(file, model_root, engine)?;
+    chain::check(file, positions)?;
     let mut runs: Vec<StageRun> =
         file.stages.iter().enumerate().map(|(stage, record)| start(file, engine, stage, record)).collect();
     let receipts = file.stages.iter().map(|record| record.receipts.len()).sum();
@@ -169,6 +220,7 @@ pub fn audit(
 }
 
 fn start(file: &ReceiptFile, engine: &Engine, stage: usize, record: &StageRecord) -> StageRun {
+    // All receipts of a stage have the same mode: that was checked.
     let full = record.receipts.iter().any(|r| r.receipt.flags & FLAG_FULL_TRACE != 0);
     let task = Task {
         secrets: file.secret.stage(stage as u16),
@@ -193,6 +245,14 @@ fn check_statements(file: &ReceiptFile, model_root: &Digest, engine: &Engine) ->
         return Err(AuditError::Tokens { tokens: file.tokens.len(), prompt: file.prompt_tokens });
     }
     file.parameters.validate()?;
+    let config = &engine.weights.config;
+    if file.tokens.len() - 1 > config.context as usize {
+        return Err(AuditError::Context { got: file.tokens.len() - 1, context: config.context });
+    }
+    if let Some(position) = file.tokens.iter().position(|token| *token >= config.vocab) {
+        let got = file.tokens[position];
+        return Err(AuditError::Token { got, position, vocab: config.vocab });
+    }
     // The last token was sampled and not fed back.
     let positions = (file.tokens.len() - 1) as u32;
     for (stage, record) in file.stages.iter().enumerate() {
@@ -226,7 +286,11 @@ fn check_receipt(
     let first = index as u32 * SPAN_TOKENS;
     let count = if last { positions - first } else { SPAN_TOKENS };
     let opset = lockstep_base::config::OPSET;
-    let checks: [(&'static str, bool, String, String); 12] = [
+    let first_receipt = &file.stages[stage].receipts[0].receipt;
+    let flags = (first_receipt.flags & FLAG_FULL_TRACE) | if last { FLAG_CLOSING } else { 0 };
+    let audit_class = file.stages[0].receipts[0].receipt.audit_class;
+    let zero = |digests: &[Digest]| digests.iter().all(|digest| *digest == Digest::ZERO);
+    let checks: [(&'static str, bool, String, String); 15] = [
         ("task", receipt.task == file.task, text(&receipt.task), text(&file.task)),
         (
             "model root",
@@ -234,7 +298,7 @@ fn check_receipt(
             text(&receipt.model_root),
             text(&file.model_root),
         ),
-        ("opset", receipt.opset == opset, receipt.opset.clone(), opset.into()),
+        ("opset", receipt.opset == opset, alloc::format!("{:?}", receipt.opset), opset.into()),
         (
             "part",
             receipt.part == file.stages[stage].part,
@@ -256,14 +320,22 @@ fn check_receipt(
             text(&receipt.sampler_seed),
             text(&file.sampler_seed),
         ),
+        ("masks and adapters", zero(&[receipt.masks, receipt.adapters]), "set".into(), "none".into()),
         (
-            "masks and adapters",
-            receipt.masks == Digest::ZERO && receipt.adapters == Digest::ZERO,
+            "code and commitments",
+            zero(&[receipt.code, receipt.commit_in, receipt.commit_out]),
             "set".into(),
-            "none".into(),
+            "none: this version cannot check them".into(),
         ),
+        ("audit class", receipt.audit_class == audit_class, text(&receipt.audit_class), text(&audit_class)),
         ("previous receipt", receipt.previous == *previous, text(&receipt.previous), text(previous)),
         ("closing flag", receipt.closing() == last, text(&receipt.closing()), text(&last)),
+        (
+            "flags",
+            receipt.flags == flags,
+            alloc::format!("{:#04x}", receipt.flags),
+            alloc::format!("{flags:#04x}"),
+        ),
     ];
     match checks.into_iter().find(|check| !check.1) {
         Some((name, _, got, expected)) => {
@@ -287,7 +359,8 @@ fn field(
     AuditError::Receipt { stage, index, field, got: text(got), expected: text(expected) }
 }
 
-/// Re-executes one span through all stages; the first fault, if there is one.
+/// Re-executes one span through all stages; the first fault, if there is one. What enters a stage
+/// is what it signed: its in root chains, and the stage before was found right.
 fn audit_span(
     file: &ReceiptFile,
     runs: &mut [StageRun],
@@ -315,108 +388,46 @@ fn audit_span(
             what,
             located,
         };
-        if receipt.in_root != summary.in_root {
-            return Ok(Some(fault(What::InRoot, None)));
-        }
-        let state_differs = receipt.state_root != state_root(&summary.kv_root, &summary.trace_root);
-        let out_differs = receipt.out_root != summary.out_root;
-        if state_differs || out_differs {
-            let what = if state_differs { What::StateRoot } else { What::OutRoot };
-            let served = record.served.iter().find(|served| served.first_token == span.start);
-            let Some(served) = served else { return Ok(Some(fault(what, None))) };
-            if !served_match(&served.leaves, &before, receipt, &span, file, stage) {
+        if receipt.state_root != state_root(&summary.kv_root, &summary.trace_root) {
+            let mut served =
+                record.served.iter().filter(|served| served.first_token == span.start).peekable();
+            if served.peek().is_none() {
+                return Ok(Some(fault(What::StateRoot, None)));
+            }
+            let secret = file.secret.stage(stage as u16).own;
+            let Some(served) = served.find(|served| {
+                leaves::lead_to(&served.leaves, &secret, before.kv_accumulator(), &span, &receipt.state_root)
+            }) else {
                 return Ok(Some(fault(What::ServedLeaves, None)));
-            }
-            let honest = honest_leaves(run, before, input, &span, file.prompt_tokens - 1)?;
-            return Ok(Some(fault(what, first_difference(&served.leaves, &honest.leaves))));
+            };
+            let honest = leaves::honest(run, before, input, &span, file.prompt_tokens - 1)?;
+            return Ok(Some(fault(What::StateRoot, leaves::first_difference(&served.leaves, &honest))));
         }
-        match output {
-            StepOutput::Rows(next) => rows = next,
-            StepOutput::Sampled(sampled) => {
-                if let Some((position, got, expected)) = wrong_token(file, &sampled) {
-                    let place = Place { position, layer: lockstep_base::op::LAYER_HEAD, op: Op::Sample };
-                    let located = Located {
-                        place,
-                        row: 0,
-                        got: got.to_le_bytes().to_vec(),
-                        expected: expected.to_le_bytes().to_vec(),
-                    };
-                    return Ok(Some(fault(What::Token, Some(located))));
-                }
-            }
+        if receipt.out_root != summary.out_root {
+            let wrong = match &output {
+                StepOutput::Rows(_) => None,
+                StepOutput::Sampled(sampled) => wrong_token(file, sampled),
+            };
+            let what = if wrong.is_some() { What::Token } else { What::OutRoot };
+            return Ok(Some(fault(what, wrong)));
+        }
+        if let StepOutput::Rows(next) = output {
+            rows = next;
         }
     }
     Ok(None)
 }
 
-fn wrong_token(file: &ReceiptFile, sampled: &[Sampled]) -> Option<(u32, u32, u32)> {
-    sampled.iter().find_map(|s| {
-        let got = file.tokens[s.position as usize + 1];
-        (got != s.token).then_some((s.position, got, s.token))
-    })
-}
-
-/// The same span again, keeping the bytes under its leaves.
-fn honest_leaves(
-    run: &mut StageRun,
-    before: Checkpoint,
-    input: StepInput<'_>,
-    span: &Range<u32>,
-    sample_from: u32,
-) -> Result<SpanSummary, AuditError> {
-    run.restore(before);
-    run.keep_leaves(true);
-    if !span.is_empty() {
-        run.step(input, sample_from, &mut Silent)?;
-    }
-    Ok(run.close_span(span.clone()))
-}
-
-/// Whether the served leaves hash to the state root that the receipt commits to.
-fn served_match(
-    served: &[ServedLeaf],
-    before: &Checkpoint,
-    receipt: &Receipt,
-    span: &Range<u32>,
-    file: &ReceiptFile,
-    stage: usize,
-) -> bool {
-    let secret = file.secret.stage(stage as u16).own;
-    let mut kv = before.kv_accumulator().clone();
-    let mut trace = Accumulator::default();
-    let mut rest = served;
-    for position in span.clone() {
-        let count = rest.iter().take_while(|leaf| leaf.position == position).count();
-        let (here, after) = rest.split_at(count);
-        rest = after;
-        let mut kv_leaves = Vec::new();
-        for served in here {
-            let Some(index) = served.index() else { return false };
-            if served.bytes.len() > LEAF_BYTES_MAX {
-                return false;
-            }
-            let hash = leaf::leaf_hash(&secret, &index, &served.bytes);
-            match index.place.op {
-                Op::KCodes | Op::VCodes => kv_leaves.push(hash),
-                _ => trace.push(hash),
-            }
-        }
-        kv.push(merkle::root(&kv_leaves));
-    }
-    rest.is_empty() && receipt.state_root == state_root(&kv.root(), &trace.root())
-}
-
-/// The first place where two lists of leaves of the same span differ.
-fn first_difference(served: &[ServedLeaf], honest: &[ServedLeaf]) -> Option<Located> {
-    let (got, expected) = served.iter().zip(honest).find(|(got, expected)| got != expected)?;
-    let place = expected.index()?.place;
-    let size = place.op.output().element_bytes();
-    let first = got.bytes.iter().zip(&expected.bytes).position(|(a, b)| a != b).unwrap_or(0) / size;
-    let element = |bytes: &[u8]| bytes.chunks(size).nth(first).map(<[u8]>::to_vec).unwrap_or_default();
-    Some(Located {
-        place,
-        row: expected.chunk as usize * LEAF_BYTES_MAX / size + first,
-        got: element(&got.bytes),
-        expected: element(&expected.bytes),
+/// The first token of the answer (which the last stage signed) that is not the sampled one.
+fn wrong_token(file: &ReceiptFile, sampled: &[Sampled]) -> Option<Located> {
+    sampled.iter().find_map(|sampled| {
+        let got = file.tokens[sampled.position as usize + 1];
+        let layer = lockstep_base::op::LAYER_HEAD;
+        (got != sampled.token).then(|| Located {
+            place: Place { position: sampled.position, layer, op: Op::Sample },
+            row: 0,
+            got: got.to_le_bytes().to_vec(),
+            expected: sampled.token.to_le_bytes().to_vec(),
+        })
     })
 }

@@ -3,9 +3,12 @@
 
 use crate::pipeline::{Job, MODEL_ROOT, answer, engine, key};
 use lockstep_base::Digest;
-use lockstep_base::limits::SPAN_TOKENS;
+use lockstep_base::limits::{LEAF_BYTES_MAX, SPAN_TOKENS};
+use lockstep_base::merkle;
+use lockstep_base::op::Op;
 use lockstep_base::part::Part;
-use lockstep_base::receipt_file::ReceiptFile;
+use lockstep_base::receipt::{FLAG_FULL_TRACE, Receipt};
+use lockstep_base::receipt_file::{ReceiptFile, ServedLeaf, ServedSpan};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
 use lockstep_runtime::audit::{AuditError, Fault, Verdict, What, audit};
@@ -13,7 +16,7 @@ use lockstep_runtime::drill::Drill;
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Kernel;
 use lockstep_runtime::synthetic::small_config;
-use lockstep_runtime::trace::TraceMode;
+use lockstep_runtime::trace::{Edge, TraceMode};
 
 fn small(kernel: Kernel) -> Engine {
     engine(&small_config(), WeightFormat::Int8, kernel, 1)
@@ -109,19 +112,134 @@ fn parameters_beyond_the_arithmetic_are_refused() {
     assert!(matches!(verdict(&engine, &file), Err(AuditError::Parameters(_))));
 }
 
-/// A changed answer is found, whoever changed it.
+/// Nobody signed the tokens, the border of the prompt or the secret of a file: whoever changes
+/// them accuses nobody, the file is refused. (One token is an input, the last one only an output.)
 #[test]
-fn a_changed_token_is_found() {
+fn a_file_that_was_changed_convicts_no_stage() {
+    let engine = small(Kernel::detect());
+    for mode in [TraceMode::Boundary, TraceMode::Full] {
+        let mut job = Job::new(&[11; 9], 40, 3);
+        job.mode = mode;
+        let (good, _) = answer(&engine, job);
+        let refused = |change: &dyn Fn(&mut ReceiptFile)| {
+            let mut file = good.clone();
+            change(&mut file);
+            match verdict(&engine, &file) {
+                Err(AuditError::Chain { stage, root, .. }) => (stage, root),
+                other => panic!("expected a broken chain, got {other:?}"),
+            }
+        };
+        let last = good.tokens.len() - 1;
+        assert_eq!(refused(&|f| f.tokens[last] = (f.tokens[last] + 1) % 97), (2, "out"));
+        assert_eq!(refused(&|f| f.tokens[15] = (f.tokens[15] + 1) % 97), (0, "in"));
+        assert_eq!(refused(&|f| f.tokens[3] = (f.tokens[3] + 1) % 97), (0, "in"));
+        assert_eq!(refused(&|f| f.prompt_tokens += 1), (2, "out"));
+        assert_eq!(refused(&|f| f.prompt_tokens -= 1), (2, "out"));
+        assert_eq!(refused(&|f| f.secret.0[0] ^= 1), (0, "in"));
+    }
+}
+
+/// A receipt of `stage` with `change`, and all after it, signed again by the stage itself.
+fn resigned(file: &mut ReceiptFile, stage: usize, index: usize, change: &dyn Fn(&mut Receipt)) {
+    let receipts = &mut file.stages[stage].receipts;
+    change(&mut receipts[index].receipt);
+    for at in index..receipts.len() {
+        if at > index {
+            receipts[at].receipt.previous = receipts[at - 1].receipt.struct_hash();
+        }
+        receipts[at] = receipts[at].receipt.clone().sign(&key(stage));
+    }
+}
+
+/// Two neighbours who agree on a wrong root between them: the one that computed it is named, not
+/// the one that believed it.
+#[test]
+fn neighbours_who_agree_on_a_lie_are_caught_at_its_source() {
+    let engine = small(Kernel::detect());
+    let (mut file, _) = answer(&engine, Job::new(&[11; 9], 60, 3));
+    resigned(&mut file, 0, 1, &|receipt| receipt.out_root.0[3] ^= 1);
+    assert!(matches!(
+        verdict(&engine, &file),
+        Err(AuditError::Chain { stage: 1, first_token: 32, root: "in", .. })
+    ));
+    resigned(&mut file, 1, 1, &|receipt| receipt.in_root.0[3] ^= 1);
+    let found = fault(&engine, &file);
+    assert_eq!((found.stage, found.first_token, found.what), (0, 32, What::OutRoot));
+}
+
+/// A last stage that signs and sends another token is found at that token, without any leaf.
+#[test]
+fn a_signed_wrong_token_is_located_without_leaves() {
     let engine = small(Kernel::detect());
     let (mut file, _) = answer(&engine, Job::new(&[11; 9], 20, 3));
     let last = file.tokens.len() - 1;
-    file.tokens[last] = (file.tokens[last] + 1) % 97;
+    let honest = file.tokens[last];
+    file.tokens[last] = (honest + 1) % 97;
+    let secrets = file.secret.stage(2);
+    let leaf = |at: usize| {
+        let token = (at >= 8).then(|| file.tokens[at + 1]);
+        Edge::sample(&secrets, at as u32).token_leaf(token)
+    };
+    let root = merkle::root(&(0..last).map(leaf).collect::<Vec<_>>());
+    resigned(&mut file, 2, 0, &|receipt| receipt.out_root = root);
     let found = fault(&engine, &file);
     assert_eq!((found.stage, found.what), (2, What::Token));
-    // A token in the middle was also an input, which the first stage signed.
-    let (mut file, _) = answer(&engine, Job::new(&[11; 9], 20, 3));
-    file.tokens[15] = (file.tokens[15] + 1) % 97;
-    assert_eq!((fault(&engine, &file).stage, fault(&engine, &file).what), (0, What::InRoot));
+    let located = found.located.unwrap();
+    assert_eq!((located.place.position as usize, located.place.op), (last - 1, Op::Sample));
+    assert_eq!(located.got, ((honest + 1) % 97).to_le_bytes());
+    assert_eq!(located.expected, honest.to_le_bytes());
+}
+
+/// A liar may interleave KV and trace leaves as it likes, and put a false list beside the right
+/// one: the place that is named stays the place of the lie.
+#[test]
+fn the_order_of_served_leaves_misleads_nobody() {
+    let engine = small(Kernel::detect());
+    let part = Part::split(4, 3)[1];
+    for seed in 0..8 {
+        let mut rng = SplitMix64::new(seed);
+        let words = [rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()];
+        let mut job = Job::new(&[11; 9], 20, 3);
+        job.drill = Some((1, Drill::new(&part, 28, words)));
+        let (mut file, strike) = answer(&engine, job);
+        let strike = strike.unwrap();
+        let is_kv = |leaf: &ServedLeaf| matches!(Op::from_id(leaf.op), Some(Op::KCodes | Op::VCodes));
+        for span in &mut file.stages[1].served {
+            span.leaves.sort_by_key(|leaf| (leaf.position, !is_kv(leaf)));
+        }
+        let mut decoy = file.stages[1].served[0].clone();
+        decoy.leaves[0].bytes.clear();
+        file.stages[1].served.insert(0, decoy);
+        let located = fault(&engine, &file).located.unwrap_or_else(|| panic!("seed {seed}: not located"));
+        assert_eq!((located.place, located.row), (strike.place, strike.row), "seed {seed}");
+    }
+}
+
+/// Hostile leaves: empty, too long, doubled, of other positions, layers and ops, by the thousand.
+/// The stage stays convicted of its root, and nothing else is said about it.
+#[test]
+fn hostile_leaves_change_no_verdict() {
+    let engine = small(Kernel::detect());
+    let part = Part::split(4, 3)[1];
+    let mut job = Job::new(&[11; 9], 20, 3);
+    job.drill = Some((1, Drill::new(&part, 28, [1 << 60, 1 << 62, 0, 0])));
+    let (file, _) = answer(&engine, job);
+    let leaf = |position, layer, op, chunk, bytes| ServedLeaf { position, layer, op, chunk, bytes };
+    let hostile: [Vec<ServedLeaf>; 7] = [
+        vec![],
+        vec![leaf(0, 0, 7, 0, vec![])],
+        vec![leaf(0, 0, 2, 0, vec![0; LEAF_BYTES_MAX + 1])],
+        vec![leaf(u32::MAX, u16::MAX, 255, u32::MAX, vec![1])],
+        vec![leaf(0, 9, 2, u32::MAX, vec![1; 7]); 5000],
+        file.stages[0].served[0].leaves.clone(),
+        [&file.stages[1].served[0].leaves[..], &file.stages[1].served[0].leaves[..]].concat(),
+    ];
+    for (case, leaves) in hostile.into_iter().enumerate() {
+        let mut file = file.clone();
+        file.stages[1].served = vec![ServedSpan { first_token: 0, leaves }];
+        let found = fault(&engine, &file);
+        assert_eq!((found.stage, found.what, found.located), (1, What::ServedLeaves, None), "case {case}");
+    }
 }
 
 /// Statements that do not fit the file are refused by name, before anything is computed.
@@ -181,8 +299,14 @@ fn inconsistent_files_are_refused() {
         })
         .contains("part")
     );
-    // The secret makes every leaf: another one changes the first root.
-    let mut file = good.clone();
-    file.secret.0[0] ^= 1;
-    assert_eq!(fault(&engine, &file).what, What::InRoot);
+    // What this version cannot check is not waved through.
+    let signed = |change: &dyn Fn(&mut Receipt)| refused(&|f| resigned(f, 1, 1, change));
+    assert!(signed(&|r| r.commit_out.0[0] = 1).contains("code and commitments"));
+    assert!(signed(&|r| r.code.0[0] = 1).contains("code and commitments"));
+    assert!(signed(&|r| r.audit_class.0[0] = 1).contains("audit class"));
+    assert!(signed(&|r| r.flags ^= FLAG_FULL_TRACE).contains("flags is 0x00, expected 0x02"));
+    assert!(signed(&|r| r.flags |= 0x80).contains("flags"));
+    assert!(signed(&|r| r.opset = "\u{1b}[2J".into()).contains("\\u{1b}"));
+    let context = small_config().context as usize;
+    assert!(refused(&|f| f.tokens.resize(context + 2, 1)).contains("the context of the model"));
 }
