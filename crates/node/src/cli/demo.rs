@@ -40,10 +40,10 @@ const STAGES: u32 = 3;
 #[command(verbatim_doc_comment)]
 pub struct DemoArgs {
     /// What to ask
-    #[arg(long, default_value = "Tell me a story about a little dog and a ball.")]
+    #[arg(long, default_value = "Write a short story about a girl named Lucy.")]
     prompt: String,
     /// Tokens of the answer at most
-    #[arg(long, default_value_t = 96)]
+    #[arg(long, default_value_t = 160)]
     max_tokens: u32,
     /// Seed of the answer
     #[arg(long, default_value_t = 1)]

@@ -64,7 +64,7 @@ impl Report {
             .map(|(stage, part)| {
                 let bar = bars.add(ProgressBar::new(BAR));
                 bar.set_style(style.clone());
-                bar.set_prefix(format!("stage {stage}, {part:<22}"));
+                bar.set_prefix(format!("stage {stage}, {:<22}", part.to_string()));
                 bar
             })
             .collect();
