@@ -44,12 +44,9 @@ pub fn weights<'a>(
     })
 }
 
-/// The token for one draw (64 random bits).
+/// Step 3: the candidates that are kept, as (weight, token), likeliest first.
 #[must_use]
-pub fn sample(logits: &[i32], frac: i32, parameters: &Parameters, draw: u64, exp2_sample: &[u32]) -> u32 {
-    if parameters.temperature_q16 < TEMPERATURE_GREEDY_BELOW_Q16 {
-        return greedy(logits);
-    }
+pub fn kept(logits: &[i32], frac: i32, parameters: &Parameters, exp2_sample: &[u32]) -> Vec<(u32, u32)> {
     let mut kept: Vec<(u32, u32)> = weights(logits, frac, parameters.temperature_q16, exp2_sample)
         .zip(0u32..)
         .filter(|(weight, _)| *weight > 0)
@@ -58,17 +55,32 @@ pub fn sample(logits: &[i32], frac: i32, parameters: &Parameters, draw: u64, exp
     if parameters.top_k > 0 {
         kept.truncate(parameters.top_k as usize);
     }
-    let sum = |kept: &[(u32, u32)]| kept.iter().map(|(weight, _)| u64::from(*weight)).sum::<u64>();
     if parameters.top_p_q16 < ONE_Q16 {
-        let goal = sum(&kept) * u64::from(parameters.top_p_q16);
-        let mut mass = 0;
+        let goal = mass(&kept) * u64::from(parameters.top_p_q16);
+        let mut so_far = 0;
         let enough = kept.iter().position(|(weight, _)| {
-            mass += u64::from(*weight);
-            mass << 16 >= goal
+            so_far += u64::from(*weight);
+            so_far << 16 >= goal
         });
         kept.truncate(enough.map_or(kept.len(), |last| last + 1));
     }
-    let u = ((u128::from(draw) * u128::from(sum(&kept))) >> 64) as u64;
+    kept
+}
+
+/// Z: the sum of the weights of candidates.
+#[must_use]
+pub fn mass(candidates: &[(u32, u32)]) -> u64 {
+    candidates.iter().map(|(weight, _)| u64::from(*weight)).sum()
+}
+
+/// The token for one draw (64 random bits).
+#[must_use]
+pub fn sample(logits: &[i32], frac: i32, parameters: &Parameters, draw: u64, exp2_sample: &[u32]) -> u32 {
+    if parameters.temperature_q16 < TEMPERATURE_GREEDY_BELOW_Q16 {
+        return greedy(logits);
+    }
+    let kept = kept(logits, frac, parameters, exp2_sample);
+    let u = ((u128::from(draw) * u128::from(mass(&kept))) >> 64) as u64;
     let mut prefix = 0;
     for (weight, token) in &kept {
         prefix += u64::from(*weight);

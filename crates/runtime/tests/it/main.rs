@@ -3,6 +3,9 @@
 mod audit;
 mod drill;
 mod forward;
+mod golden;
 mod kernels;
+mod pack;
 mod pipeline;
 mod sample;
+mod symmetry;

@@ -1,0 +1,501 @@
+#!/usr/bin/env python3
+"""An implementation of docs/spec/arithmetic.md, sections 1 to 8 and 10, from its text alone.
+
+It shares nothing with the Rust code: integers of any size, no tricks, every bound of the text an
+assertion. It reads the golden files beside it, computes every case again and compares. Standard
+library only. Usage: check.py [file ...]; exit status 1 at a difference.
+"""
+
+import hashlib
+import sys
+from decimal import ROUND_FLOOR, Decimal, getcontext
+from math import isqrt
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FILES = ["tables", "rounding", "quantise", "norm", "linear", "residual", "attention", "ffn", "sampling", "layer"]
+LIMIT = 127 * 2**23
+getcontext().prec = 60
+
+
+class RangeExceeded(Exception):
+    """A value outside a bound that the text marks **range**."""
+
+
+# ---- section 1
+
+
+def bl(x):
+    assert x >= 0
+    return x.bit_length()
+
+
+def rsh(x, s):
+    assert s >= 0
+    return x if s == 0 else (x + 2 ** (s - 1)) // 2**s
+
+
+def scale(x, s):
+    if s > 28:
+        return 0
+    if s >= 0:
+        return rsh(x, s)
+    return within(x * 2**-s, LIMIT)
+
+
+def within(x, bound):
+    if abs(x) > bound:
+        raise RangeExceeded
+    return x
+
+
+def smallest(condition):
+    """The smallest s >= 0 that satisfies `condition`."""
+    s = 0
+    while not condition(s):
+        s += 1
+    return s
+
+
+def top(x):
+    return max(abs(v) for v in x)
+
+
+# ---- sections 2 and 3
+
+
+def quantise(x, rho, base):
+    big = top(x)
+    assert big < 2**30 and 2**13 <= rho <= 2**14
+    e = smallest(lambda e: rsh(big, e) <= 32767)
+    x16, m16 = [rsh(v, e) for v in x], rsh(big, e)
+    choices = []
+    for k, r in zip((4, 5, 6, 7), (16384, 13107, 10923, 9362)):
+        assert r == (2**16 + k // 2) // k
+        rho_k = rsh(rho * r, 14)
+        assert rho_k <= 2**14 and m16 * rho_k <= 2**29
+        sh = smallest(lambda s: rsh(m16 * rho_k, s) <= 127)
+        choices.append((k * 2**sh, k, rho_k, sh))
+    assert len({size for size, *_ in choices}) == 4, "never a tie"
+    _, k, rho_k, sh = min(choices)
+    codes = [rsh(v * rho_k, sh) for v in x16]
+    assert all(-127 <= code <= 127 for code in codes)
+    return codes, k, sh + e + base
+
+
+def plain_site(x, frac):
+    return quantise(x, 2**14, -14 - frac)
+
+
+def norm(x, norm_eps):
+    n, big = len(x), top(x)
+    e7 = smallest(lambda e: rsh(big, e) <= 127)
+    total = sum(rsh(v, e7) ** 2 for v in x)
+    s_prime = min(max(total + norm_eps // 2 ** (2 * e7), 1), 2**29)
+    kk = smallest(lambda kk: isqrt(4**kk * n // s_prime) >= 2**13)
+    rho = isqrt(4**kk * n // s_prime)
+    assert 2**13 <= rho < 2**14 and rho**2 * s_prime <= 4**kk * n < (rho + 1) ** 2 * s_prime
+    codes, k, f = quantise(x, rho, -e7 - kk)
+    return {"e7": e7, "S": total, "S'": s_prime, "kk": kk, "rho": rho, "k": k, "f": f, "codes": codes}
+
+
+# ---- section 4
+
+
+def linear(matrix, x, k, f):
+    """acc and y of one token; `matrix` holds w (rows of int8), m, s, s1, bias, F."""
+    accs, ys = [], []
+    for i, row in enumerate(matrix["w"]):
+        assert len(row) == len(x)
+        acc = sum(w * v for w, v in zip(row, x))
+        assert abs(acc) <= 2**30
+        t = within(rsh(acc, matrix["s1"]), 2**22)
+        v = t * (matrix["m"][i] * k)
+        assert abs(v) <= LIMIT
+        y = within(scale(v, matrix["s"][i] + 2 - matrix["s1"] - f - matrix["F"]), LIMIT)
+        ys.append(within(y + (matrix["bias"][i] if matrix["bias"] else 0), LIMIT))
+        accs.append(acc)
+    return accs, ys
+
+
+# ---- section 5
+
+
+def residual(x):
+    return within(x, 2**29 - 1)
+
+
+# ---- section 6
+
+
+def rope(x, cs):
+    y = []
+    for i in range(0, len(x), 2):
+        (a, b), (c, s) = x[i : i + 2], cs[i : i + 2]
+        y += [rsh(a * c - b * s, 14), rsh(a * s + b * c, 14)]
+    return y
+
+
+def head_codes(x, bound):
+    e = smallest(lambda e: rsh(top(x), e) <= bound)
+    return [rsh(v, e) for v in x], e
+
+
+def scores(q, e_q, keys, e_k, frac):
+    out = []
+    for key, e in zip(keys, e_k):
+        s = sum(a * b for a, b in zip(q, key))
+        assert abs(s) <= 2**29
+        out.append(within(scale(s, frac - 8 - e_q - e), 2**29))
+    return out
+
+
+def softmax(t, e_v, exp2):
+    m, w, big_e = max(t), max(0, bl(len(t)) - 8), max(e_v)
+    p = [rsh(exp2[min(m - v, 4095)], w) for v in t]
+    return m, sum(p), big_e, [rsh(v, big_e - e) for v, e in zip(p, e_v)]
+
+
+def attention_output(p, values, z, big_e):
+    if not 1 <= z <= 2**23:
+        raise RangeExceeded
+    o = [sum(w * value[c] for w, value in zip(p, values)) for c in range(len(values[0]))]
+    assert top(o) <= 127 * z or sum(p) > z
+    sh = max(0, bl(127 * z) - 15)
+    kz = bl(z) + 13
+    rz = 2**kz // z
+    assert 2**13 <= rz <= 2**14
+    y = []
+    for v in o:
+        o16 = rsh(v, sh)
+        assert abs(o16 * rz) <= 2**29
+        y.append(within(scale(o16 * rz, kz - sh - big_e - 8), LIMIT))
+    return o, y
+
+
+# ---- section 7
+
+
+def activation(g, frac, act):
+    g8 = scale(g, frac - 8)
+    if g8 >= 4096:
+        return g
+    return 0 if g8 < -4096 else scale(act[g8 + 4096], 11 - frac)
+
+
+def gated(g, u, frac, act):
+    return [rsh(activation(a, frac, act) * b, 7) for a, b in zip(g, u)]
+
+
+def hadamard(h, block):
+    assert len(h) % block == 0
+    z = []
+    for at in range(0, len(h), block):
+        part = h[at : at + block]
+        z += [sum(v if (i & j).bit_count() % 2 == 0 else -v for j, v in enumerate(part)) for i in range(block)]
+    assert top(z) <= 2**29
+    return z
+
+
+# ---- section 8
+
+
+def sampled(logits, frac, tau, top_k, top_p, word, exp2_sample):
+    """{w, kept, Z, token}; the token alone where it is greedy."""
+    if tau < 64:
+        return {"token": logits.index(max(logits))}
+    c = 1549082005 * 2**16 // tau
+    beta = c // 2 ** (bl(c) - 14)
+    bs = 22 + frac - (bl(c) - 14)
+    big, cap = max(logits), 4096 * 2**bs // beta + 1
+    e = max(0, bl(cap) - 15)
+    w = []
+    for logit in logits:
+        product = rsh(min(big - logit, cap), e) * beta
+        assert product <= 2**29
+        w.append(exp2_sample[min(rsh(product, bs - e), 4095)])
+    kept = sorted((j for j in range(len(w)) if w[j] > 0), key=lambda j: (-w[j], j))
+    if top_k > 0:
+        kept = kept[:top_k]
+    z_k = sum(w[j] for j in kept)
+    count = next(n for n in range(1, len(kept) + 1) if 2**16 * sum(w[j] for j in kept[:n]) >= top_p * z_k)
+    kept = kept[:count]
+    z = sum(w[j] for j in kept)
+    u, prefix = word * z // 2**64, 0
+    for token in kept:
+        prefix += w[token]
+        if prefix > u:
+            return {"w": w, "kept": kept, "Z": z, "token": token}
+    raise AssertionError("no candidate")
+
+
+def draw(seed, position):
+    return int.from_bytes(hashlib.sha256(seed + position.to_bytes(4, "big")).digest()[:8], "big")
+
+
+# ---- section 10
+
+
+def exp2_table(bits):
+    """round(2^bits 2^(-d/256)), by 256th powers; the last entry is 0."""
+    precise = 256
+    root = 2 << precise
+    for _ in range(8):
+        root = isqrt(root << precise)
+    entries, power = [], (1 << bits) << precise
+    for d in range(4096):
+        value = (power + (1 << (precise - 1))) >> precise
+        if d < 40 or d % 256 in (1, 255):  # the definition itself, exactly, where it is cheap enough
+            exact = 2 ** (256 * (bits + 1) - d)
+            assert (2 * value - 1) ** 256 <= exact < (2 * value + 1) ** 256
+        entries.append(value)
+        power = (power << precise) // root
+    return entries[:-1] + [0]
+
+
+def silu_table():
+    def entry(i):
+        x = Decimal(i - 4096) / 256
+        return int((2048 * x / (1 + (-x).exp()) + Decimal("0.5")).to_integral_value(ROUND_FLOOR))
+
+    return [entry(i) for i in range(8192)]
+
+
+# ---- a layer: sections 2 to 7
+
+
+def layer(case):
+    d, n_heads, n_kv, dim = (case.one(key) for key in ("d_model", "n_heads", "n_kv_heads", "head_dim"))
+    rows = chunks(case.list("rows"), d)
+    out = {}
+
+    def apply(name, codes, k, f, bound):
+        matrix = read_matrix(case, name + ".")
+        padded = codes + [0] * (len(matrix["w"][0]) - len(codes))
+        return [within(y, bound) for y in linear(matrix, padded, k, f)[1]], padded, matrix["F"]
+
+    def note(name, codes, k, f):
+        out[name], out[name + ".k"], out[name + ".f"] = codes, k, f
+
+    cache = [[] for _ in range(n_kv)]
+    bound = 1023 if dim > 128 else 2047
+    for position, x in enumerate(rows):
+        normed = norm(x, case.one("norm_eps"))
+        step = (normed["k"], normed["f"])
+        q, padded, f_q = apply("q", normed["codes"], *step, 32767)
+        k, _, f_k = apply("k", normed["codes"], *step, 32767)
+        v, _, f_v = apply("v", normed["codes"], *step, 32767)
+        note("attn_norm", padded, *step)
+        out |= {"q_proj": q, "k_proj": k, "v_proj": v}
+        q, k, v = chunks(q, dim), chunks(k, dim), chunks(v, dim)
+        if case.has("rope"):
+            cs = case.list("rope")[position * dim : (position + 1) * dim]
+            q, k = [rope(head, cs) for head in q], [rope(head, cs) for head in k]
+        centre = chunks(case.list("k_center"), dim)
+        k = [[a - b for a, b in zip(head, c)] for head, c in zip(k, centre)]
+        q, k = [head_codes(head, bound) for head in q], [head_codes(head, bound) for head in k]
+        v = [head_codes(head, 127) for head in v]
+        for name, heads in (("q_codes", q), ("k_codes", k), ("v_codes", v)):
+            out[name] = [code for codes, _ in heads for code in codes]
+            out[name + ".e"] = [e for _, e in heads]
+        for held, key, value in zip(cache, k, v):
+            held.append((key, value))
+        all_t, stats, partial, y = [], [], [], []
+        for head, (codes, e_q) in enumerate(q):
+            held = cache[head * n_kv // n_heads]
+            t = scores(codes, e_q, [key[0] for key, _ in held], [key[1] for key, _ in held], f_q + f_k)
+            m, z, big_e, p = softmax(t, [value[1] for _, value in held], TABLES["exp2"])
+            o, y_head = attention_output(p, [value[0] for _, value in held], z, big_e)
+            all_t, stats, partial, y = all_t + t, stats + [m, z, big_e], partial + o, y + y_head
+        out |= {"scores": all_t, "softmax": stats, "attn_partial": partial, "attn": y}
+        codes, k_step, f_step = plain_site(y, f_v + 8)
+        o, padded, _ = apply("o", codes, k_step, f_step, LIMIT)
+        note("attn_codes", padded, k_step, f_step)
+        x = [residual(a + b) for a, b in zip(x, o)]
+        out |= {"o_proj": o, "attn_residual": x}
+
+        normed = norm(x, case.one("norm_eps"))
+        step = (normed["k"], normed["f"])
+        has_gate = case.has("gate.w")
+        u, padded, f_u = apply("up", normed["codes"], *step, 16383 if has_gate else 32767)
+        note("ffn_norm", padded, *step)
+        if has_gate:
+            g, _, f_g = apply("gate", normed["codes"], *step, 32767)
+            out["gate_proj"] = g
+            h, f_h = gated(g, u, f_g, TABLES["activation"]), f_g + f_u - 7
+            assert top(h) <= 2**22
+        else:
+            h, f_h = [activation(v, f_u, TABLES["activation"]) for v in u], f_u
+        out |= {"up_proj": u, "hidden": h}
+        width = case.one("down.cols")
+        z = hadamard(h + [0] * (width - len(h)), min(128, width & -width))
+        codes, k_step, f_step = plain_site(z, f_h)
+        note("hidden_codes", codes, k_step, f_step)
+        down, _, _ = apply("down", codes, k_step, f_step, LIMIT)
+        x = [residual(a + b) for a, b in zip(x, down)]
+        out |= {"down_proj": down, "ffn_residual": x}
+    return out
+
+
+# ---- the files
+
+
+def chunks(x, n):
+    return [x[at : at + n] for at in range(0, len(x), n)]
+
+
+def fields(lines):
+    found, key = {}, None
+    for line in lines:
+        words = line.split()
+        if not line.startswith(" "):
+            key, words = words[0], words[1:]
+            assert key not in found, key
+            found[key] = []
+        found[key] += words
+    return found
+
+
+def numbers(words):
+    pairs = (word.split("*") if "*" in word else (word, "1") for word in words)
+    return [number for value, count in pairs for number in [int(value)] * int(count)]
+
+
+class Case:
+    def __init__(self, block):
+        lines = block.splitlines()
+        border = lines.index("----")
+        self.name = lines[0].removeprefix("case ")
+        self.fields, self.expected = fields(lines[1:border]), fields(lines[border + 1 :])
+
+    def has(self, key):
+        return key in self.fields
+
+    def word(self, key):
+        return self.fields[key][0]
+
+    def list(self, key):
+        return numbers(self.fields[key])
+
+    def one(self, key):
+        (value,) = self.list(key)
+        return value
+
+
+def read(name):
+    text = (HERE / (name + ".txt")).read_text()
+    return [Case(block) for block in text.split("\n\n") if block.startswith("case ")]
+
+
+def read_matrix(case, p):
+    cols = case.one(p + "cols")
+    matrix = {key: case.list(p + key) for key in ("m", "s")} | {key: case.one(p + key) for key in ("s1", "F")}
+    matrix["bias"] = case.list(p + "bias") if case.has(p + "bias") else []
+    if case.has(p + "nibbles"):
+        tables, ids = chunks(case.list(p + "tables"), 16), chunks(case.list(p + "ids"), cols // 32)
+        nibbles = chunks(case.list(p + "nibbles"), cols)
+        matrix["w"] = [
+            [tables[row_ids[col // 32]][nibble] for col, nibble in enumerate(row)]
+            for row_ids, row in zip(ids, nibbles)
+        ]
+    else:
+        matrix["w"] = chunks(case.list(p + "w"), cols)
+    assert all(-127 <= w <= 127 for row in matrix["w"] for w in row)
+    return matrix
+
+
+def table(case):
+    name, entries = case.word("name"), case.list("entries")
+    define = {"exp2": lambda: exp2_table(15), "exp2_sample": lambda: exp2_table(24), "activation": silu_table}
+    assert entries == define[name](), "the entries are not those of section 10"
+    size = 4 if name == "exp2_sample" else 2
+    data = b"".join(v.to_bytes(size, "little", signed=name == "activation") for v in entries)
+    return {"sha256": hashlib.sha256(data).hexdigest()}
+
+
+def compute(case):
+    op, one, ints = case.word("op"), case.one, case.list
+    if op == "table":
+        return table(case)
+    if op == "rsh":
+        return {"y": [rsh(x, one("s")) for x in ints("x")]}
+    if op == "scale":
+        return {"y": [scale(x, one("s")) for x in ints("x")]}
+    if op == "quantise":
+        codes, k, f = quantise(ints("x"), one("rho"), one("base"))
+        return {"k": k, "f": f, "codes": codes}
+    if op == "norm":
+        return norm(ints("x"), one("norm_eps"))
+    if op == "linear":
+        acc, y = linear(read_matrix(case, ""), ints("x"), one("k"), one("f"))
+        return {"acc": acc, "y": [within(v, one("bound") if case.has("bound") else LIMIT) for v in y]}
+    if op == "embed":
+        x = [residual(scale(code, one("F") - one("R"))) for code in ints("codes")]
+        if case.has("position_codes"):
+            more = [residual(scale(code, one("position_F") - one("R"))) for code in ints("position_codes")]
+            x = [residual(a + b) for a, b in zip(x, more)]
+        return {"x": x}
+    if op == "residual_add":
+        return {"x": [residual(a + b) for a, b in zip(ints("x"), ints("y"))]}
+    if op == "rope":
+        return {"y": rope(ints("x"), ints("cs"))}
+    if op in ("codes16", "codes8"):
+        codes, e = head_codes(ints("x"), 127 if op == "codes8" else one("bound"))
+        return {"e": e, "codes": codes}
+    if op == "scores":
+        keys = chunks(ints("keys"), len(ints("q")))
+        return {"t": scores(ints("q"), one("e_q"), keys, ints("e_k"), one("F"))}
+    if op == "softmax":
+        m, z, big_e, p = softmax(ints("t"), ints("e_v"), TABLES["exp2"])
+        return {"m": m, "Z": z, "E": big_e, "p'": p}
+    if op == "attention":
+        p, values = ints("p'"), ints("values")
+        o, y = attention_output(p, chunks(values, len(values) // len(p)), one("Z"), one("E"))
+        return {"o": o, "y": y}
+    if op == "activation":
+        return {"a": [activation(g, one("F"), TABLES["activation"]) for g in ints("g")]}
+    if op == "gated":
+        return {"h": gated(ints("g"), ints("u"), one("F"), TABLES["activation"])}
+    if op == "hadamard":
+        return {"z": hadamard(ints("h"), one("B"))}
+    if op == "draw":
+        return {"draw": draw(bytes.fromhex(case.word("seed")), one("position"))}
+    if op == "sample":
+        arguments = (one(key) for key in ("F", "temperature_q16", "top_k", "top_p_q16", "draw"))
+        return sampled(ints("l"), *arguments, TABLES["exp2_sample"])
+    if op == "layer":
+        return layer(case)
+    raise AssertionError(f"unknown op {op}")
+
+
+def difference(case):
+    """What differs, or nothing."""
+    try:
+        got = compute(case)
+    except RangeExceeded:
+        got = {"error": "range"}
+    got = {key: value if isinstance(value, list) else [value] for key, value in got.items()}
+    expected = {
+        key: words if key in ("error", "sha256") else numbers(words) for key, words in case.expected.items()
+    }
+    keys = [key for key in got.keys() | expected.keys() if got.get(key) != expected.get(key)]
+    return "; ".join(f"{key}: computed {got.get(key)}, file {expected.get(key)}" for key in sorted(keys))
+
+
+TABLES = {case.word("name"): case.list("entries") for case in read("tables")}
+
+
+def main(names):
+    failed = count = 0
+    for name in names:
+        for case in read(name.removesuffix(".txt")):
+            found, count = difference(case), count + 1
+            if found:
+                failed += 1
+                print(f"{name}, case {case.name!r}: {found}", file=sys.stderr)
+    print(f"check.py: {count} cases, {failed} differ")
+    return 1 if failed or count == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or FILES))

@@ -1,0 +1,274 @@
+//! The scalar functions of the runtime under the names of golden files. One function an op.
+
+use super::file::{Case, Fields, Out, cases};
+use crate::pack::{Plain, Row};
+use lockstep_base::Digest;
+use lockstep_base::params::{Parameters, draw};
+use lockstep_base::weights::{GROUP_COLS, Linear, WeightFormat};
+use lockstep_runtime::arith::{
+    RangeError, Step, choose_cut, code, embedded, inverse_rms, max_abs, regularised, residual_sum, rsh,
+    scale, sum_of_squares, within,
+};
+use lockstep_runtime::kernels::{self, Activations, Compute, Kernel, Scratch};
+use lockstep_runtime::pool::Pool;
+use lockstep_runtime::{attention, ffn, sample};
+
+/// The tables of section 10 that the ops read, from tables.txt.
+pub(super) struct Tables {
+    pub(super) exp2: Vec<u16>,
+    pub(super) exp2_sample: Vec<u32>,
+    pub(super) activation: Vec<i16>,
+}
+
+impl Tables {
+    pub(super) fn read() -> Tables {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tables.txt");
+        let text = std::fs::read_to_string(path).expect(path);
+        let cases = cases(&text);
+        let of =
+            |name: &str| &cases.iter().find(|case| case.input.word("name") == name).expect("a table").input;
+        Tables {
+            exp2: of("exp2").list("entries"),
+            exp2_sample: of("exp2_sample").list("entries"),
+            activation: of("activation").list("entries"),
+        }
+    }
+}
+
+/// A kernel without vectors or threads: the specification.
+pub(super) fn scalar() -> Compute {
+    Compute { kernel: Kernel::Scalar, pool: Pool::new(1) }
+}
+
+/// What the op of `case` gives; a range error is a result.
+pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
+    let input = &case.input;
+    let result = match input.word("op") {
+        "table" => Ok(table(input)),
+        "rsh" => Ok(Out::default().list("y", &map(input, |x| rsh(x, input.one("s"))))),
+        "scale" => scale_op(input),
+        "quantise" => Ok(quantise(input)),
+        "norm" => Ok(norm(input)),
+        "linear" => linear(input),
+        "embed" => embed(input),
+        "residual_add" => residual_add(input),
+        "rope" => Ok(rope(input)),
+        "codes16" => Ok(codes16(input)),
+        "codes8" => Ok(codes8(input)),
+        "scores" => scores(input),
+        "softmax" => Ok(softmax(input, tables)),
+        "attention" => attention_output(input),
+        "activation" => plain(input, tables),
+        "gated" => gated(input, tables),
+        "hadamard" => Ok(hadamard(input)),
+        "draw" => Ok(draw_op(input)),
+        "sample" => Ok(sample_op(input, tables)),
+        op => panic!("case {:?}: unknown op {op}", case.name),
+    };
+    result.unwrap_or_else(|_| Out::default().text("error", "range"))
+}
+
+fn map(input: &Fields, f: impl Fn(i32) -> i32) -> Vec<i32> {
+    input.list("x").into_iter().map(f).collect()
+}
+
+fn table(input: &Fields) -> Out {
+    let bytes: Vec<u8> = match input.word("name") {
+        "exp2" => input.list::<u16>("entries").iter().flat_map(|v| v.to_le_bytes()).collect(),
+        "exp2_sample" => input.list::<u32>("entries").iter().flat_map(|v| v.to_le_bytes()).collect(),
+        _ => input.list::<i16>("entries").iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    Out::default().text("sha256", &Digest::of(&[&bytes]).hex())
+}
+
+fn scale_op(input: &Fields) -> Result<Out, RangeError> {
+    let scaled = input.list("x").into_iter().map(|x| scale(x, input.one("s"), "scale"));
+    Ok(Out::default().list("y", &scaled.collect::<Result<Vec<i32>, _>>()?))
+}
+
+fn quantise(input: &Fields) -> Out {
+    let x: Vec<i32> = input.list("x");
+    let cut = choose_cut(max_abs(&x), input.one("rho"), input.one("base"));
+    let codes: Vec<i8> = x.iter().map(|x| code(*x, &cut)).collect();
+    Out::default().one("k", cut.step.k).one("f", cut.step.f).list("codes", &codes)
+}
+
+fn norm(input: &Fields) -> Out {
+    let x: Vec<i32> = input.list("x");
+    let max = max_abs(&x);
+    let (e7, sum) = sum_of_squares(&x, max);
+    let s_prime = regularised(sum, e7, input.word("norm_eps").parse().expect("norm_eps"));
+    let (rho, kk) = inverse_rms(s_prime, x.len() as u32);
+    let cut = choose_cut(max, rho, -(e7 as i32) - kk as i32);
+    let codes: Vec<i8> = x.iter().map(|x| code(*x, &cut)).collect();
+    let out = Out::default().one("e7", e7).one("S", sum).one("S'", s_prime).one("kk", kk).one("rho", rho);
+    out.one("k", cut.step.k).one("f", cut.step.f).list("codes", &codes)
+}
+
+/// The matrix of fields with the prefix `p`.
+pub(super) fn matrix(input: &Fields, p: &str) -> Linear {
+    let cols: usize = input.one(&format!("{p}cols"));
+    let (multipliers, shifts): (Vec<u8>, Vec<u8>) =
+        (input.list(&format!("{p}m")), input.list(&format!("{p}s")));
+    let count = multipliers.len();
+    let int4 = input.has(&format!("{p}nibbles"));
+    let cells: Vec<u8> = if int4 {
+        input.list(&format!("{p}nibbles"))
+    } else {
+        input.list::<i8>(&format!("{p}w")).into_iter().map(|w| w as u8).collect()
+    };
+    assert_eq!(cells.len(), count * cols, "weights of {p}");
+    let groups = if int4 { cols / GROUP_COLS } else { 0 };
+    let ids: Vec<u16> = if int4 { input.list(&format!("{p}ids")) } else { Vec::new() };
+    let bias: Vec<i32> =
+        if input.has(&format!("{p}bias")) { input.list(&format!("{p}bias")) } else { Vec::new() };
+    let rows = (0..count).map(|row| Row {
+        cells: cells[row * cols..(row + 1) * cols].to_vec(),
+        ids: ids[row * groups..(row + 1) * groups].to_vec(),
+        multiplier: multipliers[row],
+        shift: shifts[row],
+        bias: bias.get(row).copied(),
+    });
+    let plain = Plain {
+        cols,
+        format: if int4 { WeightFormat::Int4 } else { WeightFormat::Int8 },
+        rows: rows.collect(),
+        pre_shift: input.one(&format!("{p}s1")),
+        out_frac: input.one(&format!("{p}F")),
+    };
+    plain.pack()
+}
+
+fn linear(input: &Fields) -> Result<Out, RangeError> {
+    let weights = matrix(input, "");
+    let tables: Vec<[i8; 16]> = if input.has("tables") {
+        input.list::<i8>("tables").chunks(16).map(|table| table.try_into().expect("16 entries")).collect()
+    } else {
+        Vec::new()
+    };
+    let x: Vec<i8> = input.list("x");
+    let step = Step { k: input.one("k"), f: input.one("f") };
+    let compute = scalar();
+    let mut acc = vec![0; weights.rows];
+    let activations = Activations::new(&compute, &x, weights.cols);
+    let all = 0..weights.rows;
+    kernels::accumulate(&activations, &weights, &tables, all, &mut acc, &mut Scratch::default());
+    let mut y = vec![0; weights.rows];
+    kernels::linear(&compute, &weights, &tables, &x, &[step], &mut y)?;
+    if input.has("bound") {
+        within(max_abs(&y).into(), input.one("bound"), "linear")?;
+    }
+    Ok(Out::default().list("acc", &acc).list("y", &y))
+}
+
+fn embed(input: &Fields) -> Result<Out, RangeError> {
+    let residual = input.one("R");
+    let convert = |codes: &str, frac: i32| -> Result<Vec<i32>, RangeError> {
+        input.list(codes).into_iter().map(|code| embedded(code, frac, residual)).collect()
+    };
+    let mut x = convert("codes", input.one("F"))?;
+    if input.has("position_codes") {
+        let positions = convert("position_codes", input.one("position_F"))?;
+        x = x.into_iter().zip(positions).map(|(a, b)| residual_sum(a, b)).collect::<Result<_, _>>()?;
+    }
+    Ok(Out::default().list("x", &x))
+}
+
+fn residual_add(input: &Fields) -> Result<Out, RangeError> {
+    let y: Vec<i32> = input.list("y");
+    let sums = input.list("x").into_iter().zip(y).map(|(x, y)| residual_sum(x, y));
+    Ok(Out::default().list("x", &sums.collect::<Result<Vec<i32>, _>>()?))
+}
+
+fn rope(input: &Fields) -> Out {
+    let mut x: Vec<i32> = input.list("x");
+    attention::rope(&mut x, &input.list::<i16>("cs"));
+    Out::default().list("y", &x)
+}
+
+fn codes16(input: &Fields) -> Out {
+    let x: Vec<i32> = input.list("x");
+    let mut codes = vec![0i16; x.len()];
+    let e = attention::head_codes16(&x, input.one("bound"), &mut codes);
+    Out::default().one("e", e).list("codes", &codes)
+}
+
+fn codes8(input: &Fields) -> Out {
+    let x: Vec<i32> = input.list("x");
+    let mut codes = vec![0i8; x.len()];
+    let e = attention::head_codes8(&x, &mut codes);
+    Out::default().one("e", e).list("codes", &codes)
+}
+
+fn scores(input: &Fields) -> Result<Out, RangeError> {
+    let kv = lockstep_runtime::kv::HeadKv {
+        k: input.list("keys"),
+        k_exponents: input.list("e_k"),
+        ..Default::default()
+    };
+    let mut t = vec![0; kv.k_exponents.len()];
+    let q: Vec<i16> = input.list("q");
+    attention::scores(Kernel::Scalar, &q, input.one("e_q"), &kv, input.one("F"), &mut t)?;
+    Ok(Out::default().list("t", &t))
+}
+
+fn softmax(input: &Fields, tables: &Tables) -> Out {
+    let (t, e_v): (Vec<i32>, Vec<u8>) = (input.list("t"), input.list("e_v"));
+    let stats = attention::softmax(&t, &e_v, &tables.exp2);
+    let mut p = vec![0; t.len()];
+    attention::weights(&t, stats, &e_v, &tables.exp2, &mut p);
+    Out::default().one("m", stats[0]).one("Z", stats[1]).one("E", stats[2]).list("p'", &p)
+}
+
+fn attention_output(input: &Fields) -> Result<Out, RangeError> {
+    let (p, v): (Vec<i32>, Vec<i8>) = (input.list("p'"), input.list("values"));
+    let mut o = vec![0; v.len() / p.len()];
+    kernels::weighted_values(Kernel::Scalar, &p, &v, &mut o);
+    let mut y = vec![0; o.len()];
+    attention::normalise(&o, [0, input.one("Z"), input.one("E")], &mut y)?;
+    Ok(Out::default().list("o", &o).list("y", &y))
+}
+
+fn plain(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
+    let mut a: Vec<i32> = input.list("g");
+    ffn::plain(&mut a, input.one("F"), &tables.activation)?;
+    Ok(Out::default().list("a", &a))
+}
+
+fn gated(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
+    let mut h: Vec<i32> = input.list("g");
+    ffn::gated(&mut h, &input.list::<i32>("u"), input.one("F"), &tables.activation)?;
+    Ok(Out::default().list("h", &h))
+}
+
+fn hadamard(input: &Fields) -> Out {
+    let mut z: Vec<i32> = input.list("h");
+    z.chunks_mut(input.one("B")).for_each(|block| kernels::hadamard(Kernel::Scalar, block));
+    Out::default().list("z", &z)
+}
+
+fn draw_op(input: &Fields) -> Out {
+    let seed = Digest::from_hex(input.word("seed")).expect("64 hexadecimal digits");
+    Out::default().text("draw", &draw(&seed, input.one("position")).to_string())
+}
+
+fn sample_op(input: &Fields, tables: &Tables) -> Out {
+    let logits: Vec<i32> = input.list("l");
+    let parameters = Parameters {
+        temperature_q16: input.one("temperature_q16"),
+        top_k: input.one("top_k"),
+        top_p_q16: input.one("top_p_q16"),
+        ..Parameters::greedy(1)
+    };
+    let (frac, word) = (input.one("F"), input.word("draw").parse().expect("64 bits"));
+    let token = sample::sample(&logits, frac, &parameters, word, &tables.exp2_sample);
+    if parameters.temperature_q16 < sample::TEMPERATURE_GREEDY_BELOW_Q16 {
+        return Out::default().one("token", token);
+    }
+    let w: Vec<u32> =
+        sample::weights(&logits, frac, parameters.temperature_q16, &tables.exp2_sample).collect();
+    let kept = sample::kept(&logits, frac, &parameters, &tables.exp2_sample);
+    let tokens: Vec<u32> = kept.iter().map(|(_, token)| *token).collect();
+    let out = Out::default().list("w", &w).list("kept", &tokens);
+    out.one("Z", sample::mass(&kept) as i64).one("token", token)
+}
