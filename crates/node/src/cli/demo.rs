@@ -12,7 +12,7 @@ use crate::gateway::{Gateway, Options};
 use crate::p2p::{self, PeerAddress};
 use crate::service::{GenerateRequest, ModelInfo};
 use crate::text::{AnswerEvent, Beginning, answer};
-use lockstep_base::params::{ONE_Q16, Parameters};
+use lockstep_base::params::Parameters;
 use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_model::bundle::Bundle;
@@ -29,6 +29,8 @@ type Error = Box<dyn std::error::Error>;
 
 /// Nodes of the demonstration.
 const STAGES: u32 = 3;
+/// Temperature of the answer: 0.6 with 16 fractional bits.
+const TEMPERATURE_Q16: u32 = 39_322;
 
 /// Watch three nodes answer a question, verify every receipt, and catch one that lies.
 ///
@@ -190,7 +192,7 @@ async fn ask(
 ) -> Result<(String, ReceiptFile), Error> {
     let prompt = server.encode_messages(&[Message::new("user", &args.prompt)])?;
     let parameters = Parameters {
-        temperature_q16: ONE_Q16 * 6 / 10,
+        temperature_q16: TEMPERATURE_Q16,
         stop_tokens: server.generator.model().config.eos.clone(),
         ..Parameters::greedy(args.max_tokens)
     };
