@@ -42,13 +42,13 @@ const TEMPERATURE_Q16: u32 = 39_322;
 #[command(verbatim_doc_comment)]
 pub struct DemoArgs {
     /// What to ask
-    #[arg(long, default_value = "Write a short story about a girl named Lucy.")]
+    #[arg(long, default_value = "Tell me a story about Tom and a big tree.")]
     prompt: String,
     /// Tokens of the answer at most
     #[arg(long, default_value_t = 160)]
     max_tokens: u32,
     /// Seed of the answer
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 6)]
     seed: u64,
     /// End with one JSON object; everything else goes to standard error
     #[arg(long)]
