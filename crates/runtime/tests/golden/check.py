@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""An implementation of docs/spec/arithmetic.md, sections 1 to 8 and 10, from its text alone.
+"""A second implementation of docs/spec/arithmetic.md, sections 1 to 8 and 10, step by step as the text says.
 
-It shares nothing with the Rust code: integers of any size, no tricks, every bound of the text an
-assertion. It reads the golden files beside it, computes every case again and compares. Standard
+It shares nothing with the Rust code: integers of any size, no tricks, the bounds of the text as
+assertions. It reads the golden files beside it, computes every case again and compares. Standard
 library only. Usage: check.py [file ...]; exit status 1 at a difference.
 """
 
