@@ -28,7 +28,8 @@ pub enum ForwardError {
     /// A value left its range.
     #[error("{place}: {error}")]
     Range {
-        /// Where.
+        /// Where. Steps that work on a whole batch (the checks inside of linear layers, attention,
+        /// activation) name the batch's first position.
         place: Place,
         /// Which bound.
         error: RangeError,
