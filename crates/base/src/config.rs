@@ -181,7 +181,7 @@ impl ModelConfig {
         let check = |field, got: u32, ok: bool, expected| {
             if ok { Ok(()) } else { Err(ConfigError::Range { field, got: got.into(), expected }) }
         };
-        check("n_layers", self.n_layers, (1..=limits::LAYERS_MAX).contains(&self.n_layers), "1 to 1024")?;
+        check("n_layers", self.n_layers, (1..=limits::LAYERS_MAX).contains(&self.n_layers), "1 to 400")?;
         check("d_model", self.d_model, (1..=16_384).contains(&self.d_model), "1 to 16384")?;
         check(
             "head_dim",

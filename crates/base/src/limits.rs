@@ -13,14 +13,14 @@ pub const CONTEXT_MAX: u32 = 32_768;
 pub const COLS_MAX: u32 = 65_536;
 /// Rows of a matrix.
 pub const ROWS_MAX: u32 = 1 << 20;
-/// Layers of a model.
-pub const LAYERS_MAX: u32 = 1024;
+/// Layers of a model: eight entries each and the rest fit the manifest.
+pub const LAYERS_MAX: u32 = 400;
 /// Stages of a route.
 pub const STAGES_MAX: usize = 64;
 /// Width of one attention head.
 pub const HEAD_DIM_MAX: u32 = 256;
-/// Entries of a bundle's manifest (an entry opens in at most 14 hashes).
-pub const MANIFEST_ENTRIES_MAX: usize = 16_384;
+/// Entries of a bundle's manifest (an entry opens in at most 12 hashes).
+pub const MANIFEST_ENTRIES_MAX: usize = 4096;
 /// Bytes of an encoded manifest.
 pub const MANIFEST_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a receipt file.

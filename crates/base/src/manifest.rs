@@ -1,7 +1,7 @@
 //! The manifest of a bundle and the model root.
 //!
 //! The model root is the Merkle root over the entries sorted by name: configuration, each table,
-//! each tensor's row tree, tokenizer, chat template. One entry opens in at most 14 hashes, one row
+//! each tensor's row tree, tokenizer, chat template. One entry opens in at most 12 hashes, one row
 //! of a tensor in as many as its own tree is deep.
 
 use crate::digest::Digest;

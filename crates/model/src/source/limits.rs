@@ -1,7 +1,7 @@
 //! What an importer accepts at most. A file that asks for more is refused before anything is allocated.
 
 /// Layers of a model.
-pub const MAX_LAYERS: usize = 1_024;
+pub const MAX_LAYERS: usize = lockstep_base::limits::LAYERS_MAX as usize;
 /// Any width of a matrix: model, feed-forward, all heads together, in elements.
 pub const MAX_WIDTH: usize = 1 << 18;
 /// Vocabulary entries.

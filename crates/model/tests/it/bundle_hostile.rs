@@ -92,7 +92,7 @@ fn manifests_that_lie_are_refused() {
     );
     assert_eq!(
         open_error(file(&[0x80], &[], [0; 32])),
-        "manifest: a manifest has 0 entries, expected 1 to 16384"
+        "manifest: a manifest has 0 entries, expected 1 to 4096"
     );
     let nested = vec![0x81; 100_000];
     assert!(open_error(file(&nested, &[], [0; 32])).starts_with("manifest of 100000 bytes"), "deep nesting");
