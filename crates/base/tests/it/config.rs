@@ -41,7 +41,7 @@ fn every_number_has_its_limits() {
         ("n_layers", |c, v| c.n_layers = v, &[0, 401, u32::MAX]),
         ("d_model", |c, v| c.d_model = v, &[0, 16_385, u32::MAX]),
         ("head_dim", |c, v| c.head_dim = v, &[0, 1, 47, 258, u32::MAX]),
-        ("n_heads", |c, v| c.n_heads = v, &[0, 401, u32::MAX]),
+        ("n_heads", |c, v| c.n_heads = v, &[0, 1025, u32::MAX]),
         ("n_kv_heads", |c, v| c.n_kv_heads = v, &[0, 4, 7, u32::MAX]),
         // Near the end of 32 bits, padding to a multiple of 64 would wrap to zero columns.
         ("d_ffn", |c, v| c.d_ffn = v, &[0, 65_537, u32::MAX - 63, u32::MAX]),
