@@ -1,6 +1,6 @@
 //! Fetching the leaves of one span from the stage that signed it, page by page.
 
-use crate::limits::SPAN_LEAVES_BYTES_MAX;
+use crate::limits::{SPAN_LEAVES_BYTES_MAX, SPAN_LEAVES_PAGES_MAX};
 use crate::message::{Leaves, Message};
 use lockstep_base::Digest;
 use lockstep_base::limits::SPAN_TOKENS;
@@ -30,7 +30,7 @@ pub enum LeavesError {
         /// The page asked for.
         expected_page: u32,
     },
-    /// The number of pages changed, or is 0.
+    /// The number of pages changed, is 0 or too large.
     #[error("{got} pages of leaves were announced, expected {expected}")]
     Pages {
         /// Pages now.
@@ -98,7 +98,7 @@ impl LeavesFetch {
                 expected_page: self.page,
             });
         }
-        let expected = self.pages.unwrap_or(page.pages.max(1));
+        let expected = self.pages.unwrap_or(page.pages.clamp(1, SPAN_LEAVES_PAGES_MAX));
         if page.pages != expected {
             return Err(LeavesError::Pages { got: page.pages, expected });
         }

@@ -36,6 +36,9 @@ pub const TASK_IDLE_MS: u64 = 120_000;
 pub const LEAVES_PAGE_BYTES: usize = 1 << 20;
 /// Bytes of leaves that a gateway takes for one span.
 pub const SPAN_LEAVES_BYTES_MAX: usize = 512 << 20;
+/// Pages that a gateway fetches for one span: a node that fills its pages needs no more, and one
+/// that sends empty ones comes to an end.
+pub const SPAN_LEAVES_PAGES_MAX: u32 = 2 * (SPAN_LEAVES_BYTES_MAX / LEAVES_PAGE_BYTES) as u32;
 /// Bytes of leaves that a node keeps for requests, over all tasks.
 pub const LEAF_STORE_BYTES: usize = 256 << 20;
 /// Milliseconds for which a node serves the leaves of a task that was closed.
