@@ -7,6 +7,7 @@
 
 mod identity;
 mod network;
+mod outbox;
 mod serve;
 mod stream;
 

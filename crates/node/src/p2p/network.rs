@@ -2,9 +2,10 @@
 
 use super::identity::{PeerAddress, keypair, node_of_peer};
 use futures::StreamExt as _;
+use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, noise, tcp, yamux};
 use libp2p_stream as streams;
 use lockstep_base::keys::{NodeId, NodeKey};
@@ -21,6 +22,12 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const COMMANDS_MAX: usize = 64;
 /// Incoming streams that wait to be taken, per protocol.
 const ACCEPT_QUEUE: usize = 64;
+/// Connections that peers have opened.
+const INCOMING_MAX: u32 = 512;
+/// Connections with one peer: one each way, and one that is about to be noticed as dead each way.
+const PER_PEER_MAX: u32 = 4;
+/// Connections whose handshake has not ended, each way.
+const PENDING_MAX: u32 = 128;
 
 /// Why the network could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +92,23 @@ enum Command {
     Dial(PeerAddress, oneshot::Sender<Result<(), NetworkError>>),
 }
 
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    streams: streams::Behaviour,
+}
+
+impl Behaviour {
+    fn new() -> Behaviour {
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(PENDING_MAX))
+            .with_max_pending_outgoing(Some(PENDING_MAX))
+            .with_max_established_incoming(Some(INCOMING_MAX))
+            .with_max_established_per_peer(Some(PER_PEER_MAX));
+        Behaviour { limits: connection_limits::Behaviour::new(limits), streams: streams::Behaviour::new() }
+    }
+}
+
 /// A handle on the swarm. The swarm ends with the last handle.
 #[derive(Clone)]
 pub struct Network {
@@ -111,7 +135,7 @@ impl Network {
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
             .map_err(|error| setup(&error))?
-            .with_behaviour(|_| streams::Behaviour::new())
+            .with_behaviour(|_| Behaviour::new())
             .map_err(|error| setup(&error))?
             .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
             .build();
@@ -122,7 +146,7 @@ impl Network {
             let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
             addresses.push(Self::first_address(&mut swarm, id, key).await.map_err(refused)?);
         }
-        let control = swarm.behaviour().new_control();
+        let control = swarm.behaviour().streams.new_control();
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(drive(swarm, queue));
         Ok(Network { commands, control, addresses })
@@ -130,7 +154,7 @@ impl Network {
 
     /// Waits for the listener to tell its address (port 0 becomes a real one) or to fail.
     async fn first_address(
-        swarm: &mut Swarm<streams::Behaviour>,
+        swarm: &mut Swarm<Behaviour>,
         id: libp2p::core::transport::ListenerId,
         key: &NodeKey,
     ) -> Result<PeerAddress, String> {
@@ -215,7 +239,7 @@ fn check_free(address: &Multiaddr) -> std::io::Result<()> {
 type Waiting = HashMap<ConnectionId, (PeerAddress, oneshot::Sender<Result<(), NetworkError>>)>;
 
 /// Runs the swarm until every handle is gone.
-async fn drive(mut swarm: Swarm<streams::Behaviour>, mut queue: mpsc::Receiver<Command>) {
+async fn drive(mut swarm: Swarm<Behaviour>, mut queue: mpsc::Receiver<Command>) {
     let mut waiting: Waiting = HashMap::new();
     loop {
         tokio::select! {
@@ -241,7 +265,7 @@ async fn drive(mut swarm: Swarm<streams::Behaviour>, mut queue: mpsc::Receiver<C
 }
 
 fn dial(
-    swarm: &mut Swarm<streams::Behaviour>,
+    swarm: &mut Swarm<Behaviour>,
     waiting: &mut Waiting,
     peer: PeerAddress,
     reply: oneshot::Sender<Result<(), NetworkError>>,

@@ -4,9 +4,12 @@ use futures::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use libp2p::Stream;
 use lockstep_mesh::frame::{Channel, Frame};
 use lockstep_mesh::inbound::{Inbound, Incoming, ProtocolError};
+use std::time::Duration;
 
 /// Bytes read at a time.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
+/// A peer that has not taken a frame after this long does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a stream ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +71,16 @@ impl FrameWriter {
     /// Sends one frame.
     ///
     /// # Errors
-    /// If the connection is lost.
+    /// If the connection is lost, or the peer does not read.
     pub async fn send(&mut self, frame: &Frame) -> std::io::Result<()> {
-        self.writer.write_all(&frame.to_bytes()).await?;
-        self.writer.flush().await
+        let bytes = frame.to_bytes();
+        let written = async {
+            self.writer.write_all(&bytes).await?;
+            self.writer.flush().await
+        };
+        tokio::time::timeout(WRITE_TIMEOUT, written).await.map_err(|_| {
+            std::io::Error::new(std::io::ErrorKind::TimedOut, "the peer did not take a frame within 30 s")
+        })?
     }
 
     /// Ends the direction.
@@ -79,6 +88,7 @@ impl FrameWriter {
     /// # Errors
     /// If the connection is lost.
     pub async fn close(&mut self) -> std::io::Result<()> {
-        self.writer.close().await
+        let closed = tokio::time::timeout(WRITE_TIMEOUT, self.writer.close()).await;
+        closed.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
     }
 }
