@@ -1,12 +1,11 @@
 //! One request on its way: the route's state machine between links and the client.
 
 use super::Gateway;
-use super::link::{Heard, Link, MESSAGES_MAX};
+use super::link::{Heard, Link, Listening, MESSAGES_MAX, Topic};
 use crate::service::{
     Done, Failure, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Receipts, RouteStage,
     StageProgress, Timings,
 };
-use lockstep_base::Digest;
 use lockstep_mesh::code::Code;
 use lockstep_mesh::limits::TICK_MS;
 use lockstep_mesh::message::Logprobs;
@@ -25,16 +24,9 @@ pub(super) struct Answer<'a> {
     links: Vec<Arc<Link>>,
     route: Route,
     began: Instant,
+    /// Time that the client took to read; no stage is late because of it.
+    waited: Duration,
     first_token: Option<Instant>,
-}
-
-/// Stops listening however the request ends.
-struct Listening<'a>(&'a [Arc<Link>], Digest);
-
-impl Drop for Listening<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|link| link.forget(&self.1));
-    }
 }
 
 impl Answer<'_> {
@@ -49,13 +41,19 @@ impl Answer<'_> {
         let task = config.task;
         let route = Route::new(config).map_err(|error| Failure::invalid(error.to_string()))?;
         let (sender, mut heard) = mpsc::channel(MESSAGES_MAX);
-        for (stage, link) in (0..).zip(&links) {
-            link.listen(task, stage, sender.clone());
-        }
+        let listen =
+            |(stage, link): (u16, &Arc<Link>)| link.listen(task, stage, Topic::Answer, sender.clone());
+        let _listening: Vec<Listening> = (0..).zip(&links).map(listen).collect();
         drop(sender);
-        let listened = links.clone();
-        let _listening = Listening(&listened, task);
-        let mut answer = Answer { gateway, events, links, route, began: Instant::now(), first_token: None };
+        let mut answer = Answer {
+            gateway,
+            events,
+            links,
+            route,
+            began: Instant::now(),
+            waited: Duration::ZERO,
+            first_token: None,
+        };
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         let mut poll = tokio::time::interval(POLL);
         let mut stopped = false;
@@ -70,7 +68,7 @@ impl Answer<'_> {
                     message = heard.recv() => match message {
                         Some(Heard::Message(stage, message)) => break Input::Message { stage, message },
                         Some(Heard::Lost(stage, text)) => break Input::PeerLost { stage, text },
-                        // A flood of messages made every link give up on this request.
+                        // Every link has said its last word.
                         None => break Input::Cancel,
                     },
                     _ = tick.tick() => break Input::Tick,
@@ -87,7 +85,7 @@ impl Answer<'_> {
     async fn handle(&mut self, input: Input) -> Result<bool, Failure> {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
-            let now_ms = self.began.elapsed().as_millis() as u64;
+            let now_ms = self.began.elapsed().saturating_sub(self.waited).as_millis() as u64;
             for effect in self.route.handle(now_ms, input) {
                 match effect {
                     Effect::Message { stage, message } => {
@@ -124,7 +122,9 @@ impl Answer<'_> {
             Event::Failed(failure) => return Err(failed(failure)),
         };
         // A client that is gone is noticed by `closed`, and the route is cancelled there.
+        let telling = Instant::now();
         let _ = self.events.send(event).await;
+        self.waited += telling.elapsed();
         Ok(())
     }
 

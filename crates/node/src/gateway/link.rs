@@ -9,9 +9,11 @@ use lockstep_mesh::inbound::Incoming;
 use lockstep_mesh::limits::QUEUE_FRAMES_MAX;
 use lockstep_mesh::message::{Hello, Info, Message};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 /// Messages that wait for one request.
 pub const MESSAGES_MAX: usize = 1024;
@@ -27,7 +29,79 @@ pub enum Heard {
     Lost(u16, String),
 }
 
-type Listeners = Arc<Mutex<HashMap<Digest, (u16, mpsc::Sender<Heard>)>>>;
+#[derive(Debug)]
+struct Listener {
+    task: Digest,
+    stage: u16,
+    topic: Topic,
+    to: mpsc::Sender<Heard>,
+    /// Room for the last word, whatever came before it.
+    last: mpsc::OwnedPermit<Heard>,
+}
+
+/// What a listener wants to hear of its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Pages of leaves, which are long.
+    Leaves,
+    /// Everything else.
+    Answer,
+}
+
+/// The requests that listen to a link; `Err` says why the link ended.
+#[derive(Debug)]
+struct Listeners(Mutex<Result<HashMap<u64, Listener>, String>>);
+
+/// Stops listening when it is dropped.
+#[derive(Debug)]
+pub struct Listening {
+    listeners: Arc<Listeners>,
+    id: u64,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Ok(map) = &mut *self.listeners.lock() {
+            map.remove(&self.id);
+        }
+    }
+}
+
+impl Listeners {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Result<HashMap<u64, Listener>, String>> {
+        self.0.lock().expect("no thread panics while it holds the listeners")
+    }
+
+    fn dispatch(&self, message: &Message) {
+        let Some(task) = message.task() else { return };
+        let is_leaves = matches!(message, Message::Leaves(_));
+        let is_error = matches!(message, Message::Error(_));
+        let Ok(map) = &mut *self.lock() else { return };
+        let flooded: Vec<u64> = map
+            .iter()
+            .filter(|(_, listener)| listener.task == task)
+            .filter(|(_, listener)| is_error || is_leaves == (listener.topic == Topic::Leaves))
+            .filter(|(_, listener)| {
+                listener.to.try_send(Heard::Message(listener.stage, message.clone())).is_err()
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in flooded {
+            if let Some(listener) = map.remove(&id) {
+                let why = "it sends more messages than a request can take".into();
+                listener.last.send(Heard::Lost(listener.stage, why));
+            }
+        }
+    }
+
+    /// The link is over: every listener hears why, and so does whoever listens from now on.
+    fn lose(&self, why: &str) {
+        let lost = std::mem::replace(&mut *self.lock(), Err(why.to_owned()));
+        for listener in lost.into_iter().flat_map(HashMap::into_values) {
+            listener.last.send(Heard::Lost(listener.stage, why.to_owned()));
+        }
+    }
+}
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +140,16 @@ pub struct Link {
     control: mpsc::Sender<Frame>,
     data: tokio::sync::Mutex<Option<mpsc::Sender<Frame>>>,
     network: Network,
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
+    next_listener: AtomicU64,
+    reader: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The writer ends by itself once all is sent; a node may keep the other half open for ever.
+        self.reader.abort();
+    }
 }
 
 impl Link {
@@ -87,7 +170,10 @@ impl Link {
         let info = match answer {
             Ok(Ok(Some(Incoming::Message(Message::Info(info))))) => info,
             Ok(Ok(Some(Incoming::Message(Message::Error(fault))))) => return Err(silent(fault.text)),
-            Ok(Ok(Some(other))) => return Err(silent(format!("it sent {other:?}"))),
+            Ok(Ok(Some(Incoming::Message(other)))) => {
+                return Err(silent(format!("it sent {}", other.name())));
+            }
+            Ok(Ok(Some(Incoming::Data(_)))) => return Err(silent("it sent data".into())),
             Ok(Ok(None)) => return Err(silent("it hung up".into())),
             Ok(Err(error)) => return Err(silent(error.to_string())),
             Err(_) => return Err(silent("no answer within 10 s".into())),
@@ -102,27 +188,26 @@ impl Link {
         }
 
         let (control, mut frames) = mpsc::channel::<Frame>(QUEUE_FRAMES_MAX);
-        let listeners = Listeners::default();
+        let listeners = Arc::new(Listeners(Mutex::new(Ok(HashMap::new()))));
         let (told, cut) = (listeners.clone(), listeners.clone());
         tokio::spawn(async move {
             while let Some(frame) = frames.recv().await {
                 if let Err(error) = writer.send(&frame).await {
-                    lose(&cut, &error.to_string());
-                    return;
+                    return cut.lose(&error.to_string());
                 }
             }
             let _ = writer.close().await;
         });
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let end = loop {
                 match reader.next().await {
-                    Ok(Some(Incoming::Message(message))) => dispatch(&told, message),
+                    Ok(Some(Incoming::Message(message))) => told.dispatch(&message),
                     Ok(Some(Incoming::Data(_))) => break "data on a control stream".to_owned(),
                     Ok(None) => break "the node closed the connection".to_owned(),
                     Err(error) => break error.to_string(),
                 }
             };
-            lose(&told, &end);
+            told.lose(&end);
         });
         Ok(Arc::new(Link {
             peer,
@@ -131,26 +216,31 @@ impl Link {
             data: tokio::sync::Mutex::default(),
             network: network.clone(),
             listeners,
+            next_listener: AtomicU64::new(0),
+            reader: reader.abort_handle(),
         }))
     }
 
-    /// Whether messages still go out.
+    /// Whether messages still go out and come in.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        !self.control.is_closed()
+        self.listeners.lock().is_ok()
     }
 
-    /// Hears messages about `task` as those of `stage`.
-    pub fn listen(&self, task: Digest, stage: u16, to: mpsc::Sender<Heard>) {
-        self.listeners
-            .lock()
-            .expect("no thread panics while it holds the listeners")
-            .insert(task, (stage, to));
-    }
-
-    /// Stops hearing about `task`.
-    pub fn forget(&self, task: &Digest) {
-        self.listeners.lock().expect("no thread panics while it holds the listeners").remove(task);
+    /// Hears messages about `task` as those of `stage`, until the value is dropped. On a link that
+    /// is over already, [`Heard::Lost`] is all that comes.
+    ///
+    /// # Panics
+    /// If `to` has no room: its receiver is new.
+    #[must_use]
+    pub fn listen(&self, task: Digest, stage: u16, topic: Topic, to: mpsc::Sender<Heard>) -> Listening {
+        let last = to.clone().try_reserve_owned().expect("a new channel has room");
+        let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        match &mut *self.listeners.lock() {
+            Ok(map) => drop(map.insert(id, Listener { task, stage, topic, to, last })),
+            Err(why) => drop(last.send(Heard::Lost(stage, why.clone()))),
+        }
+        Listening { listeners: self.listeners.clone(), id }
     }
 
     /// Sends a control message; `false` if the node does not read any more.
@@ -173,7 +263,7 @@ impl Link {
             tokio::spawn(async move {
                 while let Some(frame) = frames.recv().await {
                     if let Err(error) = writer.send(&frame).await {
-                        return lose(&cut, &error.to_string());
+                        return cut.lose(&error.to_string());
                     }
                 }
                 let _ = writer.close().await;
@@ -182,26 +272,5 @@ impl Link {
         }
         let outbox = stream.as_ref().expect("it was opened just now");
         outbox.send(data.to_frame()).await.map_err(|_| NetworkError::Closed)
-    }
-}
-
-fn dispatch(listeners: &Listeners, message: Message) {
-    let Some(task) = message.task() else { return };
-    let mut map = listeners.lock().expect("no thread panics while it holds the listeners");
-    if let Some((stage, to)) = map.get(&task) {
-        // A request that does not keep up with a node that floods it gives up on it.
-        if to.try_send(Heard::Message(*stage, message)).is_err() {
-            map.remove(&task);
-        }
-    }
-}
-
-fn lose(listeners: &Listeners, why: &str) {
-    let all: Vec<_> = {
-        let mut map = listeners.lock().expect("no thread panics while it holds the listeners");
-        map.drain().collect()
-    };
-    for (_, (stage, to)) in all {
-        let _ = to.try_send(Heard::Lost(stage, why.into()));
     }
 }

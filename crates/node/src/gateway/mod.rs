@@ -13,6 +13,7 @@ use crate::service::{
     EVENT_QUEUE, Failure, FailureKind, GenerateEvent, GenerateRequest, Generator, ModelInfo,
 };
 use answer::Answer;
+use link::{Heard, Topic};
 use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
 use lockstep_base::leaf::TaskSecret;
@@ -28,6 +29,8 @@ use tokio::sync::mpsc;
 
 /// A node that does not show a page of leaves within this time refuses to.
 const LEAVES_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pages of leaves that wait to be looked at: only one is asked for at a time.
+const LEAVES_QUEUE: usize = 4;
 
 /// Why there is no gateway.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +117,7 @@ pub struct Gateway {
     parts: Vec<Part>,
     options: Options,
     last: Mutex<Option<Digest>>,
+    revealing: tokio::sync::Mutex<()>,
 }
 
 impl Gateway {
@@ -156,6 +160,7 @@ impl Gateway {
             parts,
             options,
             last: Mutex::default(),
+            revealing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -230,31 +235,33 @@ impl Gateway {
         }
         let node = self.peers[stage].node;
         let refused = |why: String| RevealError::Refused { stage, node, why };
+        // One at a time: two would hear each other's pages.
+        let _alone = self.revealing.lock().await;
         let links = self.open_links().await.map_err(|failure| refused(failure.message))?;
         let link = &links[stage];
-        let (sender, mut heard) = mpsc::channel(link::MESSAGES_MAX);
-        link.listen(file.task, stage as u16, sender);
+        let (sender, mut heard) = mpsc::channel(LEAVES_QUEUE);
+        let _listening = link.listen(file.task, stage as u16, Topic::Leaves, sender);
         let mut fetch = LeavesFetch::new(file.task, first_token);
         let span = loop {
             if !link.send(&fetch.request()) {
-                break Err(refused("the connection is lost".into()));
+                return Err(refused("the connection is lost".into()));
             }
             match tokio::time::timeout(LEAVES_TIMEOUT, heard.recv()).await {
-                Ok(Some(link::Heard::Message(_, Message::Leaves(page)))) => match fetch.accept(page) {
-                    Ok(Some(span)) => break Ok(span),
-                    Ok(None) => {}
-                    Err(error) => break Err(error.into()),
-                },
-                Ok(Some(link::Heard::Message(_, Message::Error(fault)))) => break Err(refused(fault.text)),
-                Ok(Some(link::Heard::Message(..))) => {}
-                Ok(Some(link::Heard::Lost(_, why))) => break Err(refused(why)),
-                Ok(None) | Err(_) => break Err(refused("no answer within 20 s".into())),
+                Ok(Some(Heard::Message(_, Message::Leaves(page)))) => {
+                    if let Some(span) = fetch.accept(page)? {
+                        break span;
+                    }
+                }
+                Ok(Some(Heard::Message(_, Message::Error(fault)))) => return Err(refused(fault.text)),
+                Ok(Some(Heard::Message(..))) => {}
+                Ok(Some(Heard::Lost(_, why))) => return Err(refused(why)),
+                Ok(None) => return Err(refused("the connection is lost".into())),
+                Err(_) => return Err(refused("no answer within 20 s".into())),
             }
         };
-        link.forget(&file.task);
         let served = &mut file.stages[stage].served;
         served.retain(|span| span.first_token != first_token);
-        served.push(span?);
+        served.push(span);
         Ok(())
     }
 
