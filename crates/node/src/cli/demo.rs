@@ -59,7 +59,7 @@ pub struct DemoArgs {
 pub fn run(args: DemoArgs) -> CommandResult {
     let began = Instant::now();
     let bundle = bundles::open(None)?;
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::tempdir().map_err(|error| format!("no place for the receipts: {error}"))?;
     let report = Report::new(args.json);
     super::runtime()?.block_on(async {
         tokio::select! {
@@ -71,8 +71,9 @@ pub fn run(args: DemoArgs) -> CommandResult {
                 report.end(&result, seconds);
                 if sound { Ok(()) } else { Err("the demonstration did not show what it promises".into()) }
             }
-            // Dropping the demonstration ends its node processes.
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            // Dropping the demonstration ends its processes and the folder goes.
+            _ = tokio::signal::ctrl_c() => Err(super::Interrupted.into()),
+            () = super::terminated() => Err(super::Interrupted.into()),
         }
     })
 }
@@ -230,6 +231,7 @@ async fn verify(file: &ReceiptFile, folder: &Path) -> Result<Value, Error> {
         .arg("--json")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
+        .kill_on_drop(true)
         .output()
         .await?;
     Ok(serde_json::from_slice(&output.stdout).map_err(|_| format!("verify ended with {}", output.status))?)

@@ -11,6 +11,7 @@ use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_runtime::audit::{Fault, Verdict, audit};
 use lockstep_runtime::forward::Engine;
 use serde_json::{Value, json};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,11 +41,13 @@ pub struct VerifyArgs {
 /// Reads a receipt file with a limit on its size.
 pub fn read(path: &Path) -> Result<ReceiptFile, Box<dyn std::error::Error>> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let bytes = std::fs::metadata(path).map_err(|error| named(&error))?.len();
-    if bytes > RECEIPT_FILE_BYTES_MAX {
-        return Err(named(&format!("{bytes} bytes, expected at most {RECEIPT_FILE_BYTES_MAX}")).into());
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| named(&error))?;
+    // A pipe or a device tells no length: read one byte more than is allowed, at most.
+    file.take(RECEIPT_FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| named(&error))?;
+    if content.len() as u64 > RECEIPT_FILE_BYTES_MAX {
+        return Err(named(&format!("more than {RECEIPT_FILE_BYTES_MAX} bytes, expected at most that")).into());
     }
-    let content = std::fs::read(path).map_err(|error| named(&error))?;
     Ok(ReceiptFile::from_bytes(&content).map_err(|error| named(&error))?)
 }
 
@@ -87,12 +90,17 @@ fn print(verdict: &Verdict, file: &ReceiptFile) {
                     println!("  at {}, row {}", located.place, located.row);
                     println!("  got {}, expected {}", number(&located.got), number(&located.expected));
                 }
+                None if has_leaves(file, fault) => {}
                 None => println!(
                     "  the file holds no leaves of this span: ask the node for them; refusing is a fault"
                 ),
             }
         }
     }
+}
+
+fn has_leaves(file: &ReceiptFile, fault: &Fault) -> bool {
+    file.stages[fault.stage].served.iter().any(|span| span.first_token == fault.first_token)
 }
 
 /// The verdict for programs.

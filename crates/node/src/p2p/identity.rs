@@ -4,9 +4,12 @@ use libp2p::identity::{Keypair, PublicKey, secp256k1};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use lockstep_base::keys::{NodeId, NodeKey, id_of_public};
 use std::fmt;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::str::FromStr;
+
+/// Bytes of a key file that are read: no key is longer.
+const KEY_FILE_BYTES_MAX: u64 = 256;
 
 /// The libp2p identity of a node key.
 #[must_use]
@@ -40,12 +43,14 @@ pub fn node_of_peer(peer: &PeerId) -> Option<NodeId> {
 /// # Errors
 /// What the file system says, or that the file holds no key.
 pub fn load_or_create_key(path: &Path) -> std::io::Result<NodeKey> {
-    match std::fs::read(path) {
+    let named =
+        |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    match read_key_file(path) {
         Ok(bytes) => parse_key(&bytes).ok_or_else(|| {
             std::io::Error::new(
                 std::io::ErrorKind::InvalidData,
                 format!(
-                    "{}: not a node key: got {} bytes, expected 64 hexadecimal digits of a secp256k1 secret",
+                    "{}: not a node key: got {} bytes (of at most {KEY_FILE_BYTES_MAX}), expected 64 hexadecimal digits of a secp256k1 secret",
                     path.display(),
                     bytes.len()
                 ),
@@ -54,18 +59,24 @@ pub fn load_or_create_key(path: &Path) -> std::io::Result<NodeKey> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = random_key();
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
+                std::fs::create_dir_all(parent).map_err(named)?;
             }
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create_new(true);
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path)?;
-            writeln!(file, "{}", lockstep_base::digest::hex(&*key.to_bytes()))?;
+            let mut file = options.open(path).map_err(named)?;
+            writeln!(file, "{}", lockstep_base::digest::hex(&*key.to_bytes())).map_err(named)?;
             Ok(key)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(named(error)),
     }
+}
+
+fn read_key_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(KEY_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn parse_key(bytes: &[u8]) -> Option<NodeKey> {
