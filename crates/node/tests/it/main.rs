@@ -11,6 +11,8 @@ mod cli_import;
 mod http;
 mod local;
 mod mesh;
+mod mesh_cli;
+mod mesh_hostile;
 mod openai_client;
 mod support;
 mod text;

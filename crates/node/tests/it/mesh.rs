@@ -26,9 +26,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const ROOT: Digest = Digest([3; 32]);
+pub(crate) const ROOT: Digest = Digest([3; 32]);
 /// Nothing on loopback takes this long; what does hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 fn weights() -> ModelWeights {
     synthetic::model(&synthetic::small_config(), WeightFormat::Int8, 11)
@@ -39,24 +39,37 @@ fn engine(part: &Part, kernel: Kernel, threads: usize) -> Engine {
     Engine::new(Arc::new(weights().restrict(part)), compute)
 }
 
-fn info() -> ModelInfo {
+pub(crate) fn info() -> ModelInfo {
     ModelInfo::new(synthetic::small_config(), ROOT)
 }
 
-struct TestNode {
-    address: PeerAddress,
-    task: JoinHandle<()>,
-    _stop: watch::Sender<bool>,
+pub(crate) struct TestNode {
+    pub(crate) address: PeerAddress,
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) stop: watch::Sender<bool>,
 }
 
-async fn node_with(
+pub(crate) async fn node_with(
     part: Part,
     kernel: Kernel,
     threads: usize,
     drill: Option<DrillFactory>,
     root: Digest,
 ) -> TestNode {
-    let key: NodeKey = random_key();
+    let anywhere = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+    node_at(anywhere, random_key(), part, kernel, threads, drill, root).await
+}
+
+/// A node under a given key at a given address.
+pub(crate) async fn node_at(
+    listen: libp2p::Multiaddr,
+    key: NodeKey,
+    part: Part,
+    kernel: Kernel,
+    threads: usize,
+    drill: Option<DrillFactory>,
+    root: Digest,
+) -> TestNode {
     let config = synthetic::small_config();
     let served = Served {
         model_root: root,
@@ -70,13 +83,13 @@ async fn node_with(
     };
     let factory = EngineFactory { engine: engine(&part, kernel, threads), part, keep_leaves: true, drill };
     let node = Node::new(served, NodeLimits::default(), "test", key.clone(), Box::new(factory));
-    let network = Network::start(&key, Some("/ip4/127.0.0.1/tcp/0".parse().unwrap())).await.unwrap();
+    let network = Network::start(&key, Some(listen)).await.unwrap();
     let address = network.addresses[0].clone();
     let (stop, stopped) = watch::channel(false);
-    TestNode { address, task: tokio::spawn(p2p::serve(node, network, stopped)), _stop: stop }
+    TestNode { address, task: tokio::spawn(p2p::serve(node, network, stopped)), stop }
 }
 
-async fn nodes(stages: u32, kernel: Kernel, threads: usize) -> Vec<TestNode> {
+pub(crate) async fn nodes(stages: u32, kernel: Kernel, threads: usize) -> Vec<TestNode> {
     let mut nodes = Vec::new();
     for part in Part::split(4, stages) {
         nodes.push(node_with(part, kernel, threads, None, ROOT).await);
@@ -84,13 +97,13 @@ async fn nodes(stages: u32, kernel: Kernel, threads: usize) -> Vec<TestNode> {
     nodes
 }
 
-async fn gateway(nodes: &[TestNode]) -> Arc<Gateway> {
+pub(crate) async fn gateway(nodes: &[TestNode]) -> Arc<Gateway> {
     let peers = nodes.iter().map(|node| node.address.clone()).rev().collect();
     let options = Options { full_trace: true, store: None };
     Gateway::connect(random_key(), info(), peers, options).await.unwrap()
 }
 
-fn request(tokens: u32) -> GenerateRequest {
+pub(crate) fn request(tokens: u32) -> GenerateRequest {
     let parameters = Parameters { temperature_q16: ONE_Q16, ..Parameters::greedy(tokens) };
     let mut request = GenerateRequest::new(vec![1, 7, 30, 5, 9], parameters);
     request.seed = Some(12);
@@ -100,13 +113,13 @@ fn request(tokens: u32) -> GenerateRequest {
 
 /// Tokens, receipt file and failure of an answer.
 #[derive(Debug, Default)]
-struct Answer {
-    tokens: Vec<u32>,
-    file: Option<ReceiptFile>,
-    failure: Option<lockstep_node::service::Failure>,
+pub(crate) struct Answer {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) file: Option<ReceiptFile>,
+    pub(crate) failure: Option<lockstep_node::service::Failure>,
 }
 
-async fn collect(generator: &dyn Generator, request: GenerateRequest) -> Answer {
+pub(crate) async fn collect(generator: &dyn Generator, request: GenerateRequest) -> Answer {
     let mut events = generator.generate(request);
     let mut answer = Answer::default();
     let read = async {
@@ -125,7 +138,7 @@ async fn collect(generator: &dyn Generator, request: GenerateRequest) -> Answer 
     answer
 }
 
-fn verdict(file: &ReceiptFile) -> Verdict {
+pub(crate) fn verdict(file: &ReceiptFile) -> Verdict {
     audit(file, &ROOT, &engine(&Part::whole(4), Kernel::detect(), 1), &mut |_, _| {}).unwrap()
 }
 
