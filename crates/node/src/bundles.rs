@@ -25,23 +25,10 @@ pub enum OpenError {
     /// The settings cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// This build has no model.
-    #[error("no bundle was named and this build has none embedded; name one: lockstep import makes them")]
-    NoneEmbedded,
 }
 
-/// The embedded model: `assets/default.lockstep`, made by `lockstep import models/default`.
-#[must_use]
-pub fn embedded() -> Option<&'static [u8]> {
-    #[cfg(lockstep_default_model)]
-    {
-        Some(include_bytes!("../assets/default.lockstep"))
-    }
-    #[cfg(not(lockstep_default_model))]
-    {
-        None
-    }
-}
+/// The embedded model: made by `lockstep import models/default`, see `models/default/MODEL_CARD.md`.
+pub const EMBEDDED: &[u8] = include_bytes!("../assets/default.lockstep");
 
 /// Opens the bundle at `path`; without one, that of the settings, else the embedded one.
 ///
@@ -60,9 +47,6 @@ pub fn open(path: Option<&Path>) -> Result<Bundle, OpenError> {
             error @ BundleError::Io { .. } => OpenError::Unreadable(Box::new(error)),
             error => OpenError::File { path, error: Box::new(error) },
         }),
-        None => {
-            let bytes = embedded().ok_or(OpenError::NoneEmbedded)?;
-            Bundle::from_bytes(bytes).map_err(|error| OpenError::Embedded(Box::new(error)))
-        }
+        None => Bundle::from_bytes(EMBEDDED).map_err(|error| OpenError::Embedded(Box::new(error))),
     }
 }

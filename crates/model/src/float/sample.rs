@@ -2,30 +2,11 @@
 
 use super::{FloatError, Runner};
 use crate::source::FloatModel;
+pub use lockstep_base::rng::SplitMix64 as Rng;
 
-/// A seeded generator (splitmix64): the same seed, the same text, on every machine.
-#[derive(Debug, Clone)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// From a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// 64 uniform bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [0, 1).
-    pub fn next_f64(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
+/// Uniform in [0, 1).
+fn uniform(rng: &mut Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// How the next token is chosen.
@@ -46,7 +27,7 @@ impl Sampling {
         }
         let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let weights: Vec<f64> = logits.iter().map(|&x| ((f64::from(x) - max) / temperature).exp()).collect();
-        let mut left = rng.next_f64() * weights.iter().sum::<f64>();
+        let mut left = uniform(rng) * weights.iter().sum::<f64>();
         for (token, weight) in weights.iter().enumerate() {
             left -= weight;
             if left < 0.0 {
