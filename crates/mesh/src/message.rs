@@ -351,6 +351,12 @@ pub enum MessageError {
     /// Not deterministic CBOR of a known message.
     #[error(transparent)]
     Cbor(#[from] CborError),
+    /// A text with control characters.
+    #[error("{field} of a control message has control characters, expected none")]
+    Control {
+        /// Which field.
+        field: &'static str,
+    },
     /// Something in it is too long or too large.
     #[error("{field} of a control message is {got}, expected at most {limit}")]
     Limit {
@@ -444,16 +450,24 @@ impl Message {
                 let longest = leaves.leaves.iter().map(|leaf| leaf.bytes.len()).max();
                 limit("bytes of a leaf", longest.unwrap_or(0), LEAF_BYTES_MAX)
             }
-            Message::Error(fault) => limit("text", fault.text.len(), limits::ERROR_TEXT_MAX),
+            Message::Error(fault) => {
+                limit("text", fault.text.len(), limits::ERROR_TEXT_MAX)?;
+                // It is shown to people: it must not steer their terminal.
+                match fault.text.chars().any(char::is_control) {
+                    true => Err(MessageError::Control { field: "text" }),
+                    false => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
 }
 
 impl Fault {
-    /// A fault with its text cut to the limit.
+    /// A fault with its text cut to the limit, without control characters.
     #[must_use]
     pub fn new(task: Option<Digest>, code: Code, stage: Option<u16>, text: &str) -> Fault {
+        let text = text.replace(char::is_control, " ");
         let mut end = text.len().min(limits::ERROR_TEXT_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;

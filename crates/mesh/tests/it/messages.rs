@@ -128,6 +128,17 @@ fn fault_texts_are_cut_between_characters() {
     assert_eq!(fault.text, "é".repeat(ERROR_TEXT_MAX / 2));
 }
 
+/// A node's text is shown to people: it cannot steer their terminal, and what we say has none either.
+#[test]
+fn fault_texts_steer_no_terminal() {
+    let text = "\u{1b}[2Jall is well\r\n";
+    let hostile = Fault { task: None, code: Code::Busy, stage: None, text: text.into() };
+    let read = Message::from_bytes(&Message::Error(hostile).to_bytes());
+    assert!(matches!(read, Err(MessageError::Control { field: "text" })), "{read:?}");
+    let said = Message::Error(Fault::new(None, Code::Busy, None, text));
+    assert_eq!(Message::from_bytes(&said.to_bytes()), Ok(said));
+}
+
 /// The largest page of leaves that a node sends fits into a message.
 #[test]
 fn a_full_page_of_leaves_fits() {
