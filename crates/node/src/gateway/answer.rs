@@ -119,7 +119,7 @@ impl Answer<'_> {
                 GenerateEvent::Stage(StageProgress { stage: stage.into(), positions: computed, receipts })
             }
             Event::Finished(outcome) => GenerateEvent::Done(Box::new(self.done(&outcome)?)),
-            Event::Failed(failure) => return Err(failed(failure)),
+            Event::Failed(failure) => return Err(failed(&failure)),
         };
         // A client that is gone is noticed by `closed`, and the route is cancelled there.
         let telling = Instant::now();
@@ -130,7 +130,7 @@ impl Answer<'_> {
 
     fn done(&self, outcome: &Outcome) -> Result<Done, Failure> {
         let file = &outcome.file;
-        self.gateway.keep(file).map_err(|error| Failure::compute(error))?;
+        self.gateway.keep(file).map_err(Failure::compute)?;
         let first = self.first_token.unwrap_or(self.began);
         let stages: Vec<serde_json::Value> = file
             .stages
@@ -176,7 +176,7 @@ fn distribution(logprobs: Logprobs) -> Distribution {
     }
 }
 
-fn failed(failure: route::Failure) -> Failure {
+fn failed(failure: &route::Failure) -> Failure {
     let kind = match &failure.reason {
         Reason::Remote { code: Code::Busy, .. } => FailureKind::Busy,
         _ => FailureKind::Stage,

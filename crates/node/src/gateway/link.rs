@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 /// Messages that wait for one request.
-pub const MESSAGES_MAX: usize = 1024;
+pub(super) const MESSAGES_MAX: usize = 1024;
 /// A node that has not said what it serves after this long is no node.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 

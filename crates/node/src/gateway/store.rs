@@ -82,7 +82,7 @@ impl ReceiptStore {
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be counted.
-    pub fn len(&self) -> Result<u64, StoreError> {
+    pub fn count(&self) -> Result<u64, StoreError> {
         let transaction = self.0.begin_read().map_err(database)?;
         match transaction.open_table(RECEIPTS) {
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(0),

@@ -212,7 +212,7 @@ async fn the_store_keeps_statements_only() {
     let kept = store.of_task(&file.task).unwrap();
     let signed: Vec<_> = file.stages.iter().flat_map(|stage| stage.receipts.clone()).collect();
     assert_eq!(kept, signed);
-    assert_eq!(store.len().unwrap(), 4);
+    assert_eq!(store.count().unwrap(), 4);
     drop(store);
     let bytes = std::fs::read(&path).unwrap();
     assert!(!bytes.windows(32).any(|window| window == file.secret.0), "the task secret is on disk");

@@ -222,7 +222,7 @@ async fn hostile_node(trick: Trick) -> PeerAddress {
                 while let Ok(Some(Incoming::Message(message))) = reader.next().await {
                     match message {
                         Message::Hello(_) => {
-                            writer.send(&Message::Info(info_of(&key)).to_frame()).await.unwrap()
+                            writer.send(&Message::Info(info_of(&key)).to_frame()).await.unwrap();
                         }
                         Message::Open(open) => loop {
                             let task = open.task;
