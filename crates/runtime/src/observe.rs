@@ -30,17 +30,15 @@ impl Values<'_> {
     /// The committed encoding (`lockstep_base::op::Output`), appended to `bytes`.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         match self {
-            Values::I32(x) => x.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes())),
-            Values::I16(x) => {
-                x.iter().for_each(|v| bytes.extend_from_slice(&(*v as i16).to_le_bytes()));
-            }
+            Values::I32(x) => append(bytes, x, |v| v.to_le_bytes()),
+            Values::I16(x) => append(bytes, x, |v| (v as i16).to_le_bytes()),
             Values::Codes8(x, step) => {
                 bytes.extend(x.iter().map(|v| *v as u8));
                 bytes.extend_from_slice(&step.f.to_le_bytes());
                 bytes.push(step.k);
             }
             Values::Codes16Heads(x, exponents) => {
-                x.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
+                append(bytes, x, |v| v.to_le_bytes());
                 bytes.extend_from_slice(exponents);
             }
             Values::Codes8Heads(x, exponents) => {
@@ -79,6 +77,15 @@ impl Values<'_> {
             Values::Codes16Heads(x, _) => x[element] ^= 1 << (bit % 16),
             Values::Token(_) => {}
         }
+    }
+}
+
+/// Appends the bytes of each element. Room is made once: a full trace encodes megabytes a token.
+fn append<T: Copy, const N: usize>(bytes: &mut Vec<u8>, elements: &[T], encode: impl Fn(T) -> [u8; N]) {
+    let start = bytes.len();
+    bytes.resize(start + N * elements.len(), 0);
+    for (slot, element) in bytes[start..].chunks_exact_mut(N).zip(elements) {
+        slot.copy_from_slice(&encode(*element));
     }
 }
 
