@@ -2,7 +2,7 @@
 //!
 //! A [`Job`] owns all that it needs, so a shell runs it on any thread while the machines go on
 //! taking messages: that is how a cancel overtakes data. Order inside a task is kept because a
-//! task has one [`Work`], which is either in its session or in one job.
+//! task has one `Work`, which is either in its session or in one job.
 
 use crate::code::Code;
 use crate::compute::{ComputeError, Output, StageCompute};

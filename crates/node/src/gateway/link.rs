@@ -228,7 +228,7 @@ impl Link {
     }
 
     /// Hears messages about `task` as those of `stage`, until the value is dropped. On a link that
-    /// is over already, [`Heard::Lost`] is all that comes.
+    /// is over already, `Heard::Lost` is all that comes.
     ///
     /// # Panics
     /// If `to` has no room: its receiver is new.
