@@ -54,7 +54,7 @@ pub fn write(contents: &Contents<'_>) -> Result<Vec<u8>, BundleError> {
 /// Writes a bundle beside `path`, then renames it, so that an open bundle never changes.
 ///
 /// # Errors
-/// As [`write`], and if the file cannot be written.
+/// As [`write()`], and if the file cannot be written.
 pub fn write_file(path: &Path, contents: &Contents<'_>) -> Result<Digest, BundleError> {
     let bytes = write(contents)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();

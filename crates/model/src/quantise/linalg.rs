@@ -127,7 +127,7 @@ pub(crate) fn for_chunks<T: Send>(
     });
 }
 
-/// Inner product, summed in [`LANES`] interleaved partial sums.
+/// Inner product, summed in `LANES` interleaved partial sums.
 #[must_use]
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [0.0; LANES];
