@@ -223,7 +223,7 @@ pub struct Leaves {
     /// Pages of the span.
     #[n(3)]
     pub pages: u32,
-    /// The leaves: those of the KV cache, then those of the trace, each in (token, op) order.
+    /// The leaves as they were computed: position by position, KV cache and trace together in execution order.
     #[n(4)]
     pub leaves: Vec<ServedLeaf>,
 }
