@@ -32,6 +32,29 @@ pub enum CborError {
     },
 }
 
+/// Encodes a newtype over `[u8; N]` as one CBOR byte string of exactly that length.
+macro_rules! cbor_bytes {
+    ($name:ident, $length:literal) => {
+        impl<C> minicbor::Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.bytes(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> minicbor::Decode<'b, C> for $name {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                const WRONG: &str = concat!("a ", stringify!($name), " has ", $length, " bytes");
+                d.bytes()?.try_into().map($name).map_err(|_| minicbor::decode::Error::message(WRONG))
+            }
+        }
+    };
+}
+pub(crate) use cbor_bytes;
+
 /// The deterministic encoding of `value`.
 #[must_use]
 pub fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {

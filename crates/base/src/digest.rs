@@ -94,19 +94,4 @@ impl fmt::Display for Digest {
     }
 }
 
-impl<C> minicbor::Encode<C> for Digest {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut minicbor::Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> minicbor::Decode<'b, C> for Digest {
-    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let bytes = d.bytes()?;
-        bytes.try_into().map(Digest).map_err(|_| minicbor::decode::Error::message("a digest has 32 bytes"))
-    }
-}
+crate::cbor::cbor_bytes!(Digest, 32);

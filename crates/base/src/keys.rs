@@ -24,24 +24,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-impl<C> minicbor::Encode<C> for NodeId {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut minicbor::Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> minicbor::Decode<'b, C> for NodeId {
-    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        d.bytes()?
-            .try_into()
-            .map(NodeId)
-            .map_err(|_| minicbor::decode::Error::message("a node id has 20 bytes"))
-    }
-}
+crate::cbor::cbor_bytes!(NodeId, 20);
 
 /// Why a key was refused.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -133,24 +116,7 @@ impl fmt::Debug for CompactSignature {
     }
 }
 
-impl<C> minicbor::Encode<C> for CompactSignature {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut minicbor::Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> minicbor::Decode<'b, C> for CompactSignature {
-    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        d.bytes()?
-            .try_into()
-            .map(CompactSignature)
-            .map_err(|_| minicbor::decode::Error::message("a compact signature has 64 bytes"))
-    }
-}
+crate::cbor::cbor_bytes!(CompactSignature, 64);
 
 /// Keccak-256, as Ethereum uses it (not the later SHA3-256).
 #[must_use]
