@@ -7,14 +7,14 @@ pub const SPAN_TOKENS: u32 = 32;
 pub const LEAF_BYTES_MAX: usize = 2048;
 /// Positions whose weighted values are summed before the partial sum becomes a trace leaf.
 pub const ATTENTION_BLOCK_POSITIONS: usize = 256;
-/// Positions of one sequence. The bound of the softmax sum holds to here (arithmetic.md, 7).
-pub const CONTEXT_MAX: u32 = 32_768;
+/// Positions of one sequence. The bound of the softmax sum holds to here (arithmetic.md, 6).
+pub const CONTEXT_MAX: u32 = 131_072;
 /// Columns of a matrix after padding (bound of an int8 dot product, arithmetic.md, 4).
 pub const COLS_MAX: u32 = 65_536;
 /// Rows of a matrix.
 pub const ROWS_MAX: u32 = 1 << 20;
-/// Layers of a model: eight entries each and the rest fit the manifest.
-pub const LAYERS_MAX: u32 = 400;
+/// Layers of a model: thirteen entries each and the rest fit the manifest.
+pub const LAYERS_MAX: u32 = 300;
 /// Stages of a route.
 pub const STAGES_MAX: usize = 64;
 /// Width of one attention head.

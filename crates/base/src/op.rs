@@ -73,7 +73,7 @@ impl Output {
 ops! {
     /// A token that enters the first stage.
     Token = 0, "token", Token;
-    /// Embedding (plus learned position): the first residual vector.
+    /// Embedding (plus learned position, normalised where the model does so): the first residual vector.
     Embed = 1, "embed", I32;
     /// RMS norm and quantisation in front of attention.
     AttnNorm = 2, "attn_norm", Codes8;
@@ -101,30 +101,40 @@ ops! {
     AttnCodes = 13, "attn_codes", Codes8;
     /// Output projection.
     OProj = 14, "o_proj", I32;
-    /// Residual stream after attention.
-    AttnResidual = 15, "attn_residual", I32;
+    /// Norm behind the output projection, of models that have one there.
+    AttnPostNorm = 15, "attn_post_norm", I32;
+    /// Residual stream after attention (normalised, in post-norm models).
+    AttnResidual = 16, "attn_residual", I32;
     /// RMS norm and quantisation in front of the feed-forward block.
-    FfnNorm = 16, "ffn_norm", Codes8;
-    /// Gate projection.
-    GateProj = 17, "gate_proj", I16;
+    FfnNorm = 17, "ffn_norm", Codes8;
+    /// Logits of the router in octaves.
+    RouterLogits = 18, "router_logits", I32;
+    /// For each chosen expert: its number, and the mantissa and shift of its weight.
+    RouterChoice = 19, "router_choice", I32;
+    /// Gate projection (one run of leaves an expert, in the order of the choice; so all ops to down_proj).
+    GateProj = 20, "gate_proj", I16;
     /// Up projection.
-    UpProj = 18, "up_proj", I16;
+    UpProj = 21, "up_proj", I16;
     /// Activation (times up), before the Hadamard transform.
-    Hidden = 19, "hidden", I32;
+    Hidden = 22, "hidden", I32;
     /// Hadamard transform and quantisation.
-    HiddenCodes = 20, "hidden_codes", Codes8;
+    HiddenCodes = 23, "hidden_codes", Codes8;
     /// Down projection.
-    DownProj = 21, "down_proj", I32;
-    /// Residual stream after the layer.
-    FfnResidual = 22, "ffn_residual", I32;
+    DownProj = 24, "down_proj", I32;
+    /// Norm behind the down projection, of models that have one there.
+    FfnPostNorm = 25, "ffn_post_norm", I32;
+    /// Residual stream after the layer (normalised, in post-norm models).
+    FfnResidual = 26, "ffn_residual", I32;
     /// Final norm and quantisation.
-    FinalNorm = 23, "final_norm", Codes8;
+    FinalNorm = 27, "final_norm", Codes8;
     /// Logits.
-    Logits = 24, "logits", I32;
+    Logits = 28, "logits", I32;
+    /// The vector of an encoder.
+    Pooled = 29, "pooled", I32;
     /// The chosen token.
-    Sample = 25, "sample", Token;
+    Sample = 30, "sample", Token;
     /// A residual vector that crosses from one stage to the next.
-    Boundary = 26, "boundary", I32;
+    Boundary = 31, "boundary", I32;
 }
 
 impl fmt::Display for Op {

@@ -78,6 +78,9 @@ pub enum WeightFormat {
     Int8,
     /// A nibble a weight and a table of 16 int8 entries for each group of 32 columns.
     Int4,
+    /// Two bytes a weight: an int8 matrix of high parts, then one of low parts in [-64, 64]. A
+    /// weight means `high + low / 128`; both matrices multiply the same codes.
+    Int16,
 }
 
 impl WeightFormat {
@@ -88,6 +91,7 @@ impl WeightFormat {
         match self {
             WeightFormat::Int8 => weights,
             WeightFormat::Int4 => weights / 2,
+            WeightFormat::Int16 => weights * 2,
         }
     }
 
@@ -95,7 +99,7 @@ impl WeightFormat {
     #[must_use]
     pub fn id_bytes(self, rows: usize, cols: usize) -> usize {
         match self {
-            WeightFormat::Int8 => 0,
+            WeightFormat::Int8 | WeightFormat::Int16 => 0,
             WeightFormat::Int4 => rows.div_ceil(PANEL_ROWS) * PANEL_ROWS * (cols / GROUP_COLS) * 2,
         }
     }
@@ -146,8 +150,14 @@ impl Linear {
         usize::from(u16::from_le_bytes([self.table_ids[at], self.table_ids[at + 1]]))
     }
 
+    /// Bytes of one plane of codes: of all of them, but half of them for [`WeightFormat::Int16`].
+    #[must_use]
+    pub fn plane_bytes(&self) -> usize {
+        if self.format == WeightFormat::Int16 { self.codes.len() / 2 } else { self.codes.len() }
+    }
+
     /// The committed bytes of one row: m, s, bias (4 bytes little-endian, if there is one), the
-    /// codes in column order (int8 bytes; or 16 nibble bytes a group, then the ids).
+    /// codes in column order (int8 bytes; high parts, then low parts; or 16 nibble bytes a group, then the ids).
     #[must_use]
     pub fn row_bytes(&self, row: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(6 + self.cols + self.cols / 16);
@@ -157,12 +167,15 @@ impl Linear {
             bytes.extend_from_slice(&bias.to_le_bytes());
         }
         let step = match self.format {
-            WeightFormat::Int8 => TILE_COLS,
+            WeightFormat::Int8 | WeightFormat::Int16 => TILE_COLS,
             WeightFormat::Int4 => GROUP_COLS,
         };
-        for col in (0..self.cols).step_by(step) {
-            let at = self.code_offset(row, col);
-            bytes.extend_from_slice(&self.codes[at..at + 16]);
+        let planes = if self.format == WeightFormat::Int16 { 2 } else { 1 };
+        for plane in 0..planes {
+            for col in (0..self.cols).step_by(step) {
+                let at = plane * self.plane_bytes() + self.code_offset(row, col);
+                bytes.extend_from_slice(&self.codes[at..at + 16]);
+            }
         }
         if self.format == WeightFormat::Int4 {
             for group in 0..self.cols / GROUP_COLS {
@@ -173,14 +186,14 @@ impl Linear {
         bytes
     }
 
-    /// The int8 meaning of one row, in column order.
+    /// The int8 meaning of one row, in column order (of the high parts, for [`WeightFormat::Int16`]).
     #[must_use]
     pub fn row_weights(&self, row: usize, int4_tables: &[[i8; 16]]) -> Vec<i8> {
         (0..self.cols)
             .map(|col| {
                 let byte = self.codes[self.code_offset(row, col)];
                 match self.format {
-                    WeightFormat::Int8 => byte as i8,
+                    WeightFormat::Int8 | WeightFormat::Int16 => byte as i8,
                     WeightFormat::Int4 => {
                         let high = col % GROUP_COLS >= TILE_COLS;
                         let nibble = if high { byte >> 4 } else { byte & 15 };
@@ -190,14 +203,51 @@ impl Linear {
             })
             .collect()
     }
+
+    /// The low parts of one row, in column order; empty but for [`WeightFormat::Int16`].
+    #[must_use]
+    pub fn row_low_parts(&self, row: usize) -> Vec<i8> {
+        if self.format != WeightFormat::Int16 {
+            return Vec::new();
+        }
+        let low = self.plane_bytes();
+        (0..self.cols).map(|col| self.codes[low + self.code_offset(row, col)] as i8).collect()
+    }
+
+    /// The rows `rows` as a layer of its own over the same memory; `None` if they do not lie inside,
+    /// do not begin and end with panels, or the layer has two planes.
+    #[must_use]
+    pub fn rows(&self, rows: Range<usize>) -> Option<Linear> {
+        let whole = rows.start.is_multiple_of(PANEL_ROWS) && rows.end.is_multiple_of(PANEL_ROWS);
+        if !whole || rows.start > rows.end || rows.end > self.rows || self.format == WeightFormat::Int16 {
+            return None;
+        }
+        let part = |bytes: usize| rows.start / PANEL_ROWS * bytes..rows.end / PANEL_ROWS * bytes;
+        let bias = if self.bias.is_empty() { Vec::new() } else { self.bias[rows.clone()].to_vec() };
+        Some(Linear {
+            rows: rows.len(),
+            cols: self.cols,
+            format: self.format,
+            codes: self.codes.slice(part(self.format.code_bytes(PANEL_ROWS, self.cols)))?,
+            table_ids: self.table_ids.slice(part(self.format.id_bytes(PANEL_ROWS, self.cols)))?,
+            multipliers: self.multipliers[rows.clone()].to_vec(),
+            shifts: self.shifts[rows].to_vec(),
+            bias,
+            pre_shift: self.pre_shift,
+            out_frac: self.out_frac,
+        })
+    }
 }
 
-/// Offset of the byte that holds `(row, col)` of a packed matrix with `cols` columns.
+/// Offset of the byte that holds `(row, col)` of a packed matrix with `cols` columns (of its high
+/// part, for [`WeightFormat::Int16`]).
 #[must_use]
 pub fn code_offset(format: WeightFormat, cols: usize, row: usize, col: usize) -> usize {
     let (panel, lane) = (row / PANEL_ROWS, row % PANEL_ROWS);
     match format {
-        WeightFormat::Int8 => panel * PANEL_ROWS * cols + col / TILE_COLS * 64 + lane * 16 + col % TILE_COLS,
+        WeightFormat::Int8 | WeightFormat::Int16 => {
+            panel * PANEL_ROWS * cols + col / TILE_COLS * 64 + lane * 16 + col % TILE_COLS
+        }
         WeightFormat::Int4 => {
             panel * PANEL_ROWS * cols / 2 + col / GROUP_COLS * 64 + lane * 16 + col % TILE_COLS
         }
@@ -242,8 +292,15 @@ impl Embedding {
 /// The tables of the arithmetic: data, never library calls.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    /// Q14 cosine and sine, interleaved: entry `(position * head_dim / 2 + pair) * 2` is the cosine.
-    pub rope: Vec<i16>,
+    /// One or two tables of Q14 cosine and sine, interleaved: entry `(position * rope_dim / 2 + pair) * 2`
+    /// is the cosine.
+    pub rope: Vec<Vec<i16>>,
+    /// ALiBi: slope of each head as `a * 2^-b` Q8 octaves a position.
+    pub alibi: Vec<Slope>,
+    /// Soft-capped scores at the ends of 4,096 steps from 0 on, in Q8 octaves; empty without.
+    pub score_cap: Vec<i32>,
+    /// Soft-capped logits likewise, in units of the logits.
+    pub logit_cap: Vec<i32>,
     /// `2^15 * 2^(-d/256)` for d in 0..4096; the last entry is 0.
     pub exp2: Vec<u16>,
     /// `2^24 * 2^(-d/256)` for d in 0..4096; the last entry is 0.
@@ -254,10 +311,89 @@ pub struct Tables {
     pub int4: Vec<[i8; 16]>,
 }
 
-/// The weights of one decoder layer.
+/// The ALiBi slope of one head, `a * 2^-b`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slope {
+    /// Mantissa, at most 12 bits.
+    pub a: u16,
+    /// Shift.
+    pub b: u8,
+}
+
+/// Gains (and offsets) of a norm that is not folded away: `y_i = g_i 2^-t_i * normalised x_i + offset_i`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gain {
+    /// g_i, in [-2047, 2047].
+    pub mantissas: Vec<i16>,
+    /// t_i.
+    pub shifts: Vec<i8>,
+    /// Offsets in the output's format; empty for none.
+    pub offsets: Vec<i32>,
+    /// `round(n * eps * 2^(2 F))`, F the fractional bits of the input.
+    pub eps: u64,
+    /// Fractional bits of the output.
+    pub out_frac: i8,
+    /// The mean is subtracted first (layer norm).
+    pub centred: bool,
+}
+
+/// One feed-forward network.
+#[derive(Clone, Debug)]
+pub struct DenseWeights {
+    /// Gate of a gated feed-forward block.
+    pub gate: Option<Linear>,
+    /// Up projection.
+    pub up: Linear,
+    /// Down projection; the Hadamard transform is folded in.
+    pub down: Linear,
+}
+
+/// The feed-forward block of a layer.
+#[derive(Clone, Debug)]
+pub enum FfnWeights {
+    /// One network.
+    Dense(DenseWeights),
+    /// A router, whose outputs are in octaves, and the networks that it chooses from.
+    Experts {
+        /// One row an expert.
+        router: Linear,
+        /// The networks.
+        experts: Vec<DenseWeights>,
+    },
+}
+
+impl FfnWeights {
+    /// The network, where there is one.
+    #[must_use]
+    pub fn dense(&self) -> Option<&DenseWeights> {
+        match self {
+            FfnWeights::Dense(dense) => Some(dense),
+            FfnWeights::Experts { .. } => None,
+        }
+    }
+
+    /// The network, to be changed, where there is one.
+    pub fn dense_mut(&mut self) -> Option<&mut DenseWeights> {
+        match self {
+            FfnWeights::Dense(dense) => Some(dense),
+            FfnWeights::Experts { .. } => None,
+        }
+    }
+
+    /// All networks: one, or the experts.
+    #[must_use]
+    pub fn networks(&self) -> &[DenseWeights] {
+        match self {
+            FfnWeights::Dense(dense) => core::slice::from_ref(dense),
+            FfnWeights::Experts { experts, .. } => experts,
+        }
+    }
+}
+
+/// The weights of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerWeights {
-    /// Queries; log2(e)/sqrt(head) is folded in.
+    /// Queries; log2(e) and the scale of the scores are folded in (or into `q_norm`).
     pub q: Linear,
     /// Keys.
     pub k: Linear,
@@ -267,12 +403,16 @@ pub struct LayerWeights {
     pub o: Linear,
     /// Subtracted from keys after RoPE, in the format of k; `(n_kv_heads, head_dim)`.
     pub k_center: Vec<i32>,
-    /// Gate of a gated feed-forward block.
-    pub gate: Option<Linear>,
-    /// Up projection.
-    pub up: Linear,
-    /// Down projection; the Hadamard transform is folded in.
-    pub down: Linear,
+    /// Norm of each query head, `(head_dim,)`.
+    pub q_norm: Option<Gain>,
+    /// Norm of each key head, `(head_dim,)`.
+    pub k_norm: Option<Gain>,
+    /// Norm behind attention, `(d_model,)`.
+    pub attn_post: Option<Gain>,
+    /// The feed-forward block.
+    pub ffn: FfnWeights,
+    /// Norm behind the feed-forward block, `(d_model,)`.
+    pub ffn_post: Option<Gain>,
 }
 
 /// The weights that a node holds: those of its part.
@@ -286,6 +426,8 @@ pub struct ModelWeights {
     pub embed: Option<Embedding>,
     /// Position embedding, where the part embeds and the model learned positions.
     pub positions: Option<Embedding>,
+    /// Norm behind the embedding, where the part embeds and the model has one.
+    pub embed_norm: Option<Gain>,
     /// The first layer that is held.
     pub first_layer: usize,
     /// The layers of the part, from `first_layer`.
@@ -306,6 +448,7 @@ impl ModelWeights {
             tables: self.tables.clone(),
             embed: self.embed.clone().filter(|_| part.embed),
             positions: self.positions.clone().filter(|_| part.embed),
+            embed_norm: self.embed_norm.clone().filter(|_| part.embed),
             first_layer: first,
             layers: self.layers[first - held.start..end - held.start].to_vec(),
             head: self.head.clone().filter(|_| part.head),

@@ -132,7 +132,7 @@ impl Layer {
         let mut codes = vec![0; format.code_bytes(rows, COLS)];
         rng.fill(&mut codes);
         let ids = match format {
-            WeightFormat::Int8 => 0,
+            WeightFormat::Int8 | WeightFormat::Int16 => 0,
             WeightFormat::Int4 => rows * COLS / GROUP_COLS,
         };
         let table_ids: Vec<u8> = (0..ids).flat_map(|_| (rng.below(TABLES) as u16).to_le_bytes()).collect();

@@ -6,8 +6,11 @@
 //! Tasks are claimed from a shared counter, by the caller too. Integer results do not depend on who
 //! computes what, so stealing is harmless. Without the `std` feature everything runs in place.
 
+mod rows;
 #[cfg(feature = "std")]
 mod threads;
+
+pub use rows::{Rows, Split};
 
 #[cfg(feature = "std")]
 use threads::Workers;

@@ -4,10 +4,11 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use lockstep_base::config::{COLS_MULTIPLE, FeedForward, ModelConfig, OPSET, Positions, padded};
+use lockstep_base::config::{Block, FeedForward, ModelConfig, OPSET, Positions, SOFT_CAP_ENTRIES};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{
-    Embedding, GROUP_COLS, LayerWeights, Linear, ModelWeights, Region, Tables, WeightFormat, code_offset,
+    DenseWeights, Embedding, FfnWeights, GROUP_COLS, Gain, LayerWeights, Linear, ModelWeights, Region, Slope,
+    Tables, WeightFormat, code_offset,
 };
 
 /// Fractional bits of q, k, v and gate.
@@ -41,6 +42,8 @@ pub fn small_config() -> ModelConfig {
         feed_forward: FeedForward::Gated,
         bos: Some(1),
         eos: vec![2],
+        rope_dim: 16,
+        ..ModelConfig::decoder()
     }
 }
 
@@ -48,37 +51,73 @@ pub fn small_config() -> ModelConfig {
 #[must_use]
 pub fn model(config: &ModelConfig, format: WeightFormat, seed: u64) -> ModelWeights {
     let mut rng = SplitMix64::new(seed);
-    let d = config.d_padded() as usize;
-    let (q_dim, kv_dim, ffn) = (config.q_dim() as usize, config.kv_dim() as usize, config.d_ffn as usize);
+    let (d, width) = (config.d_padded() as usize, config.d_model as usize);
+    let (q_dim, kv_dim) = (config.q_dim() as usize, config.kv_dim() as usize);
     let residual = config.residual_frac as i8;
-    let layers = (0..config.n_layers)
-        .map(|_| LayerWeights {
+    let post = |rng: &mut SplitMix64| {
+        (config.block != Block::PreNorm).then(|| gain(width, config.block == Block::PostNorm, residual, rng))
+    };
+    let layers = (0..config.n_layers as usize)
+        .map(|index| LayerWeights {
             q: linear(format, q_dim, d, PROJECTION_FRAC, &mut rng),
             k: linear(format, kv_dim, d, PROJECTION_FRAC, &mut rng),
             v: linear(format, kv_dim, d, PROJECTION_FRAC, &mut rng),
-            o: linear(format, config.d_model as usize, config.o_cols() as usize, residual, &mut rng),
+            o: linear(format, width, config.o_cols() as usize, residual, &mut rng),
             k_center: (0..kv_dim).map(|_| rng.below(64) as i32 - 32).collect(),
-            gate: (config.feed_forward == FeedForward::Gated)
-                .then(|| linear(format, ffn, d, PROJECTION_FRAC, &mut rng)),
-            up: linear(format, ffn, d, UP_FRAC, &mut rng),
-            down: linear(format, config.d_model as usize, config.down_cols() as usize, residual, &mut rng),
+            q_norm: config.qk_norm.then(|| gain(config.head_dim as usize, false, PROJECTION_FRAC, &mut rng)),
+            k_norm: config.qk_norm.then(|| gain(config.head_dim as usize, false, PROJECTION_FRAC, &mut rng)),
+            attn_post: post(&mut rng),
+            ffn: match config.experts.filter(|_| config.layer_pattern(index).experts) {
+                None => FfnWeights::Dense(dense(config, format, &mut rng)),
+                Some(experts) => FfnWeights::Experts {
+                    router: linear(WeightFormat::Int8, experts.count as usize, d, PROJECTION_FRAC, &mut rng),
+                    experts: (0..experts.count).map(|_| dense(config, format, &mut rng)).collect(),
+                },
+            },
+            ffn_post: post(&mut rng),
         })
         .collect();
     ModelWeights {
         tables: tables(config, &mut rng),
-        embed: Some(embedding(config.vocab as usize, config.d_model as usize, &mut rng)),
+        embed: Some(embedding(config.vocab as usize, width, &mut rng)),
         positions: (config.positions == Positions::Learned)
-            .then(|| embedding(config.context as usize, config.d_model as usize, &mut rng)),
+            .then(|| embedding(config.context as usize, width, &mut rng)),
+        embed_norm: (config.block == Block::PostNorm).then(|| gain(width, true, residual, &mut rng)),
         first_layer: 0,
         layers,
-        head: Some(linear(
-            WeightFormat::Int8,
-            config.vocab as usize,
-            padded(config.d_model, COLS_MULTIPLE) as usize,
-            LOGITS_FRAC,
-            &mut rng,
-        )),
+        head: config
+            .pooling
+            .is_none()
+            .then(|| linear(WeightFormat::Int8, config.vocab as usize, d, LOGITS_FRAC, &mut rng)),
         config: config.clone(),
+    }
+}
+
+fn dense(config: &ModelConfig, format: WeightFormat, rng: &mut SplitMix64) -> DenseWeights {
+    let (d, ffn, residual) = (config.d_padded() as usize, config.d_ffn as usize, config.residual_frac as i8);
+    DenseWeights {
+        gate: (config.feed_forward == FeedForward::Gated)
+            .then(|| linear(format, ffn, d, PROJECTION_FRAC, rng)),
+        up: linear(format, ffn, d, UP_FRAC, rng),
+        down: linear(format, config.d_model as usize, config.down_cols() as usize, residual, rng),
+    }
+}
+
+/// Gains from 1/2 to 3/2, either sign; offsets of up to a quarter.
+fn gain(width: usize, centred: bool, out_frac: i8, rng: &mut SplitMix64) -> Gain {
+    let sign = |rng: &mut SplitMix64| 1 - 2 * rng.below(2) as i16;
+    let quarter = 1i64 << (out_frac - 2);
+    Gain {
+        mantissas: (0..width).map(|_| sign(rng) * (512 + rng.below(1024) as i16)).collect(),
+        shifts: vec![10; width],
+        offsets: if centred {
+            (0..width).map(|_| (rng.below(2 * quarter as u64) as i64 - quarter) as i32).collect()
+        } else {
+            Vec::new()
+        },
+        eps: width as u64,
+        out_frac,
+        centred,
     }
 }
 
@@ -86,18 +125,22 @@ pub fn model(config: &ModelConfig, format: WeightFormat, seed: u64) -> ModelWeig
 fn linear(format: WeightFormat, rows: usize, cols: usize, out_frac: i8, rng: &mut SplitMix64) -> Linear {
     let mut codes = vec![0u8; format.code_bytes(rows, cols)];
     rng.fill(&mut codes);
-    if format == WeightFormat::Int8 {
-        // -128 never occurs.
+    let plane = format.code_bytes(rows, cols) / if format == WeightFormat::Int16 { 2 } else { 1 };
+    if format != WeightFormat::Int4 {
+        // -128 never occurs; low parts are small.
         codes.iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 0);
+        codes[plane..].iter_mut().for_each(|code| *code = (*code as i8 / 2) as u8);
     }
     let mut table_ids = vec![0u8; format.id_bytes(rows, cols)];
     table_ids.chunks_mut(2).for_each(|id| id[0] = rng.below(INT4_TABLES) as u8);
     // The last panel is filled up with zero rows.
     for row in rows..rows.next_multiple_of(4) {
-        let step = if format == WeightFormat::Int8 { 16 } else { GROUP_COLS };
-        for col in (0..cols).step_by(step) {
-            let at = code_offset(format, cols, row, col);
-            codes[at..at + 16].fill(0);
+        let step = if format == WeightFormat::Int4 { GROUP_COLS } else { 16 };
+        for start in (0..codes.len()).step_by(plane) {
+            for col in (0..cols).step_by(step) {
+                let at = start + code_offset(format, cols, row, col);
+                codes[at..at + 16].fill(0);
+            }
         }
     }
     // Uniform codes times 24 have an rms of about 2^10.8; sqrt(cols) columns add up.
@@ -142,8 +185,17 @@ fn tables(config: &ModelConfig, rng: &mut SplitMix64) -> Tables {
         table[0] = 0;
         int4.push(table);
     }
+    let cap = |shift: Option<u8>| shift.map_or_else(Vec::new, soft_cap);
     Tables {
-        rope: rope(config),
+        rope: (0..i64::from(config.rope_tables)).map(|table| rope(config, table)).collect(),
+        alibi: match config.positions {
+            Positions::Alibi => (0..config.n_heads)
+                .map(|head| Slope { a: 4095 - 100 * (head % 16) as u16, b: 4 + (head % 8) as u8 })
+                .collect(),
+            _ => Vec::new(),
+        },
+        score_cap: cap(config.score_cap),
+        logit_cap: cap(config.logit_cap),
         exp2: octaves.iter().map(|v| (v >> 17) as u16).collect(),
         exp2_sample: octaves.iter().map(|v| (v >> 8) as u32).collect(),
         // x clamp(x + 3, 0, 6) / 6, the "hard" SiLU, steps of 2^-8, values of 2^-11.
@@ -152,20 +204,26 @@ fn tables(config: &ModelConfig, rng: &mut SplitMix64) -> Tables {
     }
 }
 
-/// Rotations by multiples of the angle of the 3-4-5 triangle: rational, so exact to rounding.
-fn rope(config: &ModelConfig) -> Vec<i16> {
-    let pairs = config.head_dim as usize / 2;
+/// `x / (1 + |x| / c)` with c a quarter of the table: bends as a hyperbolic tangent does.
+fn soft_cap(shift: u8) -> Vec<i32> {
+    let cap = 1024i64 << shift;
+    (0..SOFT_CAP_ENTRIES as i64)
+        .map(|i| (i << shift) * cap / (cap + (i << shift)))
+        .map(|y| y as i32)
+        .collect()
+}
+
+/// Rotations by multiples of the angles of Pythagorean triangles: rational, so exact to rounding.
+fn rope(config: &ModelConfig, table: i64) -> Vec<i16> {
+    let pairs = config.rope_dim as usize / 2;
     let mut rows = Vec::new();
-    if config.positions != Positions::Rope {
-        return rows;
-    }
     let mut angles: Vec<(i64, i64)> = vec![(1 << 30, 0); pairs];
     for _ in 0..config.context {
         for (pair, (c, s)) in angles.iter_mut().enumerate() {
             rows.push((*c >> 16) as i16);
             rows.push((*s >> 16) as i16);
             // Pythagorean triple (m^2 - 1, 2m, m^2 + 1): smaller angles for later pairs.
-            let m = 2 + 3 * pair as i64;
+            let m = 2 + table + 3 * pair as i64;
             let (a, b, h) = (m * m - 1, 2 * m, m * m + 1);
             (*c, *s) = ((*c * a - *s * b) / h, (*c * b + *s * a) / h);
         }

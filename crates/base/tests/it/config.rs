@@ -20,6 +20,8 @@ fn config() -> ModelConfig {
         feed_forward: FeedForward::Gated,
         bos: Some(1),
         eos: vec![2],
+        rope_dim: 48,
+        ..ModelConfig::decoder()
     }
 }
 

@@ -61,7 +61,7 @@ fn entries_and_roots_are_the_golden_ones() {
             let bias = linear.bias.get(row).map_or("none".into(), i32::to_string);
             let codes: Vec<u8> = logical_codes(&linear, row);
             let ids: Vec<String> = match format {
-                WeightFormat::Int8 => vec![],
+                WeightFormat::Int8 | WeightFormat::Int16 => vec![],
                 WeightFormat::Int4 => (0..2).map(|group| linear.table_id(row, group).to_string()).collect(),
             };
             calls.call(
@@ -87,7 +87,7 @@ fn logical_codes(linear: &Linear, row: usize) -> Vec<u8> {
         .map(|col| {
             let byte = linear.codes[linear.code_offset(row, col)];
             match linear.format {
-                WeightFormat::Int8 => byte,
+                WeightFormat::Int8 | WeightFormat::Int16 => byte,
                 WeightFormat::Int4 if col % GROUP_COLS < 16 => byte & 15,
                 WeightFormat::Int4 => byte >> 4,
             }
@@ -106,7 +106,7 @@ fn linear(format: WeightFormat, rows: usize, cols: usize, bias: bool, seed: u64)
         for col in 0..cols {
             let at = code_offset(format, cols, row, col);
             match format {
-                WeightFormat::Int8 => {
+                WeightFormat::Int8 | WeightFormat::Int16 => {
                     meaning[row][col] = rng.below(255) as i8;
                     codes[at] = meaning[row][col] as u8;
                 }

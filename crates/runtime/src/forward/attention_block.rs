@@ -44,7 +44,7 @@ impl Engine {
             let k = &mut k[row * kv_dim..(row + 1) * kv_dim];
             let v = &mut v[row * kv_dim..(row + 1) * kv_dim];
             if config.positions == Positions::Rope {
-                let table = &self.weights.tables.rope[(start + row) * dim..(start + row + 1) * dim];
+                let table = &self.weights.tables.rope[0][(start + row) * dim..(start + row + 1) * dim];
                 q.chunks_mut(dim).chain(k.chunks_mut(dim)).for_each(|head| attention::rope(head, table));
             }
             k.iter_mut().zip(&weights.k_center).for_each(|(k, c)| *k = k.wrapping_sub(*c));

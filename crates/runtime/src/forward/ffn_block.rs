@@ -22,6 +22,7 @@ impl Engine {
         observer: &mut O,
     ) -> Result<Vec<i32>, ForwardError> {
         let config = &self.weights.config;
+        let weights = weights.ffn.dense().ok_or(ForwardError::Missing("dense feed-forward block"))?;
         let coded = self.norm(x, at, Op::FfnNorm, observer);
         let tokens = coded.steps.len();
         let table = &self.weights.tables.activation;

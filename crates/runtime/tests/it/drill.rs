@@ -31,8 +31,13 @@ impl Observer for Flip {
 /// Debug builds panic where arithmetic overflows: no bit of no op makes them, on any kernel.
 #[test]
 fn any_bit_of_any_op_is_wrong_bits_or_a_range_error() {
-    let plain =
-        ModelConfig { positions: Positions::Learned, feed_forward: FeedForward::Plain, ..small_config() };
+    let plain = ModelConfig {
+        positions: Positions::Learned,
+        rope_dim: 0,
+        rope_tables: 0,
+        feed_forward: FeedForward::Plain,
+        ..small_config()
+    };
     for config in [small_config(), plain] {
         for kernel in Kernel::available() {
             let engine = engine(&config, WeightFormat::Int8, kernel, 1);

@@ -19,6 +19,8 @@ fn shapes() -> Vec<ModelConfig> {
     let gated = small_config();
     let plain = ModelConfig {
         positions: Positions::Learned,
+        rope_dim: 0,
+        rope_tables: 0,
         feed_forward: FeedForward::Plain,
         n_kv_heads: 4,
         ..small_config()

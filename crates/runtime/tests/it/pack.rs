@@ -109,7 +109,7 @@ fn plain_rows_round_trip() {
     use lockstep_runtime::synthetic::{model, small_config};
     for format in [WeightFormat::Int8, WeightFormat::Int4] {
         let weights = model(&small_config(), format, 3);
-        let down = &weights.layers[1].down;
+        let down = &weights.layers[1].ffn.dense().unwrap().down;
         let packed = Plain::of(down).pack();
         assert_eq!(packed.codes[..], down.codes[..]);
         assert_eq!(packed.row_weights(7, &weights.tables.int4), down.row_weights(7, &weights.tables.int4));

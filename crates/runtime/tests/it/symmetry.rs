@@ -5,7 +5,9 @@ use crate::pack::Plain;
 use crate::pipeline::{engine_over, logits};
 use lockstep_base::config::ModelConfig;
 use lockstep_base::rng::SplitMix64;
-use lockstep_base::weights::{Embedding, LayerWeights, Linear, ModelWeights, Region, WeightFormat};
+use lockstep_base::weights::{
+    DenseWeights, Embedding, LayerWeights, Linear, ModelWeights, Region, WeightFormat,
+};
 use lockstep_runtime::kernels::Kernel;
 use lockstep_runtime::observe::Silent;
 use lockstep_runtime::synthetic::{self, small_config};
@@ -15,7 +17,8 @@ const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// Heads and widths are whole groups of 32 columns; three Hadamard blocks of 64; 4 heads on 2 kv heads.
 fn model(format: WeightFormat, seed: u64) -> ModelWeights {
-    let config = ModelConfig { n_layers: 2, d_model: 64, head_dim: 32, d_ffn: 192, ..small_config() };
+    let config =
+        ModelConfig { n_layers: 2, d_model: 64, head_dim: 32, rope_dim: 32, d_ffn: 192, ..small_config() };
     assert_eq!(config.hadamard_block(), 64);
     synthetic::model(&config, format, seed)
 }
@@ -45,7 +48,8 @@ fn holds(change: impl Fn(&mut ModelWeights, &mut SplitMix64)) {
 
 fn differs(a: &LayerWeights, b: &LayerWeights) -> bool {
     let codes = |layer: &LayerWeights| {
-        let all = [&layer.q, &layer.k, &layer.v, &layer.o, &layer.up, &layer.down];
+        let ffn = layer.ffn.dense().unwrap();
+        let all = [&layer.q, &layer.k, &layer.v, &layer.o, &ffn.up, &ffn.down];
         all.map(|linear| linear.codes.to_vec())
     };
     codes(a) != codes(b)
@@ -89,7 +93,8 @@ fn embedding(table: &mut Embedding, change: impl Fn(usize, usize) -> i16) {
 fn readers<'a>(weights: &'a mut ModelWeights) -> Vec<&'a mut Linear> {
     let ModelWeights { layers, head, .. } = weights;
     let of_layer = |layer: &'a mut LayerWeights| {
-        let LayerWeights { q, k, v, gate, up, .. } = layer;
+        let LayerWeights { q, k, v, ffn, .. } = layer;
+        let DenseWeights { gate, up, .. } = ffn.dense_mut().unwrap();
         [q, k, v, up].into_iter().chain(gate)
     };
     layers.iter_mut().flat_map(of_layer).chain(head).collect()
@@ -139,7 +144,8 @@ fn hadamard_blocks() {
     holds(|weights, rng| {
         let block = weights.config.hadamard_block() as usize;
         for layer in &mut weights.layers {
-            let from = blocks(&permutation(layer.up.rows / block, rng), block);
+            let from = blocks(&permutation(layer.ffn.dense().unwrap().up.rows / block, rng), block);
+            let layer = layer.ffn.dense_mut().unwrap();
             layer.gate.iter_mut().for_each(|gate| rows(gate, &from));
             rows(&mut layer.up, &from);
             cols(&mut layer.down, &from);
@@ -175,7 +181,7 @@ fn permute_residual(weights: &mut ModelWeights, from: &[usize]) {
     readers(weights).into_iter().for_each(|reader| cols(reader, from));
     for layer in &mut weights.layers {
         rows(&mut layer.o, from);
-        rows(&mut layer.down, from);
+        rows(&mut layer.ffn.dense_mut().unwrap().down, from);
     }
     let table = weights.embed.as_mut().expect("an embedding");
     let old = table.clone();
@@ -239,7 +245,7 @@ fn a_sign_flip_is_not_a_symmetry() {
             *reader = plain.pack();
         }
         for layer in &mut flipped.layers {
-            for writer in [&mut layer.o, &mut layer.down] {
+            for writer in [&mut layer.o, &mut layer.ffn.dense_mut().unwrap().down] {
                 let mut plain = Plain::of(writer);
                 plain.rows.iter_mut().flat_map(|row| &mut row.cells).for_each(negate);
                 *writer = plain.pack();

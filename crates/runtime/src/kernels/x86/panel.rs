@@ -40,10 +40,12 @@ impl<'a> Panels<'a> {
     /// If the matrix has fewer panels, or an id has no table.
     #[inline(always)]
     pub(super) fn get(&self, index: usize) -> Panel<'a> {
-        let bytes = self.format.code_bytes(PANEL_ROWS, self.cols);
+        let format = if self.format == WeightFormat::Int16 { WeightFormat::Int8 } else { self.format };
+        let bytes = format.code_bytes(PANEL_ROWS, self.cols);
         let codes = self.codes[index * bytes..(index + 1) * bytes].as_chunks().0;
         match self.format {
-            WeightFormat::Int8 => Panel::Int8 { tiles: codes },
+            // The high parts, for two planes.
+            WeightFormat::Int8 | WeightFormat::Int16 => Panel::Int8 { tiles: codes },
             WeightFormat::Int4 => {
                 let bytes = self.format.id_bytes(PANEL_ROWS, self.cols);
                 let ids = &self.ids[index * bytes..(index + 1) * bytes];

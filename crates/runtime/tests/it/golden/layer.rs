@@ -4,7 +4,7 @@ use super::file::{Case, Fields, Out};
 use super::ops::{Tables, matrix, scalar};
 use lockstep_base::config::{FeedForward, ModelConfig, Positions};
 use lockstep_base::op::{Op, Place};
-use lockstep_base::weights::{LayerWeights, ModelWeights, Tables as ModelTables};
+use lockstep_base::weights::{DenseWeights, FfnWeights, LayerWeights, ModelWeights, Tables as ModelTables};
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::observe::{Observer, Values};
 use lockstep_runtime::synthetic::small_config;
@@ -44,14 +44,15 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
     let weights = ModelWeights {
         config: config(input),
         tables: ModelTables {
-            rope: if input.has("rope") { input.list("rope") } else { Vec::new() },
+            rope: if input.has("rope") { vec![input.list("rope")] } else { Vec::new() },
             exp2: tables.exp2.clone(),
             exp2_sample: tables.exp2_sample.clone(),
             activation: tables.activation.clone(),
-            int4: Vec::new(),
+            ..ModelTables::default()
         },
         embed: None,
         positions: None,
+        embed_norm: None,
         first_layer: 0,
         layers: vec![LayerWeights {
             q: matrix(input, "q."),
@@ -59,9 +60,15 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
             v: matrix(input, "v."),
             o: matrix(input, "o."),
             k_center: input.list("k_center"),
-            gate: input.has("gate.w").then(|| matrix(input, "gate.")),
-            up: matrix(input, "up."),
-            down: matrix(input, "down."),
+            q_norm: None,
+            k_norm: None,
+            attn_post: None,
+            ffn: FfnWeights::Dense(DenseWeights {
+                gate: input.has("gate.w").then(|| matrix(input, "gate.")),
+                up: matrix(input, "up."),
+                down: matrix(input, "down."),
+            }),
+            ffn_post: None,
         }],
         head: None,
     };
@@ -85,6 +92,8 @@ fn config(input: &Fields) -> ModelConfig {
         norm_eps: input.one("norm_eps"),
         positions: if input.has("rope") { Positions::Rope } else { Positions::Learned },
         feed_forward: if input.has("gate.w") { FeedForward::Gated } else { FeedForward::Plain },
+        rope_dim: if input.has("rope") { input.one("head_dim") } else { 0 },
+        rope_tables: input.has("rope").into(),
         ..small_config()
     };
     config.validate().expect("a configuration of the specification");

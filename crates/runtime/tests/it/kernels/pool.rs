@@ -1,6 +1,6 @@
 //! Laws of the thread pool: every task once, nothing lost, nobody left waiting.
 
-use lockstep_runtime::pool::Pool;
+use lockstep_runtime::pool::{Pool, Rows};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -45,6 +45,60 @@ fn results_are_visible() {
     }
     let mut none: [String; 0] = [];
     pool.for_each(&mut none, |_| unreachable!());
+}
+
+/// Ranges are a partition, none shorter than the grain (but for want of numbers).
+#[test]
+fn ranges_partition() {
+    for threads in [1, 2, 5] {
+        let pool = Pool::new(threads);
+        for (n, grain) in [(0, 1), (1, 1), (1, 9), (17, 1), (100, 7), (100, 51), (9, 0)] {
+            let count = counters(n);
+            pool.ranges(n, grain, |range| {
+                assert!(range.len() >= grain.clamp(1, n), "{range:?} of {n}, grain {grain}");
+                range.for_each(|i| _ = count[i].fetch_add(1, Ordering::Relaxed));
+            });
+            assert_once_each(&count, 1);
+        }
+    }
+}
+
+/// Each row of several arrays is lent out once, with its number, and what is written stays.
+#[test]
+fn rows_are_disjoint() {
+    for threads in [1, 3, 8] {
+        let pool = Pool::new(threads);
+        for (count, grain) in [(0, 1), (1, 1), (50, 1), (50, 20)] {
+            let (mut wide, mut narrow, mut names) =
+                (vec![1u64; count * 7], vec![0i8; count], vec![String::new(); 2 * count]);
+            let rows = (Rows::new(&mut wide, 7), Rows::new(&mut narrow, 1), Rows::new(&mut names, 2));
+            pool.rows_with(grain, rows, Vec::new, |seen, row, (wide, narrow, names)| {
+                seen.push(row);
+                wide.iter_mut().for_each(|x| *x += row as u64);
+                narrow[0] += row as i8;
+                names.iter_mut().for_each(|name| name.push_str(&format!("row {row}")));
+                assert!(seen.is_sorted(), "a task goes through its rows in order");
+            });
+            for row in 0..count {
+                assert_eq!(wide[7 * row..7 * row + 7], [1 + row as u64; 7]);
+                assert_eq!(narrow[row], row as i8);
+                assert_eq!(names[2 * row..2 * row + 2], [format!("row {row}"), format!("row {row}")]);
+            }
+        }
+    }
+}
+
+/// Arrays that do not fit each other, or their width, are refused before anything runs.
+#[test]
+fn rows_must_fit() {
+    let pool = Pool::new(2);
+    let ragged = catch_unwind(|| drop(Rows::new(&mut [0; 7], 2)));
+    assert!(ragged.is_err(), "7 values are no rows of 2");
+    let differing = AssertUnwindSafe(|| {
+        let (mut a, mut b) = ([0; 4], [0; 3]);
+        pool.rows(1, (Rows::new(&mut a, 1), Rows::new(&mut b, 1)), |_, _| unreachable!());
+    });
+    assert!(catch_unwind(differing).is_err(), "4 rows and 3 rows");
 }
 
 /// Other threads do take part: a task waits for another that only another thread can run.
