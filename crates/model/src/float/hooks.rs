@@ -3,14 +3,16 @@
 /// An input of linears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
-    /// Normed input of q, k and v: `(d_model,)`.
+    /// Input of q, k and v: `(d_model,)`.
     AttnIn,
     /// Attention output, heads side by side, input of o: `(n_heads * head_dim,)`.
     OIn,
-    /// Normed input of gate and up: `(d_model,)`.
+    /// Input of gate and up, and of the router: `(d_model,)`.
     FfnIn,
     /// Activated vector, input of down: `(ffn_hidden,)`.
     DownIn,
+    /// The same inside one expert, for tokens that it sees.
+    ExpertDownIn(usize),
     /// Normed input of the head: `(d_model,)`; its layer is `n_layers`.
     HeadIn,
 }

@@ -1,6 +1,6 @@
 //! Vector arithmetic of the reference: f32 in and out, f64 inside.
 
-use crate::source::{Linear, NormKind, NormWeights};
+use crate::source::{Act, Linear, NormKind, NormWeights};
 
 /// Partial sums: independent, so that the compiler may keep them in vector registers.
 const LANES: usize = 8;
@@ -41,6 +41,13 @@ pub(super) fn norm(kind: NormKind, weights: &NormWeights, eps: f64, x: &[f32]) -
         .collect()
 }
 
+/// RMS norm of one head in place; gain `(head_dim,)`.
+pub(super) fn norm_head(gain: &[f32], eps: f64, head: &mut [f32]) {
+    let mean = head.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / head.len() as f64;
+    let scale = 1.0 / (mean + eps).sqrt();
+    head.iter_mut().zip(gain).for_each(|(x, &gain)| *x = (f64::from(*x) * scale * f64::from(gain)) as f32);
+}
+
 /// Softmax in place.
 pub(super) fn softmax(scores: &mut [f64]) {
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -49,17 +56,14 @@ pub(super) fn softmax(scores: &mut [f64]) {
     scores.iter_mut().for_each(|score| *score /= sum);
 }
 
-/// `x / (1 + e^-x)`.
-pub(super) fn silu(x: f32) -> f32 {
-    let x = f64::from(x);
-    (x / (1.0 + (-x).exp())) as f32
+/// The function inside the feed-forward block.
+pub(super) fn activation(kind: Act, x: f32) -> f32 {
+    kind.apply(f64::from(x)) as f32
 }
 
-/// GELU by tanh, as GPT-2 was trained.
-pub(super) fn gelu_tanh(x: f32) -> f32 {
-    let x = f64::from(x);
-    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-    (0.5 * x * (1.0 + inner.tanh())) as f32
+/// `cap tanh(x / cap)`, or x.
+pub(super) fn soft_cap(cap: Option<f64>, x: f64) -> f64 {
+    cap.map_or(x, |cap| cap * (x / cap).tanh())
 }
 
 /// Turns each pair `(2i, 2i+1)` of `head (head_dim,)` by `position * inv_freq[i]`.

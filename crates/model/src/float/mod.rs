@@ -5,6 +5,7 @@
 //! additions. Hooks show every vector that enters a linear and every key after RoPE.
 
 mod compare;
+mod embed;
 mod forward;
 pub mod ggml;
 mod hooks;

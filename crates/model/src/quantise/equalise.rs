@@ -130,7 +130,7 @@ fn scale_row(linear: &mut FoldedLinear, row: usize, factor: f64) {
 mod tests {
     use super::*;
     use crate::quantise::linalg::{Dense, dot};
-    use crate::source::{Activation, NormKind, Rope, RopeScaling};
+    use crate::source::Sizes;
 
     const HEADS: usize = 4;
     const KV_HEADS: usize = 2;
@@ -138,8 +138,7 @@ mod tests {
     const WIDTH: usize = 8;
 
     fn config() -> FloatConfig {
-        let rope = Rope { theta: 10_000.0, scaling: RopeScaling::None };
-        FloatConfig {
+        FloatConfig::llama(Sizes {
             n_layers: 1,
             d_model: WIDTH,
             n_heads: HEADS,
@@ -148,15 +147,7 @@ mod tests {
             ffn_hidden: 8,
             vocab: 8,
             context: 8,
-            norm: NormKind::Rms,
-            norm_eps: 1e-5,
-            activation: Activation::SiluGated,
-            positions: Positions::Rope(rope),
-            tied_head: true,
-            qkv_bias: false,
-            o_bias: false,
-            ffn_bias: false,
-        }
+        })
     }
 
     fn linear(rows: usize, size: impl Fn(usize) -> f64) -> FoldedLinear {

@@ -17,7 +17,7 @@
 use super::folded::{FoldedLayer, FoldedLinear, FoldedModel};
 use super::hadamard::{Rotation, hadamard_blocks};
 use super::linalg::{Dense, dot};
-use crate::source::{FloatLayer, FloatModel, Linear, Matrix, NormKind, NormWeights, Positions};
+use crate::source::{Ffn, FloatLayer, FloatModel, Linear, Matrix, NormKind, NormWeights, Positions};
 use lockstep_base::config::{DOWN_COLS_MULTIPLE, HADAMARD_BLOCK_MAX, padded};
 use lockstep_base::rng::SplitMix64;
 
@@ -36,7 +36,13 @@ impl Default for Rotations {
     }
 }
 
+/// Why a model has what folding needs.
+const CHECKED: &str = "refused before folding: see supported.rs";
+
 /// Folds `model`; the rotations are drawn from `seed`.
+///
+/// # Panics
+/// If the model has what [`super::quantise`] refuses.
 #[must_use]
 pub fn fold(model: &FloatModel, rotations: Rotations, seed: u64) -> FoldedModel {
     let config = &model.config;
@@ -70,13 +76,16 @@ pub fn fold(model: &FloatModel, rotations: Rotations, seed: u64) -> FoldedModel 
         table.for_rows(|row| stream.enter(row));
         table
     };
-    let head = Linear { weight: model.head_matrix().clone(), bias: None };
+    let head = model.head_matrix().map(|weight| Linear { weight: weight.clone(), bias: None });
     FoldedModel {
         config: config.clone(),
         embed: table(&model.embed),
         positions: model.positions.as_ref().map(table),
         layers,
-        head: stream.reader(&head, &model.final_norm),
+        head: match (&head, &model.final_norm) {
+            (Some(head), Some(norm)) => stream.reader(head, norm),
+            _ => unreachable!("{CHECKED}"),
+        },
         hadamard_block,
     }
 }
@@ -165,7 +174,8 @@ fn fold_layer(
         }
     });
 
-    let mut down = dense(&layer.down.weight).padded_cols(down_cols);
+    let Ffn::Dense(ffn) = &layer.ffn else { unreachable!("{CHECKED}") };
+    let mut down = dense(&ffn.down.weight).padded_cols(down_cols);
     down.for_rows(|row| {
         hadamard_blocks(row, hadamard_block);
         row.iter_mut().for_each(|w| *w /= hadamard_block as f64);
@@ -176,9 +186,9 @@ fn fold_layer(
         v,
         o: stream.writer(o, o_bias),
         k_center: vec![0.0; config.kv_dim()],
-        gate: layer.gate.as_ref().map(|gate| stream.reader(gate, &layer.ffn_norm)),
-        up: stream.reader(&layer.up, &layer.ffn_norm),
-        down: stream.writer(down, layer.down.bias.as_ref().map(|bias| widened(bias))),
+        gate: ffn.gate.as_ref().map(|gate| stream.reader(gate, &layer.ffn_norm)),
+        up: stream.reader(&ffn.up, &layer.ffn_norm),
+        down: stream.writer(down, ffn.down.bias.as_ref().map(|bias| widened(bias))),
     }
 }
 

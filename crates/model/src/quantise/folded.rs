@@ -15,7 +15,7 @@
 
 use super::hadamard::hadamard_blocks;
 use super::linalg::{Dense, axpy, dot};
-use crate::source::{Activation, FloatConfig};
+use crate::source::FloatConfig;
 
 /// `y = weight x + bias`.
 #[derive(Clone, Debug)]
@@ -240,30 +240,18 @@ impl FoldedModel {
                 gate.data
                     .iter_mut()
                     .zip(&up.data)
-                    .for_each(|(g, u)| *g = activation(self.config.activation, *g) * u);
+                    .for_each(|(g, u)| *g = self.config.activation.apply(*g) * u);
                 gate
             }
             None => {
                 let mut up = up;
-                up.data.iter_mut().for_each(|u| *u = activation(self.config.activation, *u));
+                up.data.iter_mut().for_each(|u| *u = self.config.activation.apply(*u));
                 up
             }
         }
         .padded_cols(layer.down.weight.cols);
         hidden.for_rows(|row| hadamard_blocks(row, self.hadamard_block));
         hidden
-    }
-}
-
-/// The activation function by itself: SiLU or tanh-GELU.
-#[must_use]
-pub fn activation(kind: Activation, x: f64) -> f64 {
-    match kind {
-        Activation::SiluGated => x / (1.0 + (-x).exp()),
-        Activation::GeluTanh => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-            0.5 * x * (1.0 + inner.tanh())
-        }
     }
 }
 

@@ -24,6 +24,7 @@ mod pack;
 mod progress;
 mod report;
 mod scale;
+mod supported;
 mod tables;
 
 pub use check::{BoundsError, Margin, check};
@@ -34,7 +35,7 @@ pub use report::{MatrixReport, Report};
 
 use crate::bundle::names;
 use crate::bundle::structure::Matrix;
-use crate::source::{Activation, FloatConfig, FloatModel, Positions};
+use crate::source::{FloatConfig, FloatModel, Positions};
 use calibrate::{CalibrationRun, LayerMoments};
 use equalise::Rule;
 use fold::Rotations;
@@ -95,6 +96,12 @@ pub struct ModelFacts {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantiseError {
+    /// The integers do not know something that the model has.
+    #[error("{feature} cannot be quantised yet")]
+    Unsupported {
+        /// What it is.
+        feature: &'static str,
+    },
     /// A row needs a larger scale than the grid has.
     #[error("{tensor}, row {row}: the largest weight is {got}, expected at most {bound}")]
     RowScale {
@@ -135,6 +142,7 @@ pub fn quantise(
     options: &QuantiseOptions,
     progress: &mut Progress<'_>,
 ) -> Result<(ModelWeights, Report), QuantiseError> {
+    supported::check(model)?;
     let mut config = integer_config(&model.config, facts);
     config.validate()?; // before any work: the shape is known
     let folded = fold::fold(model, options.rotations, options.seed);
@@ -216,13 +224,10 @@ fn integer_config(config: &FloatConfig, facts: &ModelFacts) -> ModelConfig {
         residual_frac: RESIDUAL_FRAC as u8,
         norm_eps: 0,
         positions: match config.positions {
-            Positions::Rope(_) => config::Positions::Rope,
             Positions::Learned => config::Positions::Learned,
+            Positions::Rope(_) | Positions::Alibi => config::Positions::Rope, // ALiBi was refused
         },
-        feed_forward: match config.activation {
-            Activation::SiluGated => FeedForward::Gated,
-            Activation::GeluTanh => FeedForward::Plain,
-        },
+        feed_forward: if config.gated { FeedForward::Gated } else { FeedForward::Plain },
         bos: facts.bos,
         eos: facts.eos.clone(),
     }

@@ -2,9 +2,8 @@
 //!
 //! At run time they are data under the model root; nobody ever recomputes them.
 
-use super::folded::activation;
 use super::int4;
-use crate::source::{Activation, FloatConfig};
+use crate::source::{Act, FloatConfig};
 use lockstep_base::weights::Tables;
 
 /// Entries of the two exponential tables: 16 octaves in steps of 2^-8.
@@ -16,11 +15,12 @@ pub(super) const ACTIVATION_ENTRIES: usize = 8192;
 #[must_use]
 pub(super) fn tables(config: &FloatConfig, context: usize, with_int4: bool) -> Tables {
     Tables {
-        rope: rope(config, context),
+        rope: Some(rope(config, context)).filter(|table| !table.is_empty()).into_iter().collect(),
         exp2: exp2(15).map(|value| value as u16).collect(),
         exp2_sample: exp2(24).collect(),
         activation: activation_table(config.activation),
         int4: if with_int4 { int4::tables() } else { Vec::new() },
+        ..Tables::default()
     }
 }
 
@@ -32,9 +32,9 @@ fn exp2(bits: i32) -> impl Iterator<Item = u32> {
 }
 
 /// `round(2^11 act((i - 4096) / 256))`.
-fn activation_table(kind: Activation) -> Vec<i16> {
+fn activation_table(kind: Act) -> Vec<i16> {
     (0..ACTIVATION_ENTRIES)
-        .map(|i| (2048.0 * activation(kind, (i as f64 - 4096.0) / 256.0)).round() as i16)
+        .map(|i| (2048.0 * kind.apply((i as f64 - 4096.0) / 256.0)).round() as i16)
         .collect()
 }
 

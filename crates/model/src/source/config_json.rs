@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::SourceError;
-use super::config::{Positions, Rope, RopeScaling};
 use super::files::read_bounded;
 use super::limits::MAX_JSON_BYTES;
+use super::positions::{Positions, Rope, RopeScaling};
 
 /// A JSON object from a file beside the weights.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ impl ConfigJson {
     }
 
     /// `rope_theta` and `rope_scaling` (before transformers 5) or `rope_parameters` (since).
-    pub(crate) fn rope(&self) -> Result<Positions, SourceError> {
+    pub(crate) fn rope(&self, dim: usize) -> Result<Positions, SourceError> {
         let section = self.get("rope_parameters").or_else(|| self.get("rope_scaling")).cloned();
         let section = Self(section.unwrap_or(Value::Null));
         let theta = section.float_or("rope_theta", self.float_or("rope_theta", 10_000.0)?)?;
@@ -125,6 +125,6 @@ impl ConfigJson {
                 return Err(SourceError::Unsupported { field: "rope_type", got: other.into(), expected });
             }
         };
-        Ok(Positions::Rope(Rope { theta, scaling }))
+        Ok(Positions::Rope(Rope { theta, scaling, dim }))
     }
 }

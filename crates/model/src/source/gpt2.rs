@@ -4,9 +4,11 @@
 //! it is split. Some checkpoints carry the prefix `transformer.`, some do not.
 
 use super::SourceError;
-use super::config::{Activation, FloatConfig, NormKind, Positions};
+use super::act::Act;
+use super::config::{FloatConfig, HeadKind, NormKind, Sizes};
 use super::config_json::ConfigJson;
-use super::model::{FloatLayer, FloatModel, Linear, NormWeights};
+use super::model::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, NormWeights};
+use super::positions::Positions;
 use super::tensor_store::TensorStore;
 
 /// Reads all weights.
@@ -19,12 +21,12 @@ pub(crate) fn load(json: &ConfigJson, store: &TensorStore) -> Result<FloatModel,
     let layers = (0..config.n_layers)
         .map(|index| layer(&config, store, &name(&format!("h.{index}."))))
         .collect::<Result<_, _>>()?;
-    let final_norm = norm(&config, store, &name("ln_f"))?;
-    let head = match config.tied_head {
-        true => None,
-        false => Some(store.matrix("lm_head.weight", config.vocab, config.d_model)?),
+    let final_norm = Some(norm(&config, store, &name("ln_f"))?);
+    let head = match config.head {
+        HeadKind::Own => Some(store.matrix("lm_head.weight", config.vocab, config.d_model)?),
+        HeadKind::Tied | HeadKind::Absent => None,
     };
-    FloatModel { config, embed, positions, layers, final_norm, head }.checked()
+    FloatModel { config, embed, positions, embed_norm: None, layers, final_norm, head }.checked()
 }
 
 fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceError> {
@@ -46,7 +48,7 @@ fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceE
         });
     }
     let tied_head = json.flag_or("tie_word_embeddings", true)? || !store.contains("lm_head.weight");
-    FloatConfig {
+    let sizes = Sizes {
         n_layers: json.size("n_layer")?,
         d_model,
         n_heads,
@@ -55,14 +57,18 @@ fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceE
         ffn_hidden: json.size_or_none("n_inner")?.unwrap_or(d_model.saturating_mul(4)),
         vocab: json.size("vocab_size")?,
         context: json.size("n_positions")?,
+    };
+    FloatConfig {
         norm: NormKind::Layer,
         norm_eps: json.float_or("layer_norm_epsilon", 1e-5)?,
-        activation: Activation::GeluTanh,
+        activation: Act::GeluTanh,
+        gated: false,
         positions: Positions::Learned,
-        tied_head,
+        head: if tied_head { HeadKind::Tied } else { HeadKind::Own },
         qkv_bias: true,
         o_bias: true,
         ffn_bias: true,
+        ..FloatConfig::llama(sizes)
     }
     .checked()
 }
@@ -81,10 +87,16 @@ fn layer(c: &FloatConfig, store: &TensorStore, prefix: &str) -> Result<FloatLaye
         k: third(1),
         v: third(2),
         o: conv1d(store, &name("attn.c_proj"), d, d)?,
+        q_norm: None,
+        k_norm: None,
+        attn_post_norm: None,
         ffn_norm: norm(c, store, &name("ln_2"))?,
-        gate: None,
-        up: conv1d(store, &name("mlp.c_fc"), d, hidden)?,
-        down: conv1d(store, &name("mlp.c_proj"), hidden, d)?,
+        ffn: Ffn::Dense(DenseFfn {
+            gate: None,
+            up: conv1d(store, &name("mlp.c_fc"), d, hidden)?,
+            down: conv1d(store, &name("mlp.c_proj"), hidden, d)?,
+        }),
+        ffn_post_norm: None,
     })
 }
 

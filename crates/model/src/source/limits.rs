@@ -22,3 +22,5 @@ pub const MAX_SHARDS: usize = 1_024;
 pub const MAX_TOKENIZER_BYTES: u64 = crate::tokenizer::MAX_FILE_BYTES as u64;
 /// A chat template, in bytes.
 pub const MAX_CHAT_TEMPLATE_BYTES: u64 = crate::chat::MAX_TEMPLATE_BYTES as u64;
+/// Experts of one layer.
+pub const MAX_EXPERTS: usize = 1_024;

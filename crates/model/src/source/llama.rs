@@ -1,13 +1,10 @@
 //! `LlamaForCausalLM`.
-//!
-//! Hugging Face rotates the halves of a head against each other, `(i, i + head_dim/2)`; Lockstep rotates adjacent pairs.
-//! The two differ by a fixed order of the rows of q and k, which leaves every score `q . k` unchanged:
-//! new row `2i` is old row `i`, new row `2i + 1` is old row `i + head_dim/2`, head by head.
 
 use super::SourceError;
-use super::config::{Activation, FloatConfig, NormKind};
+use super::config::{FloatConfig, HeadKind, Sizes};
 use super::config_json::ConfigJson;
-use super::model::{FloatLayer, FloatModel, Linear, NormWeights};
+use super::model::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, NormWeights};
+use super::pairs::PairOrder;
 use super::tensor_store::TensorStore;
 
 /// Reads all weights.
@@ -15,12 +12,12 @@ pub(crate) fn load(json: &ConfigJson, store: &TensorStore) -> Result<FloatModel,
     let config = config(json, store)?;
     let embed = store.matrix("model.embed_tokens.weight", config.vocab, config.d_model)?;
     let layers = (0..config.n_layers).map(|index| layer(&config, store, index)).collect::<Result<_, _>>()?;
-    let final_norm = norm(&config, store, "model.norm")?;
-    let head = match config.tied_head {
-        true => None,
-        false => Some(store.matrix("lm_head.weight", config.vocab, config.d_model)?),
+    let final_norm = Some(norm(&config, store, "model.norm")?);
+    let head = match config.head {
+        HeadKind::Own => Some(store.matrix("lm_head.weight", config.vocab, config.d_model)?),
+        HeadKind::Tied | HeadKind::Absent => None,
     };
-    FloatModel { config, embed, positions: None, layers, final_norm, head }.checked()
+    FloatModel { config, embed, positions: None, embed_norm: None, layers, final_norm, head }.checked()
 }
 
 fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceError> {
@@ -45,7 +42,7 @@ fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceE
     let attn_bias = json.flag_or("attention_bias", false)?;
     // A checkpoint saved as tied may still hold the head; then the config decides, as in transformers.
     let tied_head = json.flag_or("tie_word_embeddings", false)? || !store.contains("lm_head.weight");
-    FloatConfig {
+    let sizes = Sizes {
         n_layers: json.size("num_hidden_layers")?,
         d_model,
         n_heads,
@@ -54,14 +51,15 @@ fn config(json: &ConfigJson, store: &TensorStore) -> Result<FloatConfig, SourceE
         ffn_hidden: json.size("intermediate_size")?,
         vocab: json.size("vocab_size")?,
         context: json.size("max_position_embeddings")?,
-        norm: NormKind::Rms,
+    };
+    FloatConfig {
         norm_eps: json.float_or("rms_norm_eps", 1e-6)?,
-        activation: Activation::SiluGated,
-        positions: json.rope()?,
-        tied_head,
+        positions: json.rope(head_dim)?,
+        head: if tied_head { HeadKind::Tied } else { HeadKind::Own },
         qkv_bias: attn_bias,
         o_bias: attn_bias,
         ffn_bias: json.flag_or("mlp_bias", false)?,
+        ..FloatConfig::llama(sizes)
     }
     .checked()
 }
@@ -72,16 +70,23 @@ fn layer(c: &FloatConfig, store: &TensorStore, index: usize) -> Result<FloatLaye
     let attn =
         |part: &str, rows, cols| linear(store, &name(&format!("self_attn.{part}")), rows, cols, c.qkv_bias);
     let ffn = |part: &str, rows, cols| linear(store, &name(&format!("mlp.{part}")), rows, cols, c.ffn_bias);
+    let pairs = PairOrder { head_dim: c.head_dim, dim: c.head_dim };
     Ok(FloatLayer {
         attn_norm: norm(c, store, &name("input_layernorm"))?,
-        q: adjacent_pairs(attn("q_proj", q, d)?, c.head_dim),
-        k: adjacent_pairs(attn("k_proj", kv, d)?, c.head_dim),
+        q: pairs.linear(attn("q_proj", q, d)?),
+        k: pairs.linear(attn("k_proj", kv, d)?),
         v: attn("v_proj", kv, d)?,
         o: attn("o_proj", d, q)?,
+        q_norm: None,
+        k_norm: None,
+        attn_post_norm: None,
         ffn_norm: norm(c, store, &name("post_attention_layernorm"))?,
-        gate: Some(ffn("gate_proj", hidden, d)?),
-        up: ffn("up_proj", hidden, d)?,
-        down: ffn("down_proj", d, hidden)?,
+        ffn: Ffn::Dense(DenseFfn {
+            gate: Some(ffn("gate_proj", hidden, d)?),
+            up: ffn("up_proj", hidden, d)?,
+            down: ffn("down_proj", d, hidden)?,
+        }),
+        ffn_post_norm: None,
     })
 }
 
@@ -104,14 +109,4 @@ fn linear(
 
 fn norm(c: &FloatConfig, store: &TensorStore, name: &str) -> Result<NormWeights, SourceError> {
     Ok(NormWeights { gamma: store.vector(&format!("{name}.weight"), c.d_model)?, beta: None })
-}
-
-/// From the order of halves to the order of adjacent pairs, bias included.
-fn adjacent_pairs(linear: Linear, head_dim: usize) -> Linear {
-    let order = |row: usize| {
-        let (head, place) = (row / head_dim, row % head_dim);
-        head * head_dim + place / 2 + (place % 2) * (head_dim / 2)
-    };
-    let bias = linear.bias.map(|bias| (0..bias.len()).map(|row| bias[order(row)]).collect());
-    Linear { weight: linear.weight.with_row_order(order), bias }
 }

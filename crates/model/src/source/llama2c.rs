@@ -14,10 +14,11 @@ use std::io::Read;
 use std::path::Path;
 
 use super::SourceError;
-use super::config::{Activation, FloatConfig, NormKind, Positions, Rope, RopeScaling};
+use super::config::{FloatConfig, HeadKind, Sizes};
 use super::files::{file_len, io_error, read_f32};
 use super::matrix::{Matrix, checked_vector, element_count};
-use super::model::{FloatLayer, FloatModel, Linear, NormWeights};
+use super::model::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, NormWeights};
+use super::positions::{Positions, Rope};
 
 /// First bytes of every layout that has a version.
 const MAGIC: u32 = 0x616b_3432;
@@ -102,7 +103,7 @@ fn config(path: &Path, header: &[u8], first: usize, tied_head: bool) -> Result<F
             right_value: d_model,
         });
     }
-    FloatConfig {
+    let sizes = Sizes {
         n_layers: number(2),
         d_model,
         n_heads,
@@ -111,14 +112,12 @@ fn config(path: &Path, header: &[u8], first: usize, tied_head: bool) -> Result<F
         ffn_hidden: number(1),
         vocab: number(5),
         context: number(6),
-        norm: NormKind::Rms,
+    };
+    FloatConfig {
         norm_eps: NORM_EPS,
-        activation: Activation::SiluGated,
-        positions: Positions::Rope(Rope { theta: ROPE_THETA, scaling: RopeScaling::None }),
-        tied_head,
-        qkv_bias: false,
-        o_bias: false,
-        ffn_bias: false,
+        positions: Positions::Rope(Rope::plain(ROPE_THETA, sizes.head_dim)),
+        head: if tied_head { HeadKind::Tied } else { HeadKind::Own },
+        ..FloatConfig::llama(sizes)
     }
     .checked()
 }
@@ -128,7 +127,7 @@ fn expected_bytes(layout: Layout, c: &FloatConfig) -> Result<u64, SourceError> {
     let (d, q, kv, hidden) = (c.d_model as u64, c.q_dim() as u64, c.kv_dim() as u64, c.ffn_hidden as u64);
     let vocab = element_count("embed", &[c.vocab, c.d_model])? as u64;
     let layer = 2 * d + 2 * d * q + 2 * d * kv + 3 * d * hidden;
-    let floats = c.n_layers as u64 * layer + d + vocab * if c.tied_head { 1 } else { 2 };
+    let floats = c.n_layers as u64 * layer + d + vocab * if c.head == HeadKind::Tied { 1 } else { 2 };
     Ok(match layout {
         Layout::Legacy => LEGACY_HEADER_BYTES + 4 * (floats + rope_table_floats(c)),
         Layout::V1 => V1_HEADER_BYTES as u64 + 4 * floats,
@@ -147,7 +146,7 @@ fn read_legacy(r: &mut Reader<'_>, c: FloatConfig) -> Result<FloatModel, SourceE
     let ffn = r.ffn(&c)?;
     let final_norm = r.norms("final_norm", 1, c.d_model)?.remove(0);
     r.skip(rope_table_floats(&c) * 4)?;
-    let head = if c.tied_head { None } else { Some(r.matrix("head", c.vocab, c.d_model)?) };
+    let head = r.head(&c)?;
     Ok(assemble(c, embed, attn_norms, attention, ffn_norms, ffn, final_norm, head))
 }
 
@@ -158,7 +157,7 @@ fn read_v1(r: &mut Reader<'_>, c: FloatConfig) -> Result<FloatModel, SourceError
     let embed = r.matrix("embed", c.vocab, c.d_model)?;
     let attention = r.attention(&c)?;
     let ffn = r.ffn(&c)?;
-    let head = if c.tied_head { None } else { Some(r.matrix("head", c.vocab, c.d_model)?) };
+    let head = r.head(&c)?;
     Ok(assemble(c, embed, attn_norms, attention, ffn_norms, ffn, final_norm, head))
 }
 
@@ -187,13 +186,16 @@ fn assemble(
             k,
             v,
             o,
+            q_norm: None,
+            k_norm: None,
+            attn_post_norm: None,
             ffn_norm,
-            gate: Some(gate),
-            up,
-            down,
+            ffn: Ffn::Dense(DenseFfn { gate: Some(gate), up, down }),
+            ffn_post_norm: None,
         })
         .collect();
-    FloatModel { config, embed, positions: None, layers, final_norm, head }
+    let final_norm = Some(final_norm);
+    FloatModel { config, embed, positions: None, embed_norm: None, layers, final_norm, head }
 }
 
 /// Reads tensors one after the other; the total length was checked before.
@@ -246,6 +248,11 @@ impl Reader<'_> {
             self.per_layer("down", n, d, hidden)?,
             self.per_layer("up", n, hidden, d)?,
         ])
+    }
+
+    fn head(&mut self, c: &FloatConfig) -> Result<Option<Matrix>, SourceError> {
+        let own = c.head == HeadKind::Own;
+        own.then(|| self.matrix("head", c.vocab, c.d_model)).transpose()
     }
 
     fn skip(&mut self, bytes: u64) -> Result<(), SourceError> {

@@ -107,7 +107,7 @@ pub(crate) fn checked_vector(name: &str, len: usize, data: Vec<f32>) -> Result<V
     Ok(data)
 }
 
-fn check_finite(name: &str, data: &[f32]) -> Result<(), SourceError> {
+pub(crate) fn check_finite(name: &str, data: &[f32]) -> Result<(), SourceError> {
     match data.iter().position(|x| !x.is_finite()) {
         None => Ok(()),
         Some(index) => Err(SourceError::NotFinite { name: name.into(), index, got: data[index] }),

@@ -11,6 +11,7 @@
 //! tokenizer file, chat template, bos / eos ───┘
 //! ```
 
+mod act;
 mod beside;
 mod config;
 mod config_json;
@@ -22,14 +23,20 @@ mod llama;
 pub mod llama2c;
 mod matrix;
 mod model;
+mod pairs;
+mod positions;
 mod tensor_store;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Activation, FloatConfig, NormKind, Positions, Rope, RopeScaling};
+pub use act::Act;
+pub use config::{
+    Experts, FloatConfig, HeadKind, NormKind, NormPlace, PoolKind, Pooling, Sizes,
+};
 pub use error::SourceError;
 pub use matrix::Matrix;
-pub use model::{FloatLayer, FloatModel, Linear, NormWeights};
+pub use model::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, NormWeights};
+pub use positions::{Positions, Rope, RopeScaling, alibi_slopes};
 
 use crate::tokenizer::Tokenizer;
 use config_json::ConfigJson;

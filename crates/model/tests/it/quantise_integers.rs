@@ -4,7 +4,7 @@ use crate::quantise_models::{biased_llama, facts, gpt2, integers, llama, options
 use lockstep_base::weights::ModelWeights;
 use lockstep_model::float::compare;
 use lockstep_model::quantise::{Progress, QuantiseError, Stage, WeightFormat, int4, quantise};
-use lockstep_model::source::FloatModel;
+use lockstep_model::source::{Ffn, FloatModel};
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Compute;
 use lockstep_runtime::observe::Silent;
@@ -110,7 +110,8 @@ fn progress_counts_every_matrix() {
 #[test]
 fn absurd_weights_are_refused() {
     let mut model = llama(81);
-    model.layers[1].up.weight = model.layers[1].up.weight.map_rows("up", |row| row[0] = 1e30).unwrap();
+    let Ffn::Dense(ffn) = &mut model.layers[1].ffn else { panic!("dense") };
+    ffn.up.weight = ffn.up.weight.map_rows("up", |row| row[0] = 1e30).unwrap();
     let error =
         quantise(&model, &facts(), &options(WeightFormat::Int8, 0), &mut Progress::none()).unwrap_err();
     assert!(

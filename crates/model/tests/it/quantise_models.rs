@@ -6,8 +6,8 @@ use lockstep_base::weights::ModelWeights;
 use lockstep_model::bundle::{Contents, TokenizerSection, write};
 use lockstep_model::quantise::{ModelFacts, Progress, QuantiseOptions, Report, WeightFormat, quantise};
 use lockstep_model::source::{
-    Activation, FloatConfig, FloatLayer, FloatModel, Linear, Matrix, NormKind, NormWeights, Positions, Rope,
-    RopeScaling,
+    Act, DenseFfn, Ffn, FloatConfig, FloatLayer, FloatModel, HeadKind, Linear, Matrix, NormKind, NormWeights,
+    Positions, Sizes,
 };
 
 /// Uniform in [-1, 1).
@@ -26,7 +26,7 @@ fn vector(rng: &mut SplitMix64, len: usize, around: f32, size: f32) -> Vec<f32> 
 /// RMSNorm, RoPE, grouped heads, gate, tied head, no biases.
 pub(crate) fn llama(seed: u64) -> FloatModel {
     random(
-        FloatConfig {
+        FloatConfig::llama(Sizes {
             n_layers: 2,
             d_model: 24,
             n_heads: 4,
@@ -35,39 +35,34 @@ pub(crate) fn llama(seed: u64) -> FloatModel {
             ffn_hidden: 44,
             vocab: 50,
             context: 32,
-            norm: NormKind::Rms,
-            norm_eps: 1e-5,
-            activation: Activation::SiluGated,
-            positions: Positions::Rope(Rope { theta: 10_000.0, scaling: RopeScaling::None }),
-            tied_head: true,
-            qkv_bias: false,
-            o_bias: false,
-            ffn_bias: false,
-        },
+        }),
         seed,
     )
 }
 
 /// LayerNorm, learned positions, plain GELU block, biases everywhere.
 pub(crate) fn gpt2(seed: u64) -> FloatModel {
+    let sizes = Sizes {
+        n_layers: 2,
+        d_model: 20,
+        n_heads: 2,
+        n_kv_heads: 2,
+        head_dim: 10,
+        ffn_hidden: 72,
+        vocab: 41,
+        context: 32,
+    };
     random(
         FloatConfig {
-            n_layers: 2,
-            d_model: 20,
-            n_heads: 2,
-            n_kv_heads: 2,
-            head_dim: 10,
-            ffn_hidden: 72,
-            vocab: 41,
-            context: 32,
             norm: NormKind::Layer,
-            norm_eps: 1e-5,
-            activation: Activation::GeluTanh,
+            activation: Act::GeluTanh,
+            gated: false,
             positions: Positions::Learned,
-            tied_head: false,
+            head: HeadKind::Own,
             qkv_bias: true,
             o_bias: true,
             ffn_bias: true,
+            ..FloatConfig::llama(sizes)
         },
         seed,
     )
@@ -75,7 +70,7 @@ pub(crate) fn gpt2(seed: u64) -> FloatModel {
 
 /// Llama with biases on q, k and v (which must survive RoPE) and a head of its own.
 pub(crate) fn biased_llama(seed: u64) -> FloatModel {
-    let config = FloatConfig { qkv_bias: true, tied_head: false, ..llama(seed).config };
+    let config = FloatConfig { qkv_bias: true, head: HeadKind::Own, ..llama(seed).config };
     random(config, seed)
 }
 
@@ -97,19 +92,25 @@ fn random(config: FloatConfig, seed: u64) -> FloatModel {
             k: linear(rng, config.kv_dim(), d, config.qkv_bias),
             v: linear(rng, config.kv_dim(), d, config.qkv_bias),
             o: linear(rng, d, config.q_dim(), config.o_bias),
+            q_norm: None,
+            k_norm: None,
+            attn_post_norm: None,
             ffn_norm: norm(rng),
-            gate: (config.activation == Activation::SiluGated)
-                .then(|| linear(rng, hidden, d, config.ffn_bias)),
-            up: linear(rng, hidden, d, config.ffn_bias),
-            down: linear(rng, d, hidden, config.ffn_bias),
+            ffn: Ffn::Dense(DenseFfn {
+                gate: config.gated.then(|| linear(rng, hidden, d, config.ffn_bias)),
+                up: linear(rng, hidden, d, config.ffn_bias),
+                down: linear(rng, d, hidden, config.ffn_bias),
+            }),
+            ffn_post_norm: None,
         })
         .collect();
     let model = FloatModel {
         embed: matrix(rng, config.vocab, d, 1.0),
         positions: (config.positions == Positions::Learned).then(|| matrix(rng, config.context, d, 0.3)),
+        embed_norm: None,
         layers,
-        final_norm: norm(rng),
-        head: (!config.tied_head).then(|| matrix(rng, config.vocab, d, 0.5)),
+        final_norm: Some(norm(rng)),
+        head: (config.head == HeadKind::Own).then(|| matrix(rng, config.vocab, d, 0.5)),
         config,
     };
     model.checked().unwrap()

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use lockstep_model::source::{self, FloatModel, Matrix, RopeScaling, SourceError};
+use lockstep_model::source::{self, Ffn, FloatModel, HeadKind, Matrix, Rope, RopeScaling, SourceError};
 
 use crate::source_data::fixture;
 
@@ -41,9 +41,9 @@ fn logits_equal_transformers() {
 #[test]
 fn configs_are_understood() {
     let llama = open("llama-bias-bf16").config;
-    let source::Positions::Rope(rope) = llama.positions else { panic!("rope") };
+    let source::Positions::Rope(rope) = &llama.positions else { panic!("rope") };
     assert!(matches!(rope.scaling, RopeScaling::Llama3 { factor: 4.0, original_context: 16.0, .. }));
-    assert_eq!((llama.head_dim, llama.n_kv_heads, llama.tied_head), (16, 2, true));
+    assert_eq!((llama.head_dim, llama.n_kv_heads, llama.head), (16, 2, HeadKind::Tied));
     assert!(llama.qkv_bias && llama.o_bias && llama.ffn_bias);
     assert_eq!(llama.inv_freq().unwrap().len(), 8);
     let gpt2 = open("gpt2").config;
@@ -71,12 +71,11 @@ fn the_comparison_notices_each_mutation() {
         }),
         ("llama-gqa", "eps", |m| m.config.norm_eps = 1e-5),
         ("llama-gqa", "theta", |m| {
-            m.config.positions =
-                source::Positions::Rope(source::Rope { theta: 10_000.0, scaling: RopeScaling::None });
+            m.config.positions = source::Positions::Rope(Rope::plain(10_000.0, m.config.head_dim));
         }),
         ("llama-gqa", "gate and up exchanged", |m| {
-            let layer = &mut m.layers[1];
-            std::mem::swap(layer.gate.as_mut().unwrap(), &mut layer.up);
+            let Ffn::Dense(ffn) = &mut m.layers[1].ffn else { panic!("dense") };
+            std::mem::swap(ffn.gate.as_mut().unwrap(), &mut ffn.up);
         }),
         ("llama-bias-bf16", "k bias dropped", |m| m.layers[1].k.bias = None),
         ("llama-bias-bf16", "q bias not permuted", |m| {
@@ -84,8 +83,7 @@ fn the_comparison_notices_each_mutation() {
             bias.swap(1, 2);
         }),
         ("llama-bias-bf16", "rope scaling dropped", |m| {
-            m.config.positions =
-                source::Positions::Rope(source::Rope { theta: 500.0, scaling: RopeScaling::None });
+            m.config.positions = source::Positions::Rope(Rope::plain(500.0, m.config.head_dim));
         }),
         ("gpt2", "attention output bias dropped", |m| m.layers[0].o.bias = None),
         ("gpt2", "q and k exchanged", |m| {

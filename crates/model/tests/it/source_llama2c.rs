@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lockstep_model::float::{Rng, Runner, Sampling, generate};
-use lockstep_model::source::{self, FloatModel, SourceError, llama2c};
+use lockstep_model::source::{self, FloatModel, HeadKind, SourceError, llama2c};
 
 use crate::source_data::data;
 
@@ -15,7 +15,7 @@ fn both_layouts_of_stories260k_give_the_same_weights() {
     assert_eq!(legacy, v1);
     let c = &legacy.config;
     assert_eq!((c.d_model, c.ffn_hidden, c.n_layers, c.n_heads, c.n_kv_heads), (64, 172, 5, 8, 4));
-    assert_eq!((c.vocab, c.context, c.tied_head), (512, 512, true));
+    assert_eq!((c.vocab, c.context, c.head), (512, 512, HeadKind::Tied));
     assert_eq!(legacy.n_params(), 260_032);
 }
 
