@@ -18,7 +18,7 @@ pub const HADAMARD_BLOCK_MAX: u32 = 128;
 /// Experts of a layer.
 pub const EXPERTS_MAX: u32 = 512;
 /// Steps of a soft-capping table are at most this power of two.
-pub const SOFT_CAP_SHIFT_MAX: u32 = 16;
+pub const SOFT_CAP_SHIFT_MAX: u32 = 14;
 /// Entries of a soft-capping table: 4,096 steps, so 4,097 ends.
 pub const SOFT_CAP_ENTRIES: usize = 4097;
 /// Width of a norm that subtracts the mean at run time (arithmetic.md, 3).
@@ -418,7 +418,7 @@ impl ModelConfig {
         }
         for (field, shift) in [("score_cap", self.score_cap), ("logit_cap", self.logit_cap)] {
             let shift = u32::from(shift.unwrap_or(0));
-            check(field, shift, shift <= SOFT_CAP_SHIFT_MAX, "0 to 16")?;
+            check(field, shift, shift <= SOFT_CAP_SHIFT_MAX, "0 to 14")?;
         }
         if let Some(experts) = self.experts {
             check("experts.count", experts.count, (1..=EXPERTS_MAX).contains(&experts.count), "1 to 512")?;

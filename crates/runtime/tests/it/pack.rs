@@ -33,7 +33,7 @@ impl Plain {
         let cell = |row: usize, col: usize| {
             let byte = linear.codes[code_offset(format, cols, row, col)];
             match format {
-                WeightFormat::Int8 => byte,
+                WeightFormat::Int8 | WeightFormat::Int16 => byte,
                 WeightFormat::Int4 if col % GROUP_COLS >= 16 => byte >> 4,
                 WeightFormat::Int4 => byte & 15,
             }

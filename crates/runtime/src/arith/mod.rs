@@ -1,6 +1,14 @@
 //! The rounding rule and the few scalar functions that every op is made of
 //! (docs/spec/arithmetic.md, sections 1 to 3). This is the specification.
 
+mod gain;
+mod route;
+mod soft_cap;
+
+pub use gain::{NORMALISED_BITS, gain_norm};
+pub use route::{Choice, route};
+pub use soft_cap::soft_cap;
+
 /// Largest magnitude of a value that a proof sees: 127 * 2^23, the balanced range of the field.
 pub const LIMIT: i32 = 127 << 23;
 /// Residual values are below this in magnitude.
@@ -163,17 +171,24 @@ pub const fn code(x: i32, cut: &Cut) -> i8 {
     rsh(rsh(x, cut.e) * cut.rho_k, cut.sh) as i8
 }
 
-/// Step 1 of the norm (section 3) for a vector with largest magnitude `max`: `(e7, S)`.
+/// Largest magnitude of what is squared in a norm over `n` values: as many bits as keep the sum of `n`
+/// squares below 2^29; 127 for n = 16,384, 511 for 2,048, 2,047 for 128.
+#[must_use]
+pub const fn square_bound(n: usize) -> i32 {
+    (1 << ((29 - bit_length(n as u32 - 1)) / 2)) - 1
+}
+
+/// Step 1 of the norm (section 3) for a vector with largest magnitude `max`: `(es, S)`.
 #[must_use]
 pub fn sum_of_squares(x: &[i32], max: i32) -> (u32, i32) {
-    let e7 = smallest_shift(max, 127);
-    (e7, x.iter().map(|v| rsh(*v, e7)).map(|q| q * q).sum())
+    let es = smallest_shift(max, square_bound(x.len()));
+    (es, x.iter().map(|v| rsh(*v, es)).map(|q| q.wrapping_mul(q)).fold(0, i32::wrapping_add))
 }
 
 /// Step 2 of the norm: S' in `[1, 2^29]`.
 #[must_use]
-pub fn regularised(s: i32, e7: u32, norm_eps: u64) -> u32 {
-    let eps = norm_eps.checked_shr(2 * e7).unwrap_or(0).min(1 << 29);
+pub fn regularised(s: i32, es: u32, norm_eps: u64) -> u32 {
+    let eps = norm_eps.checked_shr(2 * es).unwrap_or(0).min(1 << 29);
     (s as u64 + eps).clamp(1, 1 << 29) as u32
 }
 
