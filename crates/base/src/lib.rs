@@ -8,6 +8,7 @@
 //! - [`keys`]: node keys (secp256k1) and their addresses
 //! - [`config`], [`weights`], [`manifest`]: what a model *is*, and its root
 //! - [`op`], [`leaf`]: the op graph, and the salted leaves of a trace
+//! - [`net`]: small networks, an op graph each, with proved bounds
 //! - [`params`]: sampling parameters and seeds
 //! - [`part`], [`receipt`], [`receipt_file`]: stages and what they sign
 //! - [`limits`], [`rng`]
@@ -24,6 +25,7 @@ pub mod leaf;
 pub mod limits;
 pub mod manifest;
 pub mod merkle;
+pub mod net;
 pub mod op;
 pub mod params;
 pub mod part;

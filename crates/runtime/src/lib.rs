@@ -9,6 +9,7 @@
 //! - [`kernels`], [`pool`]: linear layers and the other hot loops, threads
 //! - [`kv`]: the cache of keys and values
 //! - [`attention`], [`ffn`], [`forward`]: one layer, a range of layers
+//! - [`net`]: small networks, dense and convolutional
 //! - [`sample`]: greedy and seeded sampling in integers
 //! - [`observe`], [`trace`], [`stage`]: the outputs of every op, the roots that receipts sign, one
 //!   stage of a task
@@ -26,6 +27,7 @@ pub mod ffn;
 pub mod forward;
 pub mod kernels;
 pub mod kv;
+pub mod net;
 pub mod observe;
 pub mod pool;
 pub mod sample;

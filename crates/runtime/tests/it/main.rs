@@ -5,6 +5,7 @@ mod drill;
 mod forward;
 mod golden;
 mod kernels;
+mod net;
 mod pack;
 mod pipeline;
 mod sample;
