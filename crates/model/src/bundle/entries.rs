@@ -1,7 +1,7 @@
 //! Which entries a model of a configuration has, of which kind and length.
 
-use super::structure::Matrix;
-use lockstep_base::config::{ModelConfig, Positions};
+use super::structure::{Matrix, gains_of_layer};
+use lockstep_base::config::{Block, ModelConfig, Positions, SOFT_CAP_ENTRIES};
 use lockstep_base::manifest::EntryKind;
 use lockstep_base::weights::WeightFormat;
 
@@ -25,8 +25,16 @@ pub mod names {
     pub const EXP2_SAMPLE: &str = "tables/exp2_sample";
     /// Activation function.
     pub const ACTIVATION: &str = "tables/activation";
-    /// RoPE.
+    /// RoPE, one table after the other.
     pub const ROPE: &str = "tables/rope";
+    /// ALiBi slopes.
+    pub const ALIBI: &str = "tables/alibi";
+    /// Soft cap of scores.
+    pub const SCORE_CAP: &str = "tables/score_cap";
+    /// Soft cap of logits.
+    pub const LOGIT_CAP: &str = "tables/logit_cap";
+    /// Norm behind the embedding.
+    pub const EMBED_NORM: &str = "embed_norm";
     /// int4 tables.
     pub const INT4: &str = "tables/int4";
 
@@ -78,12 +86,28 @@ pub(crate) fn expected(config: &ModelConfig) -> Vec<(String, Expected, bool)> {
         (names::ACTIVATION.to_owned(), Expected::Blob(ACTIVATION_ENTRIES as u64 * 2), true),
         (names::INT4.to_owned(), Expected::Int4Tables, false),
         (names::EMBED.to_owned(), Expected::Embedding(config.vocab, config.d_model), true),
-        (names::HEAD.to_owned(), Expected::Linear(Matrix::Head), true),
     ];
+    if config.pooling.is_none() {
+        all.push((names::HEAD.to_owned(), Expected::Linear(Matrix::Head), true));
+    }
+    if config.block == Block::PostNorm {
+        let bytes = gain_bytes(config.d_model as usize, true);
+        all.push((names::EMBED_NORM.to_owned(), Expected::Blob(bytes), true));
+    }
+    for (name, shift) in [(names::SCORE_CAP, config.score_cap), (names::LOGIT_CAP, config.logit_cap)] {
+        if shift.is_some() {
+            all.push((name.to_owned(), Expected::Blob(SOFT_CAP_ENTRIES as u64 * 4), true));
+        }
+    }
     match config.positions {
         Positions::Rope => {
-            let bytes = u64::from(config.context) * u64::from(config.head_dim) * 2;
+            let table = u64::from(config.context) * u64::from(config.rope_dim) * 2;
+            let bytes = u64::from(config.rope_tables) * table;
             all.push((names::ROPE.to_owned(), Expected::Blob(bytes), true));
+        }
+        Positions::Alibi => {
+            let bytes = u64::from(config.n_heads) * SLOPE_BYTES as u64;
+            all.push((names::ALIBI.to_owned(), Expected::Blob(bytes), true));
         }
         Positions::Learned => {
             all.push((
@@ -95,8 +119,11 @@ pub(crate) fn expected(config: &ModelConfig) -> Vec<(String, Expected, bool)> {
     }
     for layer in 0..config.n_layers as usize {
         all.push((names::k_center(layer), Expected::Blob(u64::from(config.kv_dim()) * 4), true));
-        for matrix in Matrix::of_layer(config) {
-            all.push((names::layer(layer, matrix.name()), Expected::Linear(*matrix), true));
+        for matrix in Matrix::of_layer(config, layer) {
+            all.push((names::layer(layer, matrix.name()), Expected::Linear(matrix), true));
+        }
+        for (name, width, centred) in gains_of_layer(config) {
+            all.push((names::layer(layer, name), Expected::Blob(gain_bytes(width, centred)), true));
         }
     }
     all
@@ -119,14 +146,14 @@ impl Expected {
                 EntryKind::Embedding { rows: got_rows, cols: got_cols, .. },
             ) if (rows, cols) == (got_rows, got_cols) => Ok(Some(u64::from(*rows) * u64::from(*cols) * 2)),
             (Expected::Linear(matrix), EntryKind::Linear { rows, cols, bits, bias, .. })
-                if (*rows, *cols) == matrix.shape(config) && format_of(*bits).is_some() =>
+                if (*rows, *cols) == matrix.shape(config) && matrix.may_have(*bits) =>
             {
                 Ok(format_of(*bits).map(|format| linear_bytes(format, *rows, *cols, *bias)))
             }
             (Expected::Embedding(rows, cols), _) => refuse(format!("an embedding of {rows} x {cols}")),
             (Expected::Linear(matrix), _) => {
                 let (rows, cols) = matrix.shape(config);
-                refuse(format!("a linear layer of {rows} x {cols} in 8 or 4 bits"))
+                refuse(format!("a linear layer of {rows} x {cols} in 16, 8 or 4 bits"))
             }
             _ => refuse("a blob".into()),
         }
@@ -136,10 +163,39 @@ impl Expected {
 /// The storage format of an entry with `bits`.
 pub(crate) fn format_of(bits: u8) -> Option<WeightFormat> {
     match bits {
+        16 => Some(WeightFormat::Int16),
         8 => Some(WeightFormat::Int8),
         4 => Some(WeightFormat::Int4),
         _ => None,
     }
+}
+
+/// The bits of a storage format.
+pub(crate) fn bits_of(format: WeightFormat) -> u8 {
+    match format {
+        WeightFormat::Int16 => 16,
+        WeightFormat::Int8 => 8,
+        WeightFormat::Int4 => 4,
+    }
+}
+
+impl Matrix {
+    /// Whether a linear layer of this kind may be stored in `bits`. Experts lie in one entry and are
+    /// cut out of it by rows, which two planes do not allow.
+    fn may_have(self, bits: u8) -> bool {
+        let cut = matches!(self, Matrix::ExpertGate | Matrix::ExpertUp | Matrix::ExpertDown);
+        format_of(bits).is_some_and(|format| !(cut && format == WeightFormat::Int16))
+    }
+}
+
+/// Bytes of a slope: a as u16, b.
+pub(crate) const SLOPE_BYTES: usize = 3;
+/// Bytes of a gain entry before its arrays: epsilon as u64, fractional bits, whether the mean is subtracted.
+pub(crate) const GAIN_HEAD_BYTES: usize = 10;
+
+/// Bytes of a gain entry: the head; mantissas as i16, shifts, offsets as i32 where there are any.
+pub(crate) fn gain_bytes(width: usize, centred: bool) -> u64 {
+    (GAIN_HEAD_BYTES + width * if centred { 7 } else { 3 }) as u64
 }
 
 /// Bytes of a linear entry: codes, ids, multipliers, shifts, biases.

@@ -1,16 +1,18 @@
 //! Reading what a part needs, verified: first the structure, then the root, of every entry.
 
-use super::entries::{format_of, names};
+use super::entries::{GAIN_HEAD_BYTES, SLOPE_BYTES, format_of, names};
 use super::error::BundleError;
 use super::layout::Placed;
 use super::open::Bundle;
 use super::structure::{self, EMBEDDING_FRACS, Matrix, StructureError};
-use lockstep_base::config::{FeedForward, Positions};
+use lockstep_base::config::{Block, FeedForward, Positions};
 use lockstep_base::digest::Digest;
 use lockstep_base::manifest::{BLOB_CHUNK_BYTES, EntryKind};
 use lockstep_base::merkle;
 use lockstep_base::part::Part;
-use lockstep_base::weights::{Embedding, LayerWeights, Linear, ModelWeights, Region, Tables};
+use lockstep_base::weights::{
+    DenseWeights, Embedding, FfnWeights, Gain, LayerWeights, Linear, ModelWeights, Region, Slope, Tables,
+};
 
 /// Threads that hash a large entry.
 const THREADS: usize = 2;
@@ -32,15 +34,18 @@ impl Bundle {
         }
         let tables = self.tables()?;
         let learned = self.config.positions == Positions::Learned;
+        let embed_norm = part.embed && self.config.block == Block::PostNorm;
+        let (width, head) = (self.config.d_model as usize, part.head && self.config.pooling.is_none());
         Ok(ModelWeights {
             config: self.config.clone(),
             embed: part.embed.then(|| self.embedding(names::EMBED)).transpose()?,
             positions: (part.embed && learned).then(|| self.embedding(names::POSITIONS)).transpose()?,
+            embed_norm: embed_norm.then(|| self.gain(names::EMBED_NORM, width, true)).transpose()?,
             first_layer: part.first_layer as usize,
             layers: (part.first_layer..part.end_layer)
                 .map(|index| self.layer(index as usize, &tables))
                 .collect::<Result<_, _>>()?,
-            head: part.head.then(|| self.linear(names::HEAD, Matrix::Head, &tables)).transpose()?,
+            head: head.then(|| self.linear(names::HEAD, Matrix::Head, &tables)).transpose()?,
             tables,
         })
     }
@@ -62,12 +67,21 @@ impl Bundle {
             match entry.kind {
                 EntryKind::Embedding { .. } => drop(self.embedding(&entry.name)?),
                 EntryKind::Linear { .. } => {
-                    let matrix =
-                        Matrix::of_layer(&self.config).iter().copied().find(|matrix| matrix.name() == name);
+                    let all = Matrix::of_layer(&self.config, layer);
+                    let matrix = all.into_iter().find(|matrix| matrix.name() == name);
                     self.linear(&entry.name, matrix.unwrap_or(Matrix::Head), &tables)?;
                 }
                 EntryKind::Blob if name == "k_center" => drop(self.k_center(layer)?),
-                EntryKind::Blob => drop(self.blob(&entry.name)?),
+                EntryKind::Blob if name == names::EMBED_NORM => {
+                    drop(self.gain(name, self.config.d_model as usize, true)?);
+                }
+                EntryKind::Blob => {
+                    let gains = structure::gains_of_layer(&self.config);
+                    match gains.into_iter().find(|(gain, ..)| *gain == name) {
+                        Some((_, width, centred)) => drop(self.gain(&entry.name, width, centred)?),
+                        None => drop(self.blob(&entry.name)?),
+                    }
+                }
             }
         }
         self.tokenizer_section()?;
@@ -79,15 +93,52 @@ impl Bundle {
     fn layer(&self, index: usize, tables: &Tables) -> Result<LayerWeights, BundleError> {
         let linear = |matrix: Matrix| self.linear(&names::layer(index, matrix.name()), matrix, tables);
         let gated = self.config.feed_forward == FeedForward::Gated;
+        let ffn = match self.config.experts.filter(|_| self.config.layer_pattern(index).experts) {
+            None => FfnWeights::Dense(DenseWeights {
+                gate: gated.then(|| linear(Matrix::Gate)).transpose()?,
+                up: linear(Matrix::Up)?,
+                down: linear(Matrix::Down)?,
+            }),
+            Some(experts) => {
+                let gates = gated.then(|| linear(Matrix::ExpertGate)).transpose()?;
+                let (ups, downs) = (linear(Matrix::ExpertUp)?, linear(Matrix::ExpertDown)?);
+                let expert = |at: usize| {
+                    let part = |all: &Linear| {
+                        let rows = all.rows / experts.count as usize;
+                        all.rows(at * rows..(at + 1) * rows).ok_or_else(|| BundleError::Missing {
+                            entry: names::layer(index, Matrix::ExpertUp.name()),
+                        })
+                    };
+                    Ok(DenseWeights {
+                        gate: gates.as_ref().map(part).transpose()?,
+                        up: part(&ups)?,
+                        down: part(&downs)?,
+                    })
+                };
+                FfnWeights::Experts {
+                    router: linear(Matrix::Router)?,
+                    experts: (0..experts.count as usize).map(expert).collect::<Result<_, BundleError>>()?,
+                }
+            }
+        };
+        let gains = structure::gains_of_layer(&self.config);
+        let gain = |name: &str| {
+            let found = gains.iter().find(|(gain, ..)| *gain == name);
+            found
+                .map(|(name, width, centred)| self.gain(&names::layer(index, name), *width, *centred))
+                .transpose()
+        };
         Ok(LayerWeights {
             q: linear(Matrix::Q)?,
             k: linear(Matrix::K)?,
             v: linear(Matrix::V)?,
             o: linear(Matrix::O)?,
             k_center: self.k_center(index)?,
-            gate: gated.then(|| linear(Matrix::Gate)).transpose()?,
-            up: linear(Matrix::Up)?,
-            down: linear(Matrix::Down)?,
+            q_norm: gain("q_norm")?,
+            k_norm: gain("k_norm")?,
+            attn_post: gain("attn_post")?,
+            ffn,
+            ffn_post: gain("ffn_post")?,
         })
     }
 
@@ -100,11 +151,21 @@ impl Bundle {
                 .transpose()
                 .map(|region| region.map_or(Vec::new(), |r| r.to_vec()))
         };
+        let words = |bytes: Vec<u8>| {
+            bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        };
+        let rope_bytes = self.config.context as usize * self.config.rope_dim as usize * 2;
         let tables = Tables {
             rope: bytes(names::ROPE, rope)?
-                .chunks_exact(2)
-                .map(|b| i16::from_le_bytes([b[0], b[1]]))
+                .chunks_exact(rope_bytes.max(1))
+                .map(|table| table.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect())
                 .collect(),
+            alibi: bytes(names::ALIBI, self.config.positions == Positions::Alibi)?
+                .chunks_exact(SLOPE_BYTES)
+                .map(|b| Slope { a: u16::from_le_bytes([b[0], b[1]]), b: b[2] })
+                .collect(),
+            score_cap: words(bytes(names::SCORE_CAP, self.config.score_cap.is_some())?),
+            logit_cap: words(bytes(names::LOGIT_CAP, self.config.logit_cap.is_some())?),
             exp2: bytes(names::EXP2, true)?
                 .chunks_exact(2)
                 .map(|b| u16::from_le_bytes([b[0], b[1]]))
@@ -122,7 +183,7 @@ impl Bundle {
                 .map(|b| std::array::from_fn(|i| b[i] as i8))
                 .collect(),
         };
-        structure::check_tables(&tables)?;
+        structure::check_tables(&tables, &self.config)?;
         Ok(tables)
     }
 
@@ -133,6 +194,29 @@ impl Bundle {
             bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         structure::check_k_center(&name, &center, &self.config)?;
         Ok(center)
+    }
+
+    fn gain(&self, name: &str, width: usize, centred: bool) -> Result<Gain, BundleError> {
+        let bytes = self.blob(name)?;
+        let (head, rest) = bytes.split_at(GAIN_HEAD_BYTES);
+        let (mantissas, rest) = rest.split_at(2 * width);
+        let (shifts, offsets) = rest.split_at(width);
+        let gain = Gain {
+            mantissas: mantissas.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect(),
+            shifts: shifts.iter().map(|b| *b as i8).collect(),
+            offsets: offsets.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            eps: u64::from_le_bytes(std::array::from_fn(|at| head[at])),
+            out_frac: head[8] as i8,
+            centred: head[9] == 1,
+        };
+        if head[9] > 1 {
+            let what = "flag of the mean";
+            let error =
+                StructureError::Tensor { tensor: name.into(), what, got: head[9].into(), low: 0, high: 1 };
+            return Err(error.into());
+        }
+        structure::check_gain(name, &gain, width, centred)?;
+        Ok(gain)
     }
 
     fn embedding(&self, name: &str) -> Result<Embedding, BundleError> {

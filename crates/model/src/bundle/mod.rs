@@ -21,9 +21,12 @@
 //! | entry | bytes |
 //! |---|---|
 //! | `config` | CBOR of `base::config::ModelConfig` |
-//! | `tables/exp2`, `tables/exp2_sample`, `tables/activation`, `tables/rope`, `tables/int4` | the table, little-endian |
+//! | `tables/exp2`, `tables/exp2_sample`, `tables/activation`, `tables/rope`, `tables/int4`, `tables/score_cap`, `tables/logit_cap` | the table, little-endian |
+//! | `tables/alibi` | u16 and u8 a head |
 //! | `embed`, `positions` | i16 codes, row after row |
-//! | `layers.0003.q` (k, v, o, gate, up, down), `head` | packed codes, packed table ids, m of each row, s of each row, biases |
+//! | `layers.0003.q` (k, v, o, gate, up, down, router), `head` | packed codes, packed table ids, m of each row, s of each row, biases |
+//! | `layers.0003.expert_gate` (expert_up, expert_down) | those of all experts, one below the other, as one layer |
+//! | `layers.0003.q_norm` (k_norm, attn_post, ffn_post), `embed_norm` | epsilon u64, fractional bits i8, 1 if the mean is subtracted; mantissas i16, shifts i8, offsets i32 |
 //! | `layers.0003.k_center` | i32 |
 //! | `tokenizer` | CBOR array of kind and the file's bytes |
 //! | `chat_template` | UTF-8 |
@@ -37,6 +40,7 @@ pub mod structure;
 mod text;
 mod write;
 
+pub(crate) use entries::bits_of;
 pub use entries::names;
 pub use error::BundleError;
 pub use layout::{HEADER_BYTES, KIND_MODEL, MAGIC, Placed, SECTION_ALIGN, VERSION};

@@ -5,8 +5,8 @@
 //! indexed outside, and no division is by zero; what can still happen is a *range error*, which is a
 //! defined result. The interval checker of the importer proves more (that 16-bit formats are never left).
 
-use lockstep_base::config::{FeedForward, ModelConfig};
-use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS, TILE_COLS, Tables, WeightFormat};
+use lockstep_base::config::{Block, FeedForward, ModelConfig, Positions, SOFT_CAP_ENTRIES};
+use lockstep_base::weights::{GROUP_COLS, Gain, Linear, PANEL_ROWS, TILE_COLS, Tables, WeightFormat};
 use std::ops::RangeInclusive;
 
 /// Largest magnitude of a value that a proof sees: 127 * 2^23.
@@ -21,6 +21,14 @@ pub const PRE_SHIFT_MAX: u8 = 30;
 pub const K_CENTER_MAX: i32 = 65_535;
 /// Largest step mantissa of codes.
 const STEP_MANTISSA_MAX: i64 = 7;
+/// Largest mantissa of a gain.
+pub const GAIN_MAX: i64 = 2047;
+/// Largest shift of a gain, either way.
+pub const GAIN_SHIFT_MAX: i64 = 40;
+/// Largest offset of a norm.
+pub const OFFSET_MAX: i64 = (1 << 29) - 1;
+/// Fractional bits of what a norm with gains gives.
+pub const GAIN_FRACS: RangeInclusive<i8> = 0..=24;
 /// Fractional bits of an embedding.
 pub const EMBEDDING_FRACS: RangeInclusive<i8> = -40..=40;
 
@@ -41,20 +49,30 @@ pub enum Matrix {
     Up,
     /// Down projection.
     Down,
+    /// Router of a mixture of experts: one row an expert.
+    Router,
+    /// Gates of all experts, one below the other.
+    ExpertGate,
+    /// Up projections of all experts.
+    ExpertUp,
+    /// Down projections of all experts.
+    ExpertDown,
     /// Output head.
     Head,
 }
 
 impl Matrix {
-    /// Those of a layer of `config`, in execution order.
+    /// Those of layer `index` of `config`, in execution order.
     #[must_use]
-    pub fn of_layer(config: &ModelConfig) -> &'static [Matrix] {
-        match config.feed_forward {
-            FeedForward::Gated => {
-                &[Matrix::Q, Matrix::K, Matrix::V, Matrix::O, Matrix::Gate, Matrix::Up, Matrix::Down]
-            }
-            FeedForward::Plain => &[Matrix::Q, Matrix::K, Matrix::V, Matrix::O, Matrix::Up, Matrix::Down],
-        }
+    pub fn of_layer(config: &ModelConfig, index: usize) -> Vec<Matrix> {
+        use Matrix::{Down, ExpertDown, ExpertGate, ExpertUp, Gate, K, O, Q, Router, Up, V};
+        let ffn: &[Matrix] = match (config.layer_pattern(index).experts, config.feed_forward) {
+            (false, FeedForward::Gated) => &[Gate, Up, Down],
+            (false, FeedForward::Plain) => &[Up, Down],
+            (true, FeedForward::Gated) => &[Router, ExpertGate, ExpertUp, ExpertDown],
+            (true, FeedForward::Plain) => &[Router, ExpertUp, ExpertDown],
+        };
+        [&[Q, K, V, O], ffn].concat()
     }
 
     /// Its name inside a layer.
@@ -68,6 +86,10 @@ impl Matrix {
             Matrix::Gate => "gate",
             Matrix::Up => "up",
             Matrix::Down => "down",
+            Matrix::Router => "router",
+            Matrix::ExpertGate => "expert_gate",
+            Matrix::ExpertUp => "expert_up",
+            Matrix::ExpertDown => "expert_down",
             Matrix::Head => "head",
         }
     }
@@ -75,12 +97,16 @@ impl Matrix {
     /// `(rows, padded columns)`.
     #[must_use]
     pub fn shape(self, config: &ModelConfig) -> (u32, u32) {
+        let experts = config.experts.map_or(0, |experts| experts.count);
         match self {
             Matrix::Q => (config.q_dim(), config.d_padded()),
             Matrix::K | Matrix::V => (config.kv_dim(), config.d_padded()),
             Matrix::O => (config.d_model, config.o_cols()),
             Matrix::Gate | Matrix::Up => (config.d_ffn, config.d_padded()),
             Matrix::Down => (config.d_model, config.down_cols()),
+            Matrix::Router => (experts, config.d_padded()),
+            Matrix::ExpertGate | Matrix::ExpertUp => (experts * config.d_ffn, config.d_padded()),
+            Matrix::ExpertDown => (experts * config.d_model, config.down_cols()),
             Matrix::Head => (config.vocab, config.d_padded()),
         }
     }
@@ -91,10 +117,11 @@ impl Matrix {
         let residual = config.residual_frac as i8;
         match self {
             Matrix::Q | Matrix::K | Matrix::V => 0..=14,
-            Matrix::Gate => 0..=11,
-            Matrix::Up if config.feed_forward == FeedForward::Plain => 0..=11,
-            Matrix::Up => 0..=14,
-            Matrix::O | Matrix::Down => residual..=residual,
+            Matrix::Gate | Matrix::ExpertGate => 0..=11,
+            Matrix::Up | Matrix::ExpertUp if config.feed_forward == FeedForward::Plain => 0..=11,
+            Matrix::Up | Matrix::ExpertUp => 0..=14,
+            Matrix::Router => 0..=12,
+            Matrix::O | Matrix::Down | Matrix::ExpertDown => residual..=residual,
             Matrix::Head => 6..=16,
         }
     }
@@ -181,6 +208,17 @@ pub fn row_sums(linear: &Linear, row: usize, tables: &Tables) -> RowSums {
                 linear.codes[at..at + TILE_COLS].iter().for_each(|byte| add(*byte as i8));
             }
         }
+        WeightFormat::Int16 => {
+            // Of the high parts, each one further from zero: high + low / 128 lies between.
+            for col in (0..linear.cols).step_by(TILE_COLS) {
+                let at = linear.code_offset(row, col);
+                let low = &linear.codes[linear.plane_bytes() + at..][..TILE_COLS];
+                for (high, low) in linear.codes[at..at + TILE_COLS].iter().zip(low) {
+                    let outward = if *low == 0 { 0 } else { i8::from(*high as i8 >= 0) * 2 - 1 };
+                    add((*high as i8).saturating_add(outward));
+                }
+            }
+        }
         WeightFormat::Int4 => {
             for group in 0..linear.cols / GROUP_COLS {
                 let table = &tables.int4[linear.table_id(row, group)];
@@ -257,6 +295,11 @@ fn check_row(tensor: &str, linear: &Linear, row: usize, tables: &Tables) -> Resu
     if let Some(bias) = linear.bias.get(row) {
         one("bias", (*bias).into(), -LIMIT, LIMIT)?;
     }
+    if linear.format == WeightFormat::Int16 {
+        for low in linear.row_low_parts(row) {
+            one("low part", low.into(), -64, 64)?;
+        }
+    }
     if linear.format == WeightFormat::Int4 {
         for group in 0..linear.cols / GROUP_COLS {
             one("table id", linear.table_id(row, group) as i64, 0, tables.int4.len() as i64 - 1)?;
@@ -275,11 +318,13 @@ fn check_row(tensor: &str, linear: &Linear, row: usize, tables: &Tables) -> Resu
 fn check_panel_padding(tensor: &str, linear: &Linear) -> Result<(), StructureError> {
     let refuse = || Err(StructureError::PanelPadding { tensor: tensor.into() });
     for row in linear.rows..linear.rows.div_ceil(PANEL_ROWS) * PANEL_ROWS {
-        let step = if linear.format == WeightFormat::Int8 { TILE_COLS } else { GROUP_COLS };
-        for col in (0..linear.cols).step_by(step) {
-            let at = linear.code_offset(row, col);
-            if linear.codes[at..at + TILE_COLS].iter().any(|byte| *byte != 0) {
-                return refuse();
+        let step = if linear.format == WeightFormat::Int4 { GROUP_COLS } else { TILE_COLS };
+        for plane in (0..linear.codes.len()).step_by(linear.plane_bytes().max(1)) {
+            for col in (0..linear.cols).step_by(step) {
+                let at = plane + linear.code_offset(row, col);
+                if linear.codes[at..at + TILE_COLS].iter().any(|byte| *byte != 0) {
+                    return refuse();
+                }
             }
         }
         if linear.format == WeightFormat::Int4
@@ -291,11 +336,25 @@ fn check_panel_padding(tensor: &str, linear: &Linear) -> Result<(), StructureErr
     Ok(())
 }
 
-/// Checks the tables: exponentials fall from one, angles are at most 1, nothing is -128 (or its 16-bit like).
+/// Checks the tables of a model of `config`: their lengths; exponentials fall from one, angles are at most 1,
+/// soft caps rise by no more than their steps, nothing is -128 (or its 16-bit like).
 ///
 /// # Errors
 /// The first entry out of range.
-pub fn check_tables(tables: &Tables) -> Result<(), StructureError> {
+pub fn check_tables(tables: &Tables, config: &ModelConfig) -> Result<(), StructureError> {
+    let count = |tensor: &str, got: usize, expected: usize| {
+        if got == expected {
+            Ok(())
+        } else {
+            Err(StructureError::Count { tensor: tensor.into(), what: "entries", got, expected })
+        }
+    };
+    count("tables/rope", tables.rope.len(), config.rope_tables.into())?;
+    for rope in &tables.rope {
+        count("tables/rope", rope.len(), config.context as usize * config.rope_dim as usize)?;
+    }
+    let heads = if config.positions == Positions::Alibi { config.n_heads as usize } else { 0 };
+    count("tables/alibi", tables.alibi.len(), heads)?;
     let one = |tensor: &str, row: usize, what, got: i64, low: i64, high: i64| {
         if (low..=high).contains(&got) {
             Ok(())
@@ -317,7 +376,25 @@ pub fn check_tables(tables: &Tables) -> Result<(), StructureError> {
     for (row, value) in tables.activation.iter().enumerate() {
         one("tables/activation", row, "entry", (*value).into(), -32_767, 32_767)?;
     }
-    for (row, value) in tables.rope.iter().enumerate() {
+    for (row, slope) in tables.alibi.iter().enumerate() {
+        one("tables/alibi", row, "mantissa", slope.a.into(), 0, 4095)?;
+        one("tables/alibi", row, "shift", slope.b.into(), 0, 31)?;
+    }
+    let caps = [
+        ("tables/score_cap", config.score_cap, &tables.score_cap),
+        ("tables/logit_cap", config.logit_cap, &tables.logit_cap),
+    ];
+    for (name, shift, table) in caps {
+        count(name, table.len(), if shift.is_some() { SOFT_CAP_ENTRIES } else { 0 })?;
+        for (row, ends) in table.windows(2).enumerate() {
+            let step = i64::from(ends[1]) - i64::from(ends[0]);
+            one(name, row, "rise", step, 0, 1 << shift.unwrap_or(0))?;
+        }
+        if let Some(first) = table.first() {
+            one(name, 0, "entry", (*first).into(), 0, 0)?;
+        }
+    }
+    for (row, value) in tables.rope.iter().flatten().enumerate() {
         one("tables/rope", row, "entry", (*value).into(), -16_384, 16_384)?;
     }
     for (row, table) in tables.int4.iter().enumerate() {
@@ -326,6 +403,67 @@ pub fn check_tables(tables: &Tables) -> Result<(), StructureError> {
         }
     }
     Ok(())
+}
+
+/// Checks the gains of a norm over `width` values; the mean is subtracted where `centred`.
+///
+/// # Errors
+/// The first number out of range.
+pub fn check_gain(tensor: &str, gain: &Gain, width: usize, centred: bool) -> Result<(), StructureError> {
+    let count = |what, got: usize, expected: usize| {
+        if got == expected {
+            Ok(())
+        } else {
+            Err(StructureError::Count { tensor: tensor.into(), what, got, expected })
+        }
+    };
+    count("gains", gain.mantissas.len(), width)?;
+    count("shifts", gain.shifts.len(), width)?;
+    count("offsets", gain.offsets.len(), if centred { width } else { 0 })?;
+    count("subtracted means", gain.centred.into(), centred.into())?;
+    let row = |row: usize, what, got: i64, limit: i64| {
+        if got.abs() <= limit {
+            Ok(())
+        } else {
+            Err(StructureError::Row { tensor: tensor.into(), row, what, got, low: -limit, high: limit })
+        }
+    };
+    for (at, mantissa) in gain.mantissas.iter().enumerate() {
+        row(at, "gain", (*mantissa).into(), GAIN_MAX)?;
+    }
+    for (at, shift) in gain.shifts.iter().enumerate() {
+        row(at, "shift", (*shift).into(), GAIN_SHIFT_MAX)?;
+    }
+    for (at, offset) in gain.offsets.iter().enumerate() {
+        row(at, "offset", (*offset).into(), OFFSET_MAX)?;
+    }
+    let (low, high) = (i64::from(*GAIN_FRACS.start()), i64::from(*GAIN_FRACS.end()));
+    if !GAIN_FRACS.contains(&gain.out_frac) {
+        let what = "fractional bits of the output";
+        return Err(StructureError::Tensor {
+            tensor: tensor.into(),
+            what,
+            got: gain.out_frac.into(),
+            low,
+            high,
+        });
+    }
+    Ok(())
+}
+
+/// The norms of layer `index` of `config`: name, width, whether the mean is subtracted.
+#[must_use]
+pub fn gains_of_layer(config: &ModelConfig) -> Vec<(&'static str, usize, bool)> {
+    let (head, width) = (config.head_dim as usize, config.d_model as usize);
+    let mut all = Vec::new();
+    if config.qk_norm {
+        all.extend([("q_norm", head, false), ("k_norm", head, false)]);
+    }
+    if config.block != Block::PreNorm {
+        let centred = config.block == Block::PostNorm;
+        all.extend([("attn_post", width, centred), ("ffn_post", width, centred)]);
+    }
+    all
 }
 
 /// Checks a K centre.

@@ -1,6 +1,6 @@
 //! Writing a bundle: the same contents give the same bytes.
 
-use super::entries::names;
+use super::entries::{bits_of, names};
 use super::error::BundleError;
 use super::layout::{HEADER_BYTES, Header, Layout, Manifest, Placed};
 use super::structure::Matrix;
@@ -8,7 +8,9 @@ use super::text::TokenizerSection;
 use lockstep_base::cbor;
 use lockstep_base::digest::Digest;
 use lockstep_base::manifest::{self, Entry, EntryKind};
-use lockstep_base::weights::{Embedding, LayerWeights, Linear, ModelWeights, WeightFormat};
+use lockstep_base::weights::{
+    DenseWeights, Embedding, FfnWeights, Gain, LayerWeights, Linear, ModelWeights, Region,
+};
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -103,8 +105,26 @@ fn sections<'a>(contents: &Contents<'a>) -> Result<Vec<Section<'a>>, BundleError
         blob(names::EXP2_SAMPLE, weights.tables.exp2_sample.iter().flat_map(|x| x.to_le_bytes()).collect()),
         blob(names::ACTIVATION, weights.tables.activation.iter().flat_map(|x| x.to_le_bytes()).collect()),
         embedding(names::EMBED, weights.embed.as_ref().ok_or_else(|| missing(names::EMBED))?),
-        linear(names::HEAD.into(), weights.head.as_ref().ok_or_else(|| missing(names::HEAD))?),
     ];
+    match &weights.head {
+        Some(head) => all.push(linear(names::HEAD.into(), head)),
+        None if weights.config.pooling.is_none() => return Err(missing(names::HEAD)),
+        None => {}
+    }
+    let tables = &weights.tables;
+    if !tables.alibi.is_empty() {
+        let bytes = tables.alibi.iter().flat_map(|slope| {
+            let [low, high] = slope.a.to_le_bytes();
+            [low, high, slope.b]
+        });
+        all.push(blob(names::ALIBI, bytes.collect()));
+    }
+    for (name, table) in [(names::SCORE_CAP, &tables.score_cap), (names::LOGIT_CAP, &tables.logit_cap)] {
+        if !table.is_empty() {
+            all.push(blob(name, table.iter().flat_map(|x| x.to_le_bytes()).collect()));
+        }
+    }
+    all.extend(weights.embed_norm.as_ref().map(|gain| gain_section(names::EMBED_NORM, gain)));
     if let Some(template) = contents.chat_template {
         all.push(blob(names::CHAT_TEMPLATE, template.as_bytes().to_vec()));
     }
@@ -112,7 +132,10 @@ fn sections<'a>(contents: &Contents<'a>) -> Result<Vec<Section<'a>>, BundleError
         all.push(embedding(names::POSITIONS, positions));
     }
     if !weights.tables.rope.is_empty() {
-        all.push(blob(names::ROPE, weights.tables.rope.iter().flat_map(|x| x.to_le_bytes()).collect()));
+        all.push(blob(
+            names::ROPE,
+            weights.tables.rope.iter().flatten().flat_map(|x| x.to_le_bytes()).collect(),
+        ));
     }
     if !weights.tables.int4.is_empty() {
         all.push(blob(names::INT4, weights.tables.int4.iter().flatten().map(|x| *x as u8).collect()));
@@ -126,15 +149,82 @@ fn sections<'a>(contents: &Contents<'a>) -> Result<Vec<Section<'a>>, BundleError
         all.extend(
             matrices.into_iter().map(|(matrix, weights)| linear(names::layer(index, matrix.name()), weights)),
         );
+        if let FfnWeights::Experts { router, experts } = &layer.ffn {
+            all.push(linear(names::layer(index, Matrix::Router.name()), router));
+            for (matrix, parts) in expert_matrices(experts) {
+                let name = names::layer(index, matrix.name());
+                let stacked = stack(&parts).ok_or_else(|| missing(&name))?;
+                all.push(linear(name, &stacked));
+            }
+        }
+        let gains = [
+            ("q_norm", &layer.q_norm),
+            ("k_norm", &layer.k_norm),
+            ("attn_post", &layer.attn_post),
+            ("ffn_post", &layer.ffn_post),
+        ];
+        for (name, gain) in gains {
+            all.extend(gain.as_ref().map(|gain| gain_section(&names::layer(index, name), gain)));
+        }
     }
     Ok(all)
+}
+
+fn expert_matrices(experts: &[DenseWeights]) -> Vec<(Matrix, Vec<&Linear>)> {
+    let mut all = vec![
+        (Matrix::ExpertUp, experts.iter().map(|expert| &expert.up).collect()),
+        (Matrix::ExpertDown, experts.iter().map(|expert| &expert.down).collect()),
+    ];
+    let gates: Vec<&Linear> = experts.iter().filter_map(|expert| expert.gate.as_ref()).collect();
+    if !gates.is_empty() {
+        all.push((Matrix::ExpertGate, gates));
+    }
+    all
+}
+
+/// Layers of the same format and width, one below the other; `None` if they differ.
+fn stack(parts: &[&Linear]) -> Option<Linear> {
+    let first = parts.first()?;
+    let same = |part: &&Linear| {
+        (part.rows, part.cols, part.format, part.pre_shift, part.out_frac, part.bias.len())
+            == (first.rows, first.cols, first.format, first.pre_shift, first.out_frac, first.bias.len())
+    };
+    if !parts.iter().all(same) {
+        return None;
+    }
+    let bytes = |of: fn(&Linear) -> &Region| {
+        Region::from(parts.iter().flat_map(|part| of(part).iter().copied()).collect::<Vec<u8>>())
+    };
+    Some(Linear {
+        rows: parts.len() * first.rows,
+        cols: first.cols,
+        format: first.format,
+        codes: bytes(|part| &part.codes),
+        table_ids: bytes(|part| &part.table_ids),
+        multipliers: parts.iter().flat_map(|part| part.multipliers.iter().copied()).collect(),
+        shifts: parts.iter().flat_map(|part| part.shifts.iter().copied()).collect(),
+        bias: parts.iter().flat_map(|part| part.bias.iter().copied()).collect(),
+        pre_shift: first.pre_shift,
+        out_frac: first.out_frac,
+    })
+}
+
+fn gain_section(name: &str, gain: &Gain) -> Section<'static> {
+    let mut bytes = gain.eps.to_le_bytes().to_vec();
+    bytes.extend([gain.out_frac as u8, gain.centred.into()]);
+    bytes.extend(gain.mantissas.iter().flat_map(|x| x.to_le_bytes()));
+    bytes.extend(gain.shifts.iter().map(|x| *x as u8));
+    bytes.extend(gain.offsets.iter().flat_map(|x| x.to_le_bytes()));
+    blob(name, bytes)
 }
 
 fn layer_matrices(layer: &LayerWeights) -> Vec<(Matrix, &Linear)> {
     let mut all =
         vec![(Matrix::Q, &layer.q), (Matrix::K, &layer.k), (Matrix::V, &layer.v), (Matrix::O, &layer.o)];
-    all.extend(layer.gate.as_ref().map(|gate| (Matrix::Gate, gate)));
-    all.extend([(Matrix::Up, &layer.up), (Matrix::Down, &layer.down)]);
+    if let Some(ffn) = layer.ffn.dense() {
+        all.extend(ffn.gate.as_ref().map(|gate| (Matrix::Gate, gate)));
+        all.extend([(Matrix::Up, &ffn.up), (Matrix::Down, &ffn.down)]);
+    }
     all
 }
 
@@ -156,10 +246,7 @@ fn linear(name: String, weights: &Linear) -> Section<'static> {
     let kind = EntryKind::Linear {
         rows: weights.rows as u32,
         cols: weights.cols as u32,
-        bits: match weights.format {
-            WeightFormat::Int8 => 8,
-            WeightFormat::Int4 => 4,
-        },
+        bits: bits_of(weights.format),
         pre_shift: weights.pre_shift,
         out_frac: weights.out_frac,
         bias: !weights.bias.is_empty(),

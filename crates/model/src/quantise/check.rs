@@ -107,7 +107,7 @@ pub enum BoundsError {
 pub fn check(weights: &ModelWeights) -> Result<Vec<Margin>, BoundsError> {
     let config = &weights.config;
     config.validate()?;
-    structure::check_tables(&weights.tables)?;
+    structure::check_tables(&weights.tables, config)?;
     check_embeddings(weights)?;
     let mut margins = Vec::new();
     for (index, layer) in weights.layers.iter().enumerate() {
@@ -125,20 +125,21 @@ fn check_layer(
     config: &ModelConfig,
     margins: &mut Vec<Margin>,
 ) -> Result<(), BoundsError> {
-    for matrix in Matrix::of_layer(config) {
+    for matrix in Matrix::of_layer(config, index) {
         let tensor = names::layer(index, matrix.name());
+        let dense = layer.ffn.dense();
         let linear = match matrix {
-            Matrix::Q => &layer.q,
-            Matrix::K => &layer.k,
-            Matrix::V => &layer.v,
-            Matrix::O => &layer.o,
-            Matrix::Up => &layer.up,
-            Matrix::Down => &layer.down,
-            Matrix::Gate | Matrix::Head => {
-                layer.gate.as_ref().ok_or_else(|| BoundsError::Missing { tensor: tensor.clone() })?
-            }
+            Matrix::Q => Some(&layer.q),
+            Matrix::K => Some(&layer.k),
+            Matrix::V => Some(&layer.v),
+            Matrix::O => Some(&layer.o),
+            Matrix::Up => dense.map(|dense| &dense.up),
+            Matrix::Down => dense.map(|dense| &dense.down),
+            Matrix::Gate => dense.and_then(|dense| dense.gate.as_ref()),
+            _ => None,
         };
-        margins.push(check_linear(tensor, *matrix, linear, tables, config)?);
+        let linear = linear.ok_or_else(|| BoundsError::Missing { tensor: tensor.clone() })?;
+        margins.push(check_linear(tensor, matrix, linear, tables, config)?);
     }
     structure::check_k_center(&names::k_center(index), &layer.k_center, config)?;
     let got = i32::from(layer.q.out_frac) + i32::from(layer.k.out_frac);
@@ -202,11 +203,11 @@ fn check_linear(
 #[must_use]
 pub fn output_bound(matrix: Matrix, config: &ModelConfig) -> Option<f64> {
     match matrix {
-        Matrix::Q | Matrix::K | Matrix::V | Matrix::Gate => Some(BOUND_I16),
-        Matrix::Up if config.feed_forward == FeedForward::Gated => Some(BOUND_UP),
-        Matrix::Up => Some(BOUND_I16),
+        Matrix::Q | Matrix::K | Matrix::V | Matrix::Gate | Matrix::ExpertGate | Matrix::Router => Some(BOUND_I16),
+        Matrix::Up | Matrix::ExpertUp if config.feed_forward == FeedForward::Gated => Some(BOUND_UP),
+        Matrix::Up | Matrix::ExpertUp => Some(BOUND_I16),
         Matrix::Head => Some(BOUND_LOGITS),
-        Matrix::O | Matrix::Down => None,
+        Matrix::O | Matrix::Down | Matrix::ExpertDown => None,
     }
 }
 

@@ -64,7 +64,7 @@ fn column_order(diagonal: &[f64], format: WeightFormat) -> Vec<usize> {
     };
     let mut columns: Vec<usize> = (0..diagonal.len()).collect();
     match format {
-        WeightFormat::Int8 => by_moment(&mut columns, &|col| diagonal[col]),
+        WeightFormat::Int8 | WeightFormat::Int16 => by_moment(&mut columns, &|col| diagonal[col]),
         WeightFormat::Int4 => {
             let mut groups: Vec<usize> = (0..diagonal.len() / GROUP_COLS).collect();
             by_moment(&mut groups, &|group| {
@@ -111,7 +111,7 @@ pub(super) fn round(
 fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableSearch) -> Option<RoundedRow> {
     let most = row.iter().fold(0.0f64, |most, w| most.max(w.abs()));
     let reach = match format {
-        WeightFormat::Int8 => CODE_MAX,
+        WeightFormat::Int8 | WeightFormat::Int16 => CODE_MAX,
         WeightFormat::Int4 => int4::ROW_MAX,
     };
     let scale = RowScale::at_least(most / reach)?;
@@ -126,7 +126,7 @@ fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableS
     for j in 0..cols {
         let col = factor.order[j];
         let rounded = match format {
-            WeightFormat::Int8 => open[j].round().clamp(-CODE_MAX, CODE_MAX) as i8,
+            WeightFormat::Int8 | WeightFormat::Int16 => open[j].round().clamp(-CODE_MAX, CODE_MAX) as i8,
             WeightFormat::Int4 => {
                 if j % GROUP_COLS == 0 {
                     let group = j..j + GROUP_COLS;

@@ -46,7 +46,7 @@ use int4::TableSearch;
 use linalg::{Dense, dot};
 use lockstep_base::config::{self, FeedForward, ModelConfig, OPSET};
 use lockstep_base::limits::CONTEXT_MAX;
-use lockstep_base::weights::{LayerWeights, Linear, ModelWeights};
+use lockstep_base::weights::{DenseWeights, FfnWeights, LayerWeights, Linear, ModelWeights};
 
 /// Fractional bits of the residual stream unless the model asks for others.
 const RESIDUAL_FRAC: i32 = 16;
@@ -193,6 +193,7 @@ pub fn quantise(
         tables: tables::tables(&model.config, context, options.weights == WeightFormat::Int4),
         embed: Some(pack::embedding(&folded.embed)),
         positions: positions.as_ref().map(pack::embedding),
+        embed_norm: None,
         first_layer: 0,
         layers,
         head: Some(head),
@@ -230,6 +231,9 @@ fn integer_config(config: &FloatConfig, facts: &ModelFacts) -> ModelConfig {
         feed_forward: if config.gated { FeedForward::Gated } else { FeedForward::Plain },
         bos: facts.bos,
         eos: facts.eos.clone(),
+        rope_dim: if matches!(config.positions, Positions::Rope(_)) { small(config.head_dim) } else { 0 },
+        rope_tables: matches!(config.positions, Positions::Rope(_)).into(),
+        ..ModelConfig::decoder()
     }
 }
 
@@ -344,7 +348,18 @@ impl Rounder<'_, '_> {
         )?;
         let unit = f64::from(k.out_frac).exp2();
         let k_center = layer.k_center.iter().map(|c| (c * unit).round() as i32).collect();
-        Ok(LayerWeights { q, k, v, o, k_center, gate, up, down })
+        Ok(LayerWeights {
+            q,
+            k,
+            v,
+            o,
+            k_center,
+            q_norm: None,
+            k_norm: None,
+            attn_post: None,
+            ffn: FfnWeights::Dense(DenseWeights { gate, up, down }),
+            ffn_post: None,
+        })
     }
 
     fn matrix(
@@ -355,7 +370,10 @@ impl Rounder<'_, '_> {
         moments: Option<&Dense>,
         factor: &Factor,
     ) -> Result<Linear, QuantiseError> {
-        let total = self.config.n_layers as usize * Matrix::of_layer(self.config).len() + 1;
+        let total = (0..self.config.n_layers as usize)
+            .map(|layer| Matrix::of_layer(self.config, layer).len())
+            .sum::<usize>()
+            + 1;
         self.progress.report(Stage::Quantise, &tensor, self.done, total);
         let weight = linear.weight.padded_cols(matrix.shape(self.config).1 as usize);
         let rounded = gptq::round(&weight, factor, self.format, &self.search);
@@ -373,7 +391,7 @@ impl Rounder<'_, '_> {
         self.report.matrices.push(MatrixReport {
             tensor,
             shape: (packed.rows, packed.cols),
-            bits: if self.format == WeightFormat::Int8 { 8 } else { 4 },
+            bits: crate::bundle::bits_of(self.format),
             weight_error,
             output_error,
             pre_shift: packed.pre_shift,

@@ -15,7 +15,7 @@ pub(super) fn pack(rows: &[RoundedRow], cols: usize, format: WeightFormat) -> Li
         for col in 0..cols {
             let at = code_offset(format, cols, row, col);
             match format {
-                WeightFormat::Int8 => codes[at] = rounded.weights[col] as u8,
+                WeightFormat::Int8 | WeightFormat::Int16 => codes[at] = rounded.weights[col] as u8,
                 WeightFormat::Int4 => {
                     let high = col % GROUP_COLS >= TILE_COLS;
                     codes[at] |= rounded.nibbles[col] << if high { 4 } else { 0 };

@@ -85,13 +85,13 @@ fn a_bundle_gives_back_what_was_written() {
         let whole = bundle.load(&Part::whole(layers)).unwrap();
         assert_eq!(text_of(&whole), text_of(&weights));
         for (loaded, written) in whole.layers.iter().zip(&weights.layers) {
-            assert_eq!(loaded.down.codes[..], written.down.codes[..]);
+            assert_eq!(loaded.ffn.dense().unwrap().down.codes[..], written.ffn.dense().unwrap().down.codes[..]);
             assert_eq!(loaded.q.table_ids[..], written.q.table_ids[..]);
         }
         let last = bundle.load(&Part::layers(1..2, layers)).unwrap();
         assert!(last.embed.is_none() && last.positions.is_none() && last.head.is_some());
         assert_eq!((last.first_layer, last.layers.len()), (1, 1));
-        assert_eq!(last.layers[0].up.codes[..], weights.layers[1].up.codes[..]);
+        assert_eq!(last.layers[0].ffn.dense().unwrap().up.codes[..], weights.layers[1].ffn.dense().unwrap().up.codes[..]);
         assert_eq!(bundle.tokenizer().unwrap().vocab_size(), weights.config.vocab as usize);
         assert_eq!(bundle.tokenizer().unwrap().bos(), facts().bos);
         assert_eq!(bundle.chat_template().unwrap(), None);
