@@ -1,0 +1,1 @@
+//! Behaviour of the download against a server that speaks the hub's protocol, and against one that lies.
