@@ -253,16 +253,10 @@ fn run_timed(
 fn weight_bytes(weights: &ModelWeights) -> usize {
     let linear = |linear: &Linear| linear.codes.len() + linear.table_ids.len();
     let layer = |layer: &LayerWeights| {
-        let all = [
-            Some(&layer.q),
-            Some(&layer.k),
-            Some(&layer.v),
-            Some(&layer.o),
-            layer.gate.as_ref(),
-            Some(&layer.up),
-            Some(&layer.down),
-        ];
-        all.into_iter().flatten().map(linear).sum::<usize>()
+        let all = [Some(&layer.q), Some(&layer.k), Some(&layer.v), Some(&layer.o)];
+        let ffn =
+            layer.ffn.networks().iter().flat_map(|one| [one.gate.as_ref(), Some(&one.up), Some(&one.down)]);
+        all.into_iter().chain(ffn).flatten().map(linear).sum::<usize>()
     };
     weights.layers.iter().map(layer).sum::<usize>() + weights.head.as_ref().map_or(0, linear)
 }

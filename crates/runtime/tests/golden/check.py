@@ -13,7 +13,7 @@ from math import isqrt
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FILES = ["tables", "rounding", "quantise", "norm", "linear", "residual", "attention", "ffn", "sampling", "layer"]
+FILES = ["tables", "rounding", "quantise", "norm", "families", "linear", "residual", "attention", "ffn", "sampling", "layer"]
 LIMIT = 127 * 2**23
 getcontext().prec = 60
 
@@ -87,16 +87,66 @@ def plain_site(x, frac):
     return quantise(x, 2**14, -14 - frac)
 
 
-def norm(x, norm_eps):
+def inverse_rms(x, norm_eps):
+    """Steps 1 to 3: (es, S, S', kk, rho)."""
     n, big = len(x), top(x)
-    e7 = smallest(lambda e: rsh(big, e) <= 127)
-    total = sum(rsh(v, e7) ** 2 for v in x)
-    s_prime = min(max(total + norm_eps // 2 ** (2 * e7), 1), 2**29)
+    bound = 2 ** ((29 - bl(n - 1)) // 2) - 1
+    es = smallest(lambda e: rsh(big, e) <= bound)
+    total = sum(rsh(v, es) ** 2 for v in x)
+    assert total < 2**29
+    s_prime = min(max(total + norm_eps // 2 ** (2 * es), 1), 2**29)
     kk = smallest(lambda kk: isqrt(4**kk * n // s_prime) >= 2**13)
     rho = isqrt(4**kk * n // s_prime)
     assert 2**13 <= rho < 2**14 and rho**2 * s_prime <= 4**kk * n < (rho + 1) ** 2 * s_prime
-    codes, k, f = quantise(x, rho, -e7 - kk)
-    return {"e7": e7, "S": total, "S'": s_prime, "kk": kk, "rho": rho, "k": k, "f": f, "codes": codes}
+    return es, total, s_prime, kk, rho
+
+
+def norm(x, norm_eps):
+    es, total, s_prime, kk, rho = inverse_rms(x, norm_eps)
+    codes, k, f = quantise(x, rho, -es - kk)
+    return {"es": es, "S": total, "S'": s_prime, "kk": kk, "rho": rho, "k": k, "f": f, "codes": codes}
+
+
+def gain_norm(x, mantissas, shifts, offsets, eps, out_frac, centred):
+    n = len(x)
+    if centred:
+        e = smallest(lambda e: rsh(top(x), e) <= 32767)
+        x16 = [rsh(v, e) for v in x]
+        x = [n * v - sum(x16) for v in x16]
+        assert top(x) <= 2**29
+        eps = eps * n * n // 4**e
+    es, _, _, kk, rho = inverse_rms(x, eps)
+    e = smallest(lambda e: rsh(top(x), e) <= 32767)
+    frac = 17 - (bl(n - 1) + 1) // 2
+    out = []
+    for i, v in enumerate(x):
+        u = scale(rsh(v, e) * rho, kk + es - e - frac)
+        assert abs(u * mantissas[i]) <= LIMIT
+        y = scale(u * mantissas[i], shifts[i] + frac - out_frac)
+        out.append(within(y + (offsets[i] if offsets else 0), LIMIT))
+    return {"y": out}
+
+
+def soft_cap(x, table, shift):
+    a = min(abs(x), 2 ** (12 + shift) - 1)
+    step, rest = a // 2**shift, a % 2**shift
+    y = table[step] + rsh(rest * (table[step + 1] - table[step]), shift)
+    return -y if x < 0 else y
+
+
+def route(logits, frac, per_token, normalise, exp2):
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    chosen = order[:per_token]
+    p = {i: exp2[min(scale(min(logits[order[0]] - logits[i], 2**29), frac - 8), 4095)] for i in order}
+    total = sum(p[i] for i in (chosen if normalise else order))
+    out = []
+    for i in chosen:
+        if p[i]:
+            kk = smallest(lambda kk: 2**kk * p[i] // total >= 2**13)
+            rho = 2**kk * p[i] // total
+            assert 2**13 <= rho < 2**14 and rho * total <= 2**kk * p[i] < (rho + 1) * total
+            out += [i, rho, kk]
+    return {"choice": out}
 
 
 # ---- section 4
@@ -426,6 +476,19 @@ def compute(case):
         return {"k": k, "f": f, "codes": codes}
     if op == "norm":
         return norm(ints("x"), one("norm_eps"))
+    if op == "gain_norm":
+        offsets = ints("offsets") if case.has("offsets") else []
+        numbers_of = ints("x"), ints("g"), ints("t"), offsets, one("eps"), one("F"), one("centred") == 1
+        return gain_norm(*numbers_of)
+    if op == "soft_cap":
+        slope, shift = one("slope"), one("shift")
+        table = [i * 2**shift * slope // (slope + i * 2**shift) for i in range(4097)]
+        return {"y": [soft_cap(x, table, shift) for x in ints("x")]}
+    if op == "route":
+        return route(ints("logits"), one("F"), one("per_token"), one("normalise") == 1, TABLES["exp2"])
+    if op == "alibi":
+        assert one("a") < 2**12 and max(ints("distance")) < 2**17
+        return {"bias": [rsh(one("a") * distance, one("b")) for distance in ints("distance")]}
     if op == "linear":
         acc, y = linear(read_matrix(case, ""), ints("x"), one("k"), one("f"))
         return {"acc": acc, "y": [within(v, one("bound") if case.has("bound") else LIMIT) for v in y]}

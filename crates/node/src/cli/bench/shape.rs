@@ -41,6 +41,8 @@ impl Shape {
             feed_forward: FeedForward::Gated,
             bos: None,
             eos: Vec::new(),
+            rope_dim: 64,
+            ..ModelConfig::decoder()
         };
         match self {
             Shape::Llama => Ok(base("llama-1.1b", 2048)),
@@ -52,6 +54,8 @@ impl Shape {
                 vocab: 50_257,
                 context: 1024,
                 positions: Positions::Learned,
+                rope_dim: 0,
+                rope_tables: 0,
                 feed_forward: FeedForward::Plain,
                 ..base("gpt2-xl", 1600)
             }),

@@ -9,11 +9,12 @@ use lockstep_runtime::kernels::Kernel;
 use std::process::Command;
 
 /// Files of single ops, by section of docs/spec/arithmetic.md, and the least number of cases.
-const OPS: [(&str, usize); 9] = [
+const OPS: [(&str, usize); 10] = [
     ("tables.txt", 3),
     ("rounding.txt", 8),
     ("quantise.txt", 8),
     ("norm.txt", 8),
+    ("families.txt", 14),
     ("linear.txt", 8),
     ("residual.txt", 4),
     ("attention.txt", 16),

@@ -3,11 +3,12 @@
 use super::file::{Case, Fields, Out, cases};
 use crate::pack::{Plain, Row};
 use lockstep_base::Digest;
+use lockstep_base::config::Experts;
 use lockstep_base::params::{Parameters, draw};
-use lockstep_base::weights::{GROUP_COLS, Linear, WeightFormat};
+use lockstep_base::weights::{GROUP_COLS, Gain, Linear, WeightFormat};
 use lockstep_runtime::arith::{
-    RangeError, Step, choose_cut, code, embedded, inverse_rms, max_abs, regularised, residual_sum, rsh,
-    scale, sum_of_squares, within,
+    RangeError, Step, choose_cut, code, embedded, gain_norm, inverse_rms, max_abs, regularised, residual_sum,
+    route, rsh, scale, soft_cap, sum_of_squares, within,
 };
 use lockstep_runtime::kernels::{self, Activations, Compute, Kernel, Scratch};
 use lockstep_runtime::pool::Pool;
@@ -49,6 +50,10 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
         "scale" => scale_op(input),
         "quantise" => Ok(quantise(input)),
         "norm" => Ok(norm(input)),
+        "gain_norm" => gain(input),
+        "soft_cap" => Ok(cap(input)),
+        "route" => router(input, tables),
+        "alibi" => Ok(alibi(input)),
         "linear" => linear(input),
         "embed" => embed(input),
         "residual_add" => residual_add(input),
@@ -96,13 +101,54 @@ fn quantise(input: &Fields) -> Out {
 fn norm(input: &Fields) -> Out {
     let x: Vec<i32> = input.list("x");
     let max = max_abs(&x);
-    let (e7, sum) = sum_of_squares(&x, max);
-    let s_prime = regularised(sum, e7, input.word("norm_eps").parse().expect("norm_eps"));
+    let (es, sum) = sum_of_squares(&x, max);
+    let s_prime = regularised(sum, es, input.word("norm_eps").parse().expect("norm_eps"));
     let (rho, kk) = inverse_rms(s_prime, x.len() as u32);
-    let cut = choose_cut(max, rho, -(e7 as i32) - kk as i32);
+    let cut = choose_cut(max, rho, -(es as i32) - kk as i32);
     let codes: Vec<i8> = x.iter().map(|x| code(*x, &cut)).collect();
-    let out = Out::default().one("e7", e7).one("S", sum).one("S'", s_prime).one("kk", kk).one("rho", rho);
+    let out = Out::default().one("es", es).one("S", sum).one("S'", s_prime).one("kk", kk).one("rho", rho);
     out.one("k", cut.step.k).one("f", cut.step.f).list("codes", &codes)
+}
+
+fn gain(input: &Fields) -> Result<Out, RangeError> {
+    let x: Vec<i32> = input.list("x");
+    let gain = Gain {
+        mantissas: input.list("g"),
+        shifts: input.list("t"),
+        offsets: if input.has("offsets") { input.list("offsets") } else { Vec::new() },
+        eps: input.one("eps"),
+        out_frac: input.one("F"),
+        centred: input.one::<u8>("centred") == 1,
+    };
+    let mut y = vec![0; x.len()];
+    gain_norm(&x, &gain, &mut y)?;
+    Ok(Out::default().list("y", &y))
+}
+
+/// The table is that of `x / (1 + x / slope)`, rounded down: a case names its slope, not 4,097 entries.
+fn cap(input: &Fields) -> Out {
+    let (slope, shift): (i64, u8) = (input.one("slope"), input.one("shift"));
+    let entry = |i: i64| ((i << shift) * slope / (slope + (i << shift))) as i32;
+    let table: Vec<i32> = (0..4097).map(entry).collect();
+    Out::default().list("y", &map(input, |x| soft_cap(x, &table, shift)))
+}
+
+fn router(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
+    let logits: Vec<i32> = input.list("logits");
+    let experts = Experts {
+        count: logits.len() as u32,
+        per_token: input.one("per_token"),
+        normalise: input.one::<u8>("normalise") == 1,
+    };
+    let choices = route(&logits, input.one("F"), &experts, &tables.exp2)?;
+    let flat: Vec<i32> = choices.iter().flat_map(|c| [c.expert as i32, c.rho, c.kk as i32]).collect();
+    Ok(Out::default().list("choice", &flat))
+}
+
+fn alibi(input: &Fields) -> Out {
+    let (a, b): (i32, u32) = (input.one("a"), input.one("b"));
+    let bias = input.list::<i32>("distance").into_iter().map(|distance| rsh(a * distance, b));
+    Out::default().list("bias", &bias.collect::<Vec<_>>())
 }
 
 /// The matrix of fields with the prefix `p`.
