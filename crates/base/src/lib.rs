@@ -17,6 +17,7 @@
 
 extern crate alloc;
 
+pub mod adapter;
 pub mod cbor;
 pub mod config;
 pub mod digest;

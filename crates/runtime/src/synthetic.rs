@@ -4,6 +4,8 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use lockstep_base::Digest;
+use lockstep_base::adapter::{AdapterConfig, AdapterWeights, LayerAdapter, LowRank, Target};
 use lockstep_base::config::{Block, FeedForward, ModelConfig, OPSET, Positions, SOFT_CAP_ENTRIES};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{
@@ -90,6 +92,33 @@ pub fn model(config: &ModelConfig, format: WeightFormat, seed: u64) -> ModelWeig
             .is_none()
             .then(|| linear(WeightFormat::Int8, config.vocab as usize, d, LOGITS_FRAC, &mut rng)),
         config: config.clone(),
+    }
+}
+
+/// An adapter of `rank` beside every dense matrix of `model`, whose root is `base`.
+#[must_use]
+pub fn adapter(model: &ModelWeights, base: Digest, rank: u32, seed: u64) -> AdapterWeights {
+    let mut rng = SplitMix64::new(seed);
+    let config = AdapterConfig { opset: OPSET.into(), name: "synthetic".into(), base, rank };
+    let mut one = |matrix: &Linear| LowRank {
+        a: linear(WeightFormat::Int8, rank as usize, matrix.cols, PROJECTION_FRAC, &mut rng),
+        b: linear(WeightFormat::Int8, matrix.rows, config.rank_padded() as usize, matrix.out_frac, &mut rng),
+    };
+    let mut layers = Vec::with_capacity(model.layers.len());
+    for layer in &model.layers {
+        let mut parts = LayerAdapter::default();
+        for target in Target::ALL {
+            if let Some(matrix) = target.of(layer) {
+                parts.set(target, one(matrix));
+            }
+        }
+        layers.push(parts);
+    }
+    AdapterWeights {
+        config,
+        root: Digest::of(&[&seed.to_le_bytes()]),
+        first_layer: model.first_layer,
+        layers,
     }
 }
 

@@ -19,6 +19,9 @@ pub enum BundleError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// An adapter's own configuration.
+    #[error("{0}")]
+    Adapter(#[from] lockstep_base::adapter::AdapterError),
     /// Shorter than a header.
     #[error("the file has {got} bytes, expected at least the {expected} of a bundle's header")]
     NoHeader {

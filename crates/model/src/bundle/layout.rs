@@ -12,6 +12,8 @@ pub const MAGIC: &str = "lockstep";
 pub const VERSION: u32 = 1;
 /// Kind of a bundle that holds a whole model.
 pub const KIND_MODEL: u32 = 0;
+/// Kind of a bundle that holds an adapter.
+pub const KIND_ADAPTER: u32 = 1;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 64;
 /// Entries begin at multiples of this: a cache line, and the tile of a packed panel.
@@ -37,6 +39,7 @@ pub(crate) struct Manifest(#[n(0)] pub(crate) Vec<Placed>);
 /// The fields of a header that vary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) kind: u32,
     pub(crate) manifest_bytes: u64,
     pub(crate) file_bytes: u64,
     pub(crate) model_root: Digest,
@@ -47,15 +50,15 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC.as_bytes());
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&KIND_MODEL.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.kind.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.manifest_bytes.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.file_bytes.to_le_bytes());
         bytes[32..].copy_from_slice(&self.model_root.0);
         bytes
     }
 
-    /// Reads the header of a file and compares every length with the file.
-    pub(crate) fn parse(file: &[u8]) -> Result<Header, BundleError> {
+    /// Reads the header of a file of this kind and compares every length with the file.
+    pub(crate) fn parse(file: &[u8], kind: u32) -> Result<Header, BundleError> {
         let got = file.len() as u64;
         let Some(bytes) = file.get(..HEADER_BYTES) else {
             return Err(BundleError::NoHeader { got, expected: HEADER_BYTES as u64 });
@@ -65,7 +68,7 @@ impl Header {
         }
         let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
-        for (field, got, expected) in [("version", word(8), VERSION), ("kind", word(12), KIND_MODEL)] {
+        for (field, got, expected) in [("version", word(8), VERSION), ("kind", word(12), kind)] {
             if got != expected {
                 return Err(BundleError::HeaderField { field, got: got.into(), expected: expected.into() });
             }
@@ -81,7 +84,12 @@ impl Header {
             let expected = HEADER_BYTES as u64 + manifest_bytes;
             return Err(BundleError::FileBytes { got, expected, by: "header field manifest bytes" });
         }
-        Ok(Header { manifest_bytes, file_bytes, model_root: Digest(std::array::from_fn(|i| bytes[32 + i])) })
+        Ok(Header {
+            kind,
+            manifest_bytes,
+            file_bytes,
+            model_root: Digest(std::array::from_fn(|i| bytes[32 + i])),
+        })
     }
 }
 

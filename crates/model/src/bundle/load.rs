@@ -7,7 +7,7 @@ use super::open::Bundle;
 use super::structure::{self, EMBEDDING_FRACS, Matrix, StructureError};
 use lockstep_base::config::{Block, FeedForward, Positions};
 use lockstep_base::digest::Digest;
-use lockstep_base::manifest::{BLOB_CHUNK_BYTES, EntryKind};
+use lockstep_base::manifest::{BLOB_CHUNK_BYTES, Entry, EntryKind};
 use lockstep_base::merkle;
 use lockstep_base::part::Part;
 use lockstep_base::weights::{
@@ -266,34 +266,40 @@ impl Bundle {
         count: usize,
         leaf: impl Fn(usize) -> Digest + Sync,
     ) -> Result<(), BundleError> {
-        let entry = &self.placed[index].entry;
-        let mut leaves = vec![Digest::ZERO; count];
-        if entry.bytes < THREADING_BYTES_MIN || count < THREADS {
-            leaves.iter_mut().enumerate().for_each(|(at, out)| *out = leaf(at));
-        } else {
-            let per_thread = count.div_ceil(THREADS);
-            std::thread::scope(|scope| {
-                for (thread, part) in leaves.chunks_mut(per_thread).enumerate() {
-                    let leaf = &leaf;
-                    scope.spawn(move || {
-                        part.iter_mut()
-                            .enumerate()
-                            .for_each(|(at, out)| *out = leaf(thread * per_thread + at));
-                    });
-                }
-            });
-        }
-        let got = merkle::root(&leaves);
-        if got == entry.root {
-            Ok(())
-        } else {
-            Err(BundleError::Root { entry: entry.name.clone(), got, expected: entry.root })
-        }
+        verify_entry(&self.placed[index].entry, count, leaf)
+    }
+}
+
+/// Compares the root over `count` leaves with an entry's.
+pub(super) fn verify_entry(
+    entry: &Entry,
+    count: usize,
+    leaf: impl Fn(usize) -> Digest + Sync,
+) -> Result<(), BundleError> {
+    let mut leaves = vec![Digest::ZERO; count];
+    if entry.bytes < THREADING_BYTES_MIN || count < THREADS {
+        leaves.iter_mut().enumerate().for_each(|(at, out)| *out = leaf(at));
+    } else {
+        let per_thread = count.div_ceil(THREADS);
+        std::thread::scope(|scope| {
+            for (thread, part) in leaves.chunks_mut(per_thread).enumerate() {
+                let leaf = &leaf;
+                scope.spawn(move || {
+                    part.iter_mut().enumerate().for_each(|(at, out)| *out = leaf(thread * per_thread + at));
+                });
+            }
+        });
+    }
+    let got = merkle::root(&leaves);
+    if got == entry.root {
+        Ok(())
+    } else {
+        Err(BundleError::Root { entry: entry.name.clone(), got, expected: entry.root })
     }
 }
 
 /// The parts of a linear entry; `None` if the kind is another or the length does not fit (both were checked at opening).
-fn split_linear(kind: &EntryKind, bytes: &Region) -> Option<Linear> {
+pub(super) fn split_linear(kind: &EntryKind, bytes: &Region) -> Option<Linear> {
     let EntryKind::Linear { rows, cols, bits, pre_shift, out_frac, bias } = *kind else { return None };
     let (rows, cols, format) = (rows as usize, cols as usize, format_of(bits)?);
     let mut at = 0;

@@ -11,7 +11,7 @@
 //! ```text
 //! 0   8   magic "lockstep"           16  8   bytes of the manifest, u64
 //! 8   4   version, u32 = 1           24  8   bytes of the file, u64
-//! 12  4   kind, u32 = 0 (model)      32  32  model root
+//! 12  4   kind, u32: 0 model, 1 adapter    32  32  model root
 //! 64      manifest: deterministic CBOR, array of [entry, offset], sorted by name
 //! then    the entries' bytes in the same order, each at the next multiple of 64, zeros between
 //! ```
@@ -31,6 +31,7 @@
 //! | `tokenizer` | CBOR array of kind and the file's bytes |
 //! | `chat_template` | UTF-8 |
 
+mod adapter;
 mod entries;
 mod error;
 mod layout;
@@ -40,10 +41,11 @@ pub mod structure;
 mod text;
 mod write;
 
+pub use adapter::{open_adapter, read_adapter, write_adapter, write_adapter_file};
 pub(crate) use entries::bits_of;
 pub use entries::names;
 pub use error::BundleError;
-pub use layout::{HEADER_BYTES, KIND_MODEL, MAGIC, Placed, SECTION_ALIGN, VERSION};
+pub use layout::{HEADER_BYTES, KIND_ADAPTER, KIND_MODEL, MAGIC, Placed, SECTION_ALIGN, VERSION};
 pub use open::Bundle;
 pub use text::TokenizerSection;
 pub use write::{Contents, write, write_file};

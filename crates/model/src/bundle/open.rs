@@ -2,7 +2,7 @@
 
 use super::entries::{self, Expected, names};
 use super::error::BundleError;
-use super::layout::{HEADER_BYTES, Header, Layout, Manifest, Placed};
+use super::layout::{HEADER_BYTES, Header, KIND_MODEL, Layout, Manifest, Placed};
 use lockstep_base::cbor;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::digest::Digest;
@@ -55,7 +55,7 @@ impl Bundle {
     fn from_owner(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Bundle, BundleError> {
         let length = (*owner).as_ref().len();
         let data = Region::new(owner, 0..length).expect("the whole of the owner");
-        let header = Header::parse(&data)?;
+        let header = Header::parse(&data, KIND_MODEL)?;
         let manifest_end = HEADER_BYTES + header.manifest_bytes as usize;
         let Manifest(placed) = cbor::decode("manifest", &data[HEADER_BYTES..manifest_end])
             .map_err(|error| BundleError::Manifest { bytes: header.manifest_bytes, error })?;
@@ -109,7 +109,12 @@ pub(super) fn find(placed: &[Placed], name: &str) -> Option<usize> {
     placed.binary_search_by(|placed| placed.entry.name.as_str().cmp(name)).ok()
 }
 
-fn section(data: &Region, placed: &[Placed], index: usize, manifest_end: u64) -> Result<Region, BundleError> {
+pub(super) fn section(
+    data: &Region,
+    placed: &[Placed],
+    index: usize,
+    manifest_end: u64,
+) -> Result<Region, BundleError> {
     let Placed { entry, offset } = &placed[index];
     let before =
         if index == 0 { manifest_end } else { placed[index - 1].offset + placed[index - 1].entry.bytes };
@@ -122,7 +127,7 @@ fn section(data: &Region, placed: &[Placed], index: usize, manifest_end: u64) ->
 }
 
 /// Every entry lies where the one layout has it, and the file ends where the last one does.
-fn check_layout(placed: &[Placed], header: &Header) -> Result<(), BundleError> {
+pub(super) fn check_layout(placed: &[Placed], header: &Header) -> Result<(), BundleError> {
     let mut layout = Layout::after_manifest(header.manifest_bytes);
     for Placed { entry, offset } in placed {
         let expected = layout

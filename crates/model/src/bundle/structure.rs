@@ -244,7 +244,20 @@ pub fn check_linear(
     tables: &Tables,
     config: &ModelConfig,
 ) -> Result<Vec<RowSums>, StructureError> {
-    let (rows, cols) = matrix.shape(config);
+    check_matrix(tensor, matrix.shape(config), &matrix.out_fracs(config), linear, tables)
+}
+
+/// The same for a matrix of any shape and formats.
+///
+/// # Errors
+/// The first number out of range, with tensor and row.
+pub fn check_matrix(
+    tensor: &str,
+    (rows, cols): (u32, u32),
+    fracs: &RangeInclusive<i8>,
+    linear: &Linear,
+    tables: &Tables,
+) -> Result<Vec<RowSums>, StructureError> {
     let (rows, cols) = (rows as usize, cols as usize);
     let count = |what, got: usize, expected: usize| {
         if got == expected {
@@ -269,7 +282,6 @@ pub fn check_linear(
             Err(StructureError::Tensor { tensor: tensor.into(), what, got, low, high })
         }
     };
-    let fracs = matrix.out_fracs(config);
     one(
         "fractional bits of the output",
         linear.out_frac.into(),

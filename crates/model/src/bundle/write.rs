@@ -2,7 +2,7 @@
 
 use super::entries::{bits_of, names};
 use super::error::BundleError;
-use super::layout::{HEADER_BYTES, Header, Layout, Manifest, Placed};
+use super::layout::{HEADER_BYTES, Header, KIND_MODEL, Layout, Manifest, Placed};
 use super::structure::Matrix;
 use super::text::TokenizerSection;
 use lockstep_base::cbor;
@@ -26,7 +26,7 @@ pub struct Contents<'a> {
 }
 
 /// One entry before it is placed.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     entry: Entry,
     bytes: Cow<'a, [u8]>,
 }
@@ -37,13 +37,18 @@ struct Section<'a> {
 /// [`BundleError::Missing`] if `weights` are only a part of a model, [`BundleError::ManifestOrder`]
 /// if the model has too many layers for a manifest.
 pub fn write(contents: &Contents<'_>) -> Result<Vec<u8>, BundleError> {
-    let mut sections = sections(contents)?;
+    file(KIND_MODEL, sections(contents)?)
+}
+
+/// The bytes of a file of `kind` with these sections.
+pub(super) fn file(kind: u32, mut sections: Vec<Section<'_>>) -> Result<Vec<u8>, BundleError> {
     sections.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
     let entries: Vec<Entry> = sections.iter().map(|section| section.entry.clone()).collect();
     let model_root = manifest::model_root(&entries).map_err(BundleError::ManifestOrder)?;
     let (manifest, file_bytes) = place(&entries);
     let mut file = vec![0; file_bytes as usize];
-    let header = Header { manifest_bytes: cbor::encode(&manifest).len() as u64, file_bytes, model_root };
+    let header =
+        Header { kind, manifest_bytes: cbor::encode(&manifest).len() as u64, file_bytes, model_root };
     file[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
     let encoded = cbor::encode(&manifest);
     file[HEADER_BYTES..HEADER_BYTES + encoded.len()].copy_from_slice(&encoded);
@@ -58,11 +63,15 @@ pub fn write(contents: &Contents<'_>) -> Result<Vec<u8>, BundleError> {
 /// # Errors
 /// As [`write()`], and if the file cannot be written.
 pub fn write_file(path: &Path, contents: &Contents<'_>) -> Result<Digest, BundleError> {
-    let bytes = write(contents)?;
+    replace(path, &write(contents)?)
+}
+
+/// Puts `bytes` at `path` in one step; the root in their header.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<Digest, BundleError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(name);
-    let written = std::fs::write(&partial, &bytes).and_then(|()| std::fs::rename(&partial, path));
+    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
     if let Err(source) = written {
         let _ = std::fs::remove_file(&partial);
         return Err(BundleError::Io { path: path.into(), source });
@@ -228,7 +237,7 @@ fn layer_matrices(layer: &LayerWeights) -> Vec<(Matrix, &Linear)> {
     all
 }
 
-fn blob(name: &str, bytes: Vec<u8>) -> Section<'static> {
+pub(super) fn blob(name: &str, bytes: Vec<u8>) -> Section<'static> {
     let root = manifest::blob_root(&bytes);
     let entry = Entry { name: name.into(), kind: EntryKind::Blob, bytes: bytes.len() as u64, root };
     Section { entry, bytes: bytes.into() }
@@ -242,7 +251,7 @@ fn embedding<'a>(name: &str, table: &'a Embedding) -> Section<'a> {
     Section { entry, bytes: bytes.into() }
 }
 
-fn linear(name: String, weights: &Linear) -> Section<'static> {
+pub(super) fn linear(name: String, weights: &Linear) -> Section<'static> {
     let kind = EntryKind::Linear {
         rows: weights.rows as u32,
         cols: weights.cols as u32,
