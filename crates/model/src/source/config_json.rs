@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::SourceError;
 use super::files::read_bounded;
 use super::limits::MAX_JSON_BYTES;
-use super::positions::{Positions, Rope, RopeScaling};
+
+const A_SIZE: &str = "a whole number";
+/// As DeepSeek-V3 introduced it.
+const FP8_BLOCK: [usize; 2] = [128, 128];
 
 /// A JSON object from a file beside the weights.
 #[derive(Debug, Clone)]
@@ -27,13 +30,13 @@ impl ConfigJson {
     }
 
     pub(crate) fn size(&self, field: &'static str) -> Result<usize, SourceError> {
-        self.size_or_none(field)?.ok_or(SourceError::ConfigField { field, expected: "a whole number" })
+        self.size_or_none(field)?.ok_or(SourceError::ConfigField { field, expected: A_SIZE })
     }
 
     pub(crate) fn size_or_none(&self, field: &'static str) -> Result<Option<usize>, SourceError> {
         let Some(value) = self.get(field) else { return Ok(None) };
         let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
-        number.map(Some).ok_or(SourceError::ConfigField { field, expected: "a whole number" })
+        number.map(Some).ok_or(SourceError::ConfigField { field, expected: A_SIZE })
     }
 
     pub(crate) fn float_or(&self, field: &'static str, default: f64) -> Result<f64, SourceError> {
@@ -98,33 +101,101 @@ impl ConfigJson {
         ids.ok_or(SourceError::ConfigField { field, expected: "a token id or a list of them" })
     }
 
-    /// `rope_theta` and `rope_scaling` (before transformers 5) or `rope_parameters` (since).
-    pub(crate) fn rope(&self, dim: usize) -> Result<Positions, SourceError> {
-        let section = self.get("rope_parameters").or_else(|| self.get("rope_scaling")).cloned();
-        let section = Self(section.unwrap_or(Value::Null));
-        let theta = section.float_or("rope_theta", self.float_or("rope_theta", 10_000.0)?)?;
-        let kind = section.get("rope_type").or_else(|| section.get("type"));
-        let kind = kind.map_or(Ok("default"), |value| {
-            value.as_str().ok_or(SourceError::ConfigField { field: "rope_type", expected: "a name" })
-        })?;
-        let need = |field: &'static str| match section.get(field).and_then(Value::as_f64) {
-            Some(number) => Ok(number),
-            None => Err(SourceError::ConfigField { field, expected: "a number" }),
-        };
-        let scaling = match kind {
-            "default" => RopeScaling::None,
-            "linear" => RopeScaling::Linear { factor: need("factor")? },
-            "llama3" => RopeScaling::Llama3 {
-                factor: need("factor")?,
-                low_freq_factor: need("low_freq_factor")?,
-                high_freq_factor: need("high_freq_factor")?,
-                original_context: need("original_max_position_embeddings")?,
-            },
-            other => {
-                let expected = "default, linear or llama3";
-                return Err(SourceError::Unsupported { field: "rope_type", got: other.into(), expected });
+    /// Whether the field is there at all, `null` included.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        self.0.get(field).is_some()
+    }
+
+    /// `null` means none, absence the default.
+    pub(crate) fn size_unless_null(
+        &self,
+        field: &'static str,
+        default: usize,
+    ) -> Result<Option<usize>, SourceError> {
+        if self.names(field) { self.size_or_none(field) } else { Ok(Some(default)) }
+    }
+
+    /// A number with two names, the usual one first.
+    pub(crate) fn size_named(&self, field: &'static str, other: &'static str) -> Result<usize, SourceError> {
+        match self.size_or_none(field)? {
+            Some(size) => Ok(size),
+            None => self.size_or_none(other)?.ok_or(SourceError::ConfigField { field, expected: A_SIZE }),
+        }
+    }
+
+    pub(crate) fn float(&self, field: &'static str) -> Result<f64, SourceError> {
+        let number = self.get(field).and_then(Value::as_f64);
+        number.ok_or(SourceError::ConfigField { field, expected: "a number" })
+    }
+
+    pub(crate) fn text_or<'a>(
+        &'a self,
+        field: &'static str,
+        default: &'a str,
+    ) -> Result<&'a str, SourceError> {
+        self.get(field).map_or(Ok(default), |value| {
+            value.as_str().ok_or(SourceError::ConfigField { field, expected: "a name" })
+        })
+    }
+
+    pub(crate) fn floats(&self, field: &'static str) -> Result<Vec<f64>, SourceError> {
+        self.list(field, "a list of numbers", Value::as_f64)?
+            .ok_or(SourceError::ConfigField { field, expected: "a list of numbers" })
+    }
+
+    /// Absence means an empty list.
+    pub(crate) fn sizes(&self, field: &'static str) -> Result<Vec<usize>, SourceError> {
+        let size = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+        Ok(self.list(field, "a list of whole numbers", size)?.unwrap_or_default())
+    }
+
+    pub(crate) fn texts(&self, field: &'static str) -> Result<Option<Vec<String>>, SourceError> {
+        self.list(field, "a list of names", |value| value.as_str().map(String::from))
+    }
+
+    fn list<T>(
+        &self,
+        field: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, SourceError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let list = value.as_array().and_then(|list| list.iter().map(parse).collect());
+        list.map(Some).ok_or(SourceError::ConfigField { field, expected })
+    }
+
+    /// An object inside this one.
+    pub(crate) fn section(&self, field: &'static str) -> Result<Self, SourceError> {
+        match self.get(field) {
+            Some(value @ Value::Object(_)) => Ok(Self(value.clone())),
+            _ => Err(SourceError::ConfigField { field, expected: "an object" }),
+        }
+    }
+
+    /// The first of two objects that is there, or one without fields.
+    pub(crate) fn section_or_empty(&self, field: &str, other: &str) -> Self {
+        Self(self.get(field).or_else(|| self.get(other)).cloned().unwrap_or(Value::Null))
+    }
+
+    /// The same object with numbers for absent fields.
+    pub(crate) fn with_defaults(&self, defaults: &[(&str, usize)]) -> Self {
+        let mut value = self.0.clone();
+        for (field, default) in defaults {
+            if self.get(field).is_none() {
+                value[*field] = Value::from(*default);
             }
-        };
-        Ok(Positions::Rope(Rope { theta, scaling, dim }))
+        }
+        Self(value)
+    }
+
+    /// Rows and columns that share a scale in FP8 checkpoints.
+    pub(crate) fn fp8_block(&self) -> Result<[usize; 2], SourceError> {
+        let expected = "two whole numbers above 0";
+        let Some(section) = self.get("quantization_config") else { return Ok(FP8_BLOCK) };
+        match Self(section.clone()).sizes("weight_block_size")?[..] {
+            [] => Ok(FP8_BLOCK),
+            [rows, cols] if rows > 0 && cols > 0 => Ok([rows, cols]),
+            _ => Err(SourceError::ConfigField { field: "weight_block_size", expected }),
+        }
     }
 }

@@ -25,7 +25,7 @@ pub enum SourceError {
         got: String,
     },
     /// The architecture of a Hugging Face config is not supported.
-    #[error("architecture {got:?} is not supported (expected one of {})", super::SUPPORTED_ARCHITECTURES.join(", "))]
+    #[error("architecture {got:?} is not supported (expected one of {})", super::supported_architectures().join(", "))]
     UnknownArchitecture {
         /// What the config names.
         got: String,
@@ -121,7 +121,7 @@ pub enum SourceError {
         expected: Vec<usize>,
     },
     /// A tensor has an element type that is not read.
-    #[error("tensor {name}: got element type {got}, expected F32, F16 or BF16")]
+    #[error("tensor {name}: got element type {got}, expected F32, F16, BF16, F8_E4M3 or F8_E5M2")]
     ElementType {
         /// Its name.
         name: String,

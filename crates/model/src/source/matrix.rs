@@ -4,11 +4,18 @@ use super::SourceError;
 use super::limits::MAX_MATRIX_ELEMENTS;
 
 /// Row-major `(rows, cols)`; row `r` holds the weights of output `r`. Every element is finite.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Matrix {
     rows: usize,
     cols: usize,
     data: Vec<f32>,
+}
+
+/// The shape: nobody wants to read the elements.
+impl std::fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Matrix({} x {})", self.rows, self.cols)
+    }
 }
 
 impl Matrix {
@@ -66,14 +73,28 @@ impl Matrix {
         Self { rows: count, cols: self.cols, data }
     }
 
+    /// A matrix of `rows` rows, row `r` taken from row `order(r)`.
+    ///
+    /// # Panics
+    /// If a row is not there.
+    #[must_use]
+    pub fn select_rows(&self, rows: usize, order: impl Fn(usize) -> usize) -> Self {
+        let mut data = Vec::with_capacity(rows * self.cols);
+        for row in 0..rows {
+            data.extend_from_slice(self.row(order(row)));
+        }
+        Self { rows, cols: self.cols, data }
+    }
+
     /// The same matrix with row `r` taken from row `order(r)`.
     #[must_use]
     pub fn with_row_order(&self, order: impl Fn(usize) -> usize) -> Self {
-        let mut data = Vec::with_capacity(self.data.len());
-        for row in 0..self.rows {
-            data.extend_from_slice(self.row(order(row)));
-        }
-        Self { data, ..*self }
+        self.select_rows(self.rows, order)
+    }
+
+    /// Changes rows in place. Whoever changes weights calls `FloatModel::checked` afterwards.
+    pub(crate) fn for_rows_mut(&mut self, mut f: impl FnMut(usize, &mut [f32])) {
+        self.data.chunks_mut(self.cols).enumerate().for_each(|(row, data)| f(row, data));
     }
 
     /// Applies `f` to a copy of every row; the result is checked like a fresh matrix.

@@ -7,7 +7,7 @@
 //! ```text
 //! llama2.c .bin ──────────────┐
 //! safetensors + config.json ──┼─> FloatModel ─┐
-//!   Llama, GPT-2              ┘               ├─> Source
+//!   families: hugging_face    ┘               ├─> Source
 //! tokenizer file, chat template, bos / eos ───┘
 //! ```
 
@@ -17,9 +17,9 @@ mod config;
 mod config_json;
 mod error;
 mod files;
-mod gpt2;
+mod fp8;
+mod hugging_face;
 pub mod limits;
-mod llama;
 pub mod llama2c;
 mod matrix;
 mod model;
@@ -39,11 +39,11 @@ pub use model::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, NormWeights};
 pub use positions::{Positions, Rope, RopeScaling, alibi_slopes};
 
 use crate::tokenizer::Tokenizer;
-use config_json::ConfigJson;
-use tensor_store::TensorStore;
 
 /// What `architectures` of a `config.json` may say.
-pub const SUPPORTED_ARCHITECTURES: [&str; 2] = ["LlamaForCausalLM", "GPT2LMHeadModel"];
+pub fn supported_architectures() -> Vec<&'static str> {
+    hugging_face::FAMILIES.iter().map(|family| family.architecture).collect()
+}
 
 /// A model ready to be quantised: weights, tokenizer, template.
 #[derive(Debug)]
@@ -70,10 +70,10 @@ pub fn open(path: &Path, tokenizer: Option<&Path>) -> Result<Source, SourceError
 /// Reads the weights alone.
 pub fn open_weights(path: &Path) -> Result<FloatModel, SourceError> {
     if path.is_dir() {
-        return open_hugging_face(path, None);
+        return hugging_face::open(path, None);
     }
     if path.extension().is_some_and(|extension| extension == "safetensors") {
-        return open_hugging_face(path.parent().unwrap_or(Path::new("")), Some(path));
+        return hugging_face::open(path.parent().unwrap_or(Path::new("")), Some(path));
     }
     if path.extension().is_some_and(|extension| extension == "bin") {
         return llama2c::load(path);
@@ -82,36 +82,6 @@ pub fn open_weights(path: &Path) -> Result<FloatModel, SourceError> {
     let got =
         path.extension().map_or("a file without extension".into(), |e| format!(".{}", e.to_string_lossy()));
     Err(SourceError::UnknownFormat { path: path.into(), got })
-}
-
-fn open_hugging_face(folder: &Path, file: Option<&Path>) -> Result<FloatModel, SourceError> {
-    let config_path = folder.join("config.json");
-    if !config_path.is_file() {
-        return Err(SourceError::UnknownFormat { path: folder.into(), got: "no config.json".into() });
-    }
-    let json = ConfigJson::read(&config_path)?;
-    let load = match json.architecture()? {
-        "LlamaForCausalLM" => llama::load,
-        "GPT2LMHeadModel" => gpt2::load,
-        other => return Err(SourceError::UnknownArchitecture { got: other.into() }),
-    };
-    load(&json, &open_store(folder, file)?)
-}
-
-fn open_store(folder: &Path, file: Option<&Path>) -> Result<TensorStore, SourceError> {
-    if let Some(file) = file {
-        return TensorStore::open_file(file);
-    }
-    let single = folder.join("model.safetensors");
-    if single.is_file() {
-        return TensorStore::open_file(&single);
-    }
-    let index = folder.join("model.safetensors.index.json");
-    if index.is_file() {
-        return TensorStore::open_index(&index);
-    }
-    let got = "no model.safetensors and no model.safetensors.index.json".into();
-    Err(SourceError::UnknownFormat { path: folder.into(), got })
 }
 
 fn name_of(path: &Path) -> String {

@@ -36,4 +36,20 @@ impl PairOrder {
             bias: linear.bias.map(|bias| self.vector(&bias)),
         }
     }
+
+    /// Multiplies the rows that turn.
+    pub(crate) fn scale_rotated(self, mut linear: Linear, gain: f64) -> Linear {
+        if gain == 1.0 {
+            return linear;
+        }
+        let turns = |row: usize| row % self.head_dim < self.dim;
+        linear.weight.for_rows_mut(|row, weights| {
+            if turns(row) {
+                weights.iter_mut().for_each(|w| *w = (f64::from(*w) * gain) as f32);
+            }
+        });
+        let bias = linear.bias.iter_mut().flatten().enumerate();
+        bias.filter(|(row, _)| turns(*row)).for_each(|(_, b)| *b = (f64::from(*b) * gain) as f32);
+        linear
+    }
 }

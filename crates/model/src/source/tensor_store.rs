@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::SourceError;
 use super::files::{file_len, io_error, read_bounded};
+use super::fp8;
 use super::limits::{MAX_INDEX_BYTES, MAX_SAFETENSORS_HEADER_BYTES, MAX_SHARDS};
 use super::matrix::{Matrix, checked_vector, element_count};
 
@@ -22,6 +23,10 @@ use super::matrix::{Matrix, checked_vector, element_count};
 pub(crate) struct TensorStore {
     shards: Vec<Shard>,
     place: BTreeMap<String, (usize, TensorInfo)>,
+    /// Names of what was read.
+    read: RefCell<BTreeSet<String>>,
+    /// Rows and columns that share a scale where scales come in blocks.
+    scale_block: [usize; 2],
 }
 
 #[derive(Debug)]
@@ -35,7 +40,7 @@ struct Shard {
 impl TensorStore {
     /// One `.safetensors` file.
     pub(crate) fn open_file(path: &Path) -> Result<Self, SourceError> {
-        let mut store = Self { shards: Vec::new(), place: BTreeMap::new() };
+        let mut store = Self::empty();
         store.add_shard(path)?;
         Ok(store)
     }
@@ -55,7 +60,7 @@ impl TensorStore {
             });
         }
         let folder = index.parent().unwrap_or(Path::new(""));
-        let mut store = Self { shards: Vec::new(), place: BTreeMap::new() };
+        let mut store = Self::empty();
         for name in names {
             if !is_plain_file_name(name) {
                 return Err(SourceError::ShardPath { index: index.into(), shard: name.clone() });
@@ -66,6 +71,27 @@ impl TensorStore {
             Some(name) => Err(SourceError::MissingTensor { name }),
             None => Ok(store),
         }
+    }
+
+    fn empty() -> Self {
+        let (place, read) = (BTreeMap::new(), RefCell::new(BTreeSet::new()));
+        Self { shards: Vec::new(), place, read, scale_block: [128, 128] }
+    }
+
+    /// Rows and columns that share a scale of FP8 weights.
+    pub(crate) fn set_scale_block(&mut self, block: [usize; 2]) {
+        self.scale_block = block;
+    }
+
+    /// The names of all tensors that were not read, in order.
+    pub(crate) fn unread(&self) -> Vec<String> {
+        let read = self.read.borrow();
+        self.place.keys().filter(|name| !read.contains(*name)).cloned().collect()
+    }
+
+    /// The shape of a tensor.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.place.get(name).map(|(_, info)| &info.shape[..])
     }
 
     fn add_shard(&mut self, path: &Path) -> Result<(), SourceError> {
@@ -85,9 +111,13 @@ impl TensorStore {
         self.place.contains_key(name)
     }
 
-    /// A matrix of exactly this shape.
+    /// A matrix of exactly this shape, times its scales where it has some.
     pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, SourceError> {
-        Matrix::new(name, rows, cols, self.values(name, &[rows, cols])?)
+        let mut data = self.values(name, &[rows, cols])?;
+        if self.dtype(name).is_some_and(fp8::is_fp8) {
+            fp8::rescale(self, name, self.scale_block, &mut data, cols)?;
+        }
+        Matrix::new(name, rows, cols, data)
     }
 
     /// A vector of exactly this length.
@@ -95,7 +125,17 @@ impl TensorStore {
         checked_vector(name, len, self.values(name, &[len])?)
     }
 
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, SourceError> {
+    /// The one value of a tensor without dimensions.
+    pub(crate) fn scalar(&self, name: &str) -> Result<Vec<f32>, SourceError> {
+        self.values(name, &[])
+    }
+
+    fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.place.get(name).map(|(_, info)| info.dtype)
+    }
+
+    /// Elements of a tensor of exactly this shape, as f32.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, SourceError> {
         let Some((shard, info)) = self.place.get(name) else {
             return Err(SourceError::MissingTensor { name: name.into() });
         };
@@ -107,13 +147,15 @@ impl TensorStore {
             });
         }
         let count = element_count(name, shape)?;
-        let decode: fn(&[u8]) -> f32 = match info.dtype {
-            Dtype::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Dtype::F16 => |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Dtype::BF16 => |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+        let (width, decode): (usize, fn(&[u8]) -> f32) = match info.dtype {
+            Dtype::F32 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Dtype::F16 => (2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Dtype::BF16 => (2, |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Dtype::F8_E4M3 => (1, |b| fp8::from_e4m3(b[0])),
+            Dtype::F8_E5M2 => (1, |b| fp8::from_e5m2(b[0])),
             other => return Err(SourceError::ElementType { name: name.into(), got: format!("{other:?}") }),
         };
-        let width = if info.dtype == Dtype::F32 { 4 } else { 2 };
+        self.read.borrow_mut().insert(name.into());
         let shard = &self.shards[*shard];
         let mut file = shard.file.borrow_mut();
         let start = shard.data_start + info.data_offsets.0 as u64; // inside the file: see `open_header`
