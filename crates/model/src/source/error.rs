@@ -138,6 +138,14 @@ pub enum SourceError {
         /// The value.
         got: f32,
     },
+    /// A GGUF file that cannot be read.
+    #[error("{path}: {error}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: super::gguf::GgufError,
+    },
     /// An index names a file outside its folder.
     #[error("{index}: shard {shard:?} is not a plain file name in the same folder")]
     ShardPath {
@@ -173,5 +181,5 @@ pub enum SourceError {
 }
 
 /// For error messages.
-pub(crate) const SUPPORTED_FORMATS: &str = "a llama2.c .bin (legacy or version 1), a .safetensors file beside its config.json, \
+pub(crate) const SUPPORTED_FORMATS: &str = "a llama2.c .bin (legacy or version 1), a .gguf file, a .safetensors file beside its config.json, \
      or a Hugging Face folder with config.json and model.safetensors or model.safetensors.index.json";

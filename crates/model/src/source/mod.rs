@@ -7,7 +7,8 @@
 //! ```text
 //! llama2.c .bin ──────────────┐
 //! safetensors + config.json ──┼─> FloatModel ─┐
-//!   families: hugging_face    ┘               ├─> Source
+//!   families: hugging_face    ┤               ├─> Source
+//! GGUF ───────────────────────┘               │   (a GGUF file brings the rest too)
 //! tokenizer file, chat template, bos / eos ───┘
 //! ```
 
@@ -18,6 +19,7 @@ mod config_json;
 mod error;
 mod files;
 mod fp8;
+pub mod gguf;
 mod hugging_face;
 pub mod limits;
 pub mod llama2c;
@@ -60,6 +62,9 @@ pub struct Source {
 
 /// Reads a model of any supported format. `tokenizer` overrides what lies beside the weights.
 pub fn open(path: &Path, tokenizer: Option<&Path>) -> Result<Source, SourceError> {
+    if is_gguf(path) {
+        return gguf::open(path, tokenizer);
+    }
     let model = open_weights(path)?;
     let beside = beside::Beside::find(path);
     let tokenizer = beside.tokenizer(tokenizer, model.config.vocab)?;
@@ -78,10 +83,17 @@ pub fn open_weights(path: &Path) -> Result<FloatModel, SourceError> {
     if path.extension().is_some_and(|extension| extension == "bin") {
         return llama2c::load(path);
     }
+    if is_gguf(path) {
+        return gguf::load(path);
+    }
     files::file_len(path)?;
     let got =
         path.extension().map_or("a file without extension".into(), |e| format!(".{}", e.to_string_lossy()));
     Err(SourceError::UnknownFormat { path: path.into(), got })
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gguf") && !path.is_dir()
 }
 
 fn name_of(path: &Path) -> String {
