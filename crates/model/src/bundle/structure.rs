@@ -209,13 +209,14 @@ pub fn row_sums(linear: &Linear, row: usize, tables: &Tables) -> RowSums {
             }
         }
         WeightFormat::Int16 => {
-            // Of the high parts, each one further from zero: high + low / 128 lies between.
+            // Of the high parts, those one further from zero whose low part points there: high + low / 128 lies between.
             for col in (0..linear.cols).step_by(TILE_COLS) {
                 let at = linear.code_offset(row, col);
                 let low = &linear.codes[linear.plane_bytes() + at..][..TILE_COLS];
                 for (high, low) in linear.codes[at..at + TILE_COLS].iter().zip(low) {
-                    let outward = if *low == 0 { 0 } else { i8::from(*high as i8 >= 0) * 2 - 1 };
-                    add((*high as i8).saturating_add(outward));
+                    let (high, low) = (*high as i8, (*low as i8).signum());
+                    let outward = if high == 0 || high.signum() == low { low } else { 0 };
+                    add(high.saturating_add(outward));
                 }
             }
         }

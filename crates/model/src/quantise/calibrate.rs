@@ -1,19 +1,22 @@
-//! What the importer must see of a model before it rounds: text that the model writes itself, and
-//! the second moments of what enters each linear (the Hessians of GPTQ).
+//! What the importer must see of a model before it rounds: text that the model writes itself, and what enters each
+//! linear on it (whose second moments are the Hessians of GPTQ).
 //!
-//! Self-generated text at temperature 1 needs no data set, is what the model will be used on, and
-//! measured as good as text of the domain (also outside it). 2,000 tokens are enough. Texts are
-//! written in parallel, one row a text, so that every weight is read once for all of them.
+//! Self-generated text at temperature 1 needs no data set, is what the model will be used on, and measured as good as
+//! text of the domain (also outside it). 2,000 tokens are enough. Texts are written in parallel, one row a text, so that
+//! every weight is read once for all of them. An encoder writes nothing; it sees random tokens.
 
 use super::folded::{BatchRows, FoldedModel, LayerCache, Site};
-use super::linalg::{Dense, add_outer_products};
+use super::linalg::Dense;
 use super::progress::{Progress, Stage};
+use crate::source::FloatConfig;
 use lockstep_base::rng::SplitMix64;
 
 /// Texts that are written side by side.
 const TEXTS: usize = 8;
+/// An expert that fewer tokens chose is shown all of them.
+const EXPERT_TOKENS_MIN: usize = 32;
 
-/// Self-generated texts and what was seen while they were written.
+/// Texts and what was seen while they were written.
 #[derive(Clone, Debug, Default)]
 pub struct CalibrationText {
     /// Each begins with its first token (bos, or a random one).
@@ -30,7 +33,8 @@ impl CalibrationText {
     }
 }
 
-/// Lets the model write about `tokens` tokens at temperature 1. A text ends at `eos`, at bos or with the context.
+/// Lets a decoder write about `tokens` tokens at temperature 1. A text ends at `eos`, at bos or with the context. For an
+/// encoder, random tokens between bos and eos.
 pub fn write_text(
     model: &FoldedModel,
     tokens: usize,
@@ -47,6 +51,17 @@ pub fn write_text(
     let sequences = TEXTS.min(tokens);
     let steps = tokens.div_ceil(sequences);
     let vocab = model.config.vocab as u64;
+    if model.head.is_none() {
+        out.texts = random_texts(tokens, &model.config, bos, eos.first().copied(), &mut rng);
+        let mut run = CalibrationRun::new(model, &out.texts);
+        out.residual_max = run.largest();
+        for index in 0..model.layers.len() {
+            progress.report(Stage::Calibrate, "calibration text", index, model.layers.len());
+            run.layer(model, index);
+            out.residual_max = out.residual_max.max(run.largest());
+        }
+        return out;
+    }
     let mut caches = vec![LayerCache::new(sequences); model.layers.len()];
     let mut running: Vec<Vec<u32>> = vec![Vec::new(); sequences];
     let mut next: Vec<Option<u32>> = vec![None; sequences];
@@ -85,6 +100,28 @@ pub fn write_text(
     out
 }
 
+/// About `tokens` random tokens in texts of at most a context.
+fn random_texts(
+    tokens: usize,
+    config: &FloatConfig,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    rng: &mut SplitMix64,
+) -> Vec<Vec<u32>> {
+    let length = tokens.div_ceil(TEXTS).clamp(1, config.context);
+    let mut text = || {
+        let mut text: Vec<u32> = (0..length).map(|_| rng.below(config.vocab as u64) as u32).collect();
+        if let Some(bos) = bos {
+            text[0] = bos;
+        }
+        if let Some(eos) = eos.filter(|_| length > 1) {
+            text[length - 1] = eos;
+        }
+        text
+    };
+    (0..tokens.div_ceil(length)).map(|_| text()).collect()
+}
+
 /// Draws from the softmax of `logits`.
 fn sample(logits: &[f64], rng: &mut SplitMix64) -> u32 {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -99,25 +136,25 @@ fn sample(logits: &[f64], rng: &mut SplitMix64) -> u32 {
     logits.iter().position(|x| *x == max).unwrap_or(0) as u32
 }
 
-/// Second moments at the sites of one layer, and the statistics of its keys.
+/// What entered the linears of one layer, a row a token, and the statistics of its keys.
 #[derive(Clone, Debug)]
-pub struct LayerMoments {
-    /// `sum x x^T` of the input of q, k, v.
+pub struct LayerInputs {
+    /// Input of q, k, v.
     pub attn_in: Dense,
-    /// Of the input of o.
+    /// Of o.
     pub o_in: Dense,
-    /// Of the input of gate and up.
+    /// Of gate and up, and of the router.
     pub ffn_in: Dense,
-    /// Of the input of down.
-    pub down_in: Dense,
-    /// Mean of each key channel after RoPE.
+    /// Of down, network after network; an expert's rows are those of the tokens that chose it, times its weight.
+    pub down_in: Vec<Dense>,
+    /// Mean of each key channel after RoPE; zero where scores are capped, which would see it gone.
     pub key_mean: Vec<f64>,
-    /// Mean square of each key channel around its mean.
+    /// Mean square of each key channel around it.
     pub key_variance: Vec<f64>,
 }
 
 /// A residual stream of all calibration texts on its way through the layers, one layer at a time,
-/// so that only one layer's Hessians are held.
+/// so that only one layer's inputs are held.
 #[derive(Clone, Debug)]
 pub struct CalibrationRun {
     rows: BatchRows,
@@ -129,49 +166,54 @@ impl CalibrationRun {
     /// All `texts`, embedded.
     #[must_use]
     pub fn new(model: &FoldedModel, texts: &[Vec<u32>]) -> CalibrationRun {
-        let mut rows = BatchRows::default();
-        for (sequence, text) in texts.iter().enumerate() {
-            rows.sequence.extend(std::iter::repeat_n(sequence, text.len()));
-            rows.position.extend(0..text.len());
-        }
+        let rows = BatchRows::of_texts(texts);
         let tokens: Vec<u32> = texts.concat();
         CalibrationRun { x: model.embed(&tokens, &rows), rows, sequences: texts.len() }
     }
 
+    /// Largest magnitude of the residual stream.
+    fn largest(&self) -> f64 {
+        self.x.data.iter().fold(0.0, |max, x| max.max(x.abs()))
+    }
+
     /// Runs layer `index` and returns what was seen.
-    pub fn layer(&mut self, model: &FoldedModel, index: usize) -> LayerMoments {
-        let config = &model.config;
-        let square = |n| Dense::zeros(n, n);
-        let mut seen = LayerMoments {
-            attn_in: square(config.d_model),
-            o_in: square(config.q_dim()),
-            ffn_in: square(config.d_model),
-            down_in: square(model.layers[index].down.weight.cols),
-            key_mean: vec![0.0; config.kv_dim()],
-            key_variance: vec![0.0; config.kv_dim()],
+    pub fn layer(&mut self, model: &FoldedModel, index: usize) -> LayerInputs {
+        let none = || Dense::zeros(0, 0);
+        let networks = model.layers[index].ffn.networks();
+        let mut seen = LayerInputs {
+            attn_in: none(),
+            o_in: none(),
+            ffn_in: none(),
+            down_in: networks.iter().map(|_| none()).collect(),
+            key_mean: Vec::new(),
+            key_variance: Vec::new(),
         };
+        let capped = model.config.attn_softcap.is_some();
         let mut see = |site: Site, x: &Dense| match site {
-            Site::AttnIn => add_outer_products(&mut seen.attn_in, x),
-            Site::OIn => add_outer_products(&mut seen.o_in, x),
-            Site::FfnIn => add_outer_products(&mut seen.ffn_in, x),
-            Site::DownIn => add_outer_products(&mut seen.down_in, x),
+            Site::AttnIn => seen.attn_in = x.clone(),
+            Site::OIn => seen.o_in = x.clone(),
+            Site::FfnIn => seen.ffn_in = x.clone(),
+            Site::DownIn(network) => seen.down_in[network] = x.clone(),
             Site::Keys => {
-                seen.key_mean = column_means(x, |_, x| x);
+                seen.key_mean = column_means(x, |_, x| if capped { 0.0 } else { x });
                 seen.key_variance = column_means(x, |col, x| (x - seen.key_mean[col]).powi(2));
             }
             Site::HeadIn => {}
         };
         let mut cache = LayerCache::new(self.sequences);
         model.layer(index, &mut self.x, &self.rows, &mut cache, &mut see);
+        for (network, inputs) in networks.iter().zip(&mut seen.down_in) {
+            if inputs.rows < EXPERT_TOKENS_MIN.min(seen.ffn_in.rows) {
+                *inputs = model.hidden(network, &seen.ffn_in);
+            }
+        }
         seen
     }
 
-    /// Second moments of the input of the head, after all layers.
+    /// The input of the head, after all layers.
     #[must_use]
     pub fn head(&self, model: &FoldedModel) -> Dense {
-        let mut seen = Dense::zeros(model.config.d_model, model.config.d_model);
-        add_outer_products(&mut seen, &model.norm(&self.x));
-        seen
+        model.block_input(&self.x)
     }
 }
 

@@ -5,16 +5,20 @@
 //! tensor and row where it cannot, with what was got and the bound.
 
 use super::formats::{self, BOUND_I16, BOUND_LOGITS, BOUND_UP, RowBound};
+use super::{gains, scale};
 use crate::bundle::names;
 use crate::bundle::structure::{self, EMBEDDING_FRACS, K_CENTER_MAX, LIMIT, Matrix, StructureError};
-use lockstep_base::config::{ConfigError, FeedForward, ModelConfig};
-use lockstep_base::weights::{Embedding, LayerWeights, Linear, ModelWeights, Tables};
+use lockstep_base::config::{Block, ConfigError, FeedForward, ModelConfig};
+use lockstep_base::weights::{
+    Embedding, FfnWeights, Gain, LayerWeights, Linear, ModelWeights, Tables, WeightFormat,
+};
+use serde::Serialize;
 
 /// Residual values are below this.
 const RESIDUAL_LIMIT: f64 = (1u64 << 29) as f64;
 
 /// What was proved for one matrix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Margin {
     /// The tensor.
     pub tensor: String,
@@ -61,6 +65,24 @@ pub enum BoundsError {
         got: f64,
         /// Bound of the format.
         bound: f64,
+    },
+    /// A norm with gains can leave its format.
+    #[error("{tensor}: outputs reach {got:.1}, expected at most {bound}")]
+    Gain {
+        /// The tensor.
+        tensor: String,
+        /// The largest output, in output units.
+        got: f64,
+        /// Bound of the format.
+        bound: f64,
+    },
+    /// Experts share an entry, hence its formats.
+    #[error("{tensor} has other formats than {first}")]
+    Formats {
+        /// The tensor.
+        tensor: String,
+        /// The first of its kind in the layer.
+        first: String,
     },
     /// Scores of a layer can leave their range.
     #[error("layer {layer}: q and k have {got} fractional bits together, expected at least {expected}")]
@@ -109,45 +131,213 @@ pub fn check(weights: &ModelWeights) -> Result<Vec<Margin>, BoundsError> {
     config.validate()?;
     structure::check_tables(&weights.tables, config)?;
     check_embeddings(weights)?;
-    let mut margins = Vec::new();
-    for (index, layer) in weights.layers.iter().enumerate() {
-        check_layer(weights.first_layer + index, layer, &weights.tables, config, &mut margins)?;
+    let mut checker = Checker {
+        config,
+        tables: &weights.tables,
+        norm: formats::input_norm(config, None),
+        margins: Vec::new(),
+    };
+    if config.block == Block::PostNorm {
+        checker.post_norm(names::EMBED_NORM.into(), weights.embed_norm.as_ref())?;
     }
-    let head = weights.head.as_ref().ok_or_else(|| BoundsError::Missing { tensor: names::HEAD.into() })?;
-    margins.push(check_linear(names::HEAD.into(), Matrix::Head, head, &weights.tables, config)?);
-    Ok(margins)
+    for (index, layer) in weights.layers.iter().enumerate() {
+        checker.layer(weights.first_layer + index, layer)?;
+    }
+    if config.pooling.is_none() {
+        let head = weights.head.as_ref().ok_or_else(|| missing(names::HEAD))?;
+        checker.linears(&[names::HEAD.into()], Matrix::Head, &[head])?;
+    }
+    Ok(checker.margins)
 }
 
-fn check_layer(
-    index: usize,
-    layer: &LayerWeights,
-    tables: &Tables,
-    config: &ModelConfig,
-    margins: &mut Vec<Margin>,
-) -> Result<(), BoundsError> {
-    for matrix in Matrix::of_layer(config, index) {
-        let tensor = names::layer(index, matrix.name());
-        let dense = layer.ffn.dense();
-        let linear = match matrix {
-            Matrix::Q => Some(&layer.q),
-            Matrix::K => Some(&layer.k),
-            Matrix::V => Some(&layer.v),
-            Matrix::O => Some(&layer.o),
-            Matrix::Up => dense.map(|dense| &dense.up),
-            Matrix::Down => dense.map(|dense| &dense.down),
-            Matrix::Gate => dense.and_then(|dense| dense.gate.as_ref()),
-            _ => None,
+fn missing(tensor: &str) -> BoundsError {
+    BoundsError::Missing { tensor: tensor.into() }
+}
+
+/// The name of one expert's part of an entry.
+pub(super) fn expert_name(entry: &str, expert: usize) -> String {
+    format!("{entry}[{expert}]")
+}
+
+struct Checker<'a> {
+    config: &'a ModelConfig,
+    tables: &'a Tables,
+    /// N: bound of what the next readers of the residual stream multiply.
+    norm: f64,
+    margins: Vec<Margin>,
+}
+
+impl Checker<'_> {
+    fn layer(&mut self, index: usize, layer: &LayerWeights) -> Result<(), BoundsError> {
+        let name = |part: &str| names::layer(index, part);
+        for (matrix, linear) in [(Matrix::Q, &layer.q), (Matrix::K, &layer.k), (Matrix::V, &layer.v)] {
+            self.linears(&[name(matrix.name())], matrix, &[linear])?;
+        }
+        let (mut q_frac, mut k_frac) = (layer.q.out_frac, layer.k.out_frac);
+        if self.config.qk_norm {
+            q_frac = self.head_norm(name("q_norm"), layer.q_norm.as_ref())?;
+            k_frac = self.head_norm(name("k_norm"), layer.k_norm.as_ref())?;
+        }
+        structure::check_k_center(&names::k_center(index), &layer.k_center, self.config)?;
+        let got = i32::from(q_frac) + i32::from(k_frac);
+        let expected = score_frac_min(self.config);
+        if got < expected {
+            return Err(BoundsError::ScoreFrac { layer: index, got, expected });
+        }
+        self.linears(&[name(Matrix::O.name())], Matrix::O, &[&layer.o])?;
+        let behind = self.config.block != Block::PreNorm;
+        if behind {
+            self.post_norm(name("attn_post"), layer.attn_post.as_ref())?;
+        }
+        self.ffn(index, &layer.ffn)?;
+        if behind {
+            self.post_norm(name("ffn_post"), layer.ffn_post.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn ffn(&mut self, index: usize, ffn: &FfnWeights) -> Result<(), BoundsError> {
+        let sparse = self.config.experts.filter(|_| self.config.layer_pattern(index).experts);
+        let name = |matrix: Matrix| names::layer(index, matrix.name());
+        let names = |all: Matrix, one: Matrix| match sparse {
+            Some(experts) => (0..experts.count as usize).map(|at| expert_name(&name(all), at)).collect(),
+            None => vec![name(one)],
         };
-        let linear = linear.ok_or_else(|| BoundsError::Missing { tensor: tensor.clone() })?;
-        margins.push(check_linear(tensor, matrix, linear, tables, config)?);
+        match (ffn, sparse) {
+            (FfnWeights::Dense(_), None) => {}
+            (FfnWeights::Experts { router, experts }, Some(expected)) => {
+                self.linears(&[name(Matrix::Router)], Matrix::Router, &[router])?;
+                if experts.len() != expected.count as usize {
+                    let (got, expected) = (experts.len(), expected.count as usize);
+                    let tensor = name(Matrix::ExpertUp);
+                    return Err(StructureError::Count { tensor, what: "experts", got, expected }.into());
+                }
+            }
+            (FfnWeights::Dense(_), Some(_)) => return Err(missing(&name(Matrix::Router))),
+            (FfnWeights::Experts { .. }, None) => return Err(missing(&name(Matrix::Up))),
+        }
+        let networks = ffn.networks();
+        if self.config.feed_forward == FeedForward::Gated {
+            let gates: Vec<&Linear> = networks.iter().filter_map(|network| network.gate.as_ref()).collect();
+            if gates.len() != networks.len() {
+                return Err(missing(&name(if sparse.is_some() { Matrix::ExpertGate } else { Matrix::Gate })));
+            }
+            self.linears(&names(Matrix::ExpertGate, Matrix::Gate), Matrix::Gate, &gates)?;
+        }
+        let ups: Vec<&Linear> = networks.iter().map(|network| &network.up).collect();
+        self.linears(&names(Matrix::ExpertUp, Matrix::Up), Matrix::Up, &ups)?;
+        let downs: Vec<&Linear> = networks.iter().map(|network| &network.down).collect();
+        self.linears(&names(Matrix::ExpertDown, Matrix::Down), Matrix::Down, &downs)
     }
-    structure::check_k_center(&names::k_center(index), &layer.k_center, config)?;
-    let got = i32::from(layer.q.out_frac) + i32::from(layer.k.out_frac);
-    let expected = score_frac_min(config);
-    if got < expected {
-        return Err(BoundsError::ScoreFrac { layer: index, got, expected });
+
+    /// A norm that makes the residual stream, or what is added to it.
+    fn post_norm(&mut self, tensor: String, gain: Option<&Gain>) -> Result<(), BoundsError> {
+        let centred = self.config.block == Block::PostNorm;
+        let gain = gain.ok_or_else(|| missing(&tensor))?;
+        structure::check_gain(&tensor, gain, self.config.d_model as usize, centred)?;
+        let frac = i64::from(self.config.residual_frac);
+        let got = i64::from(gain.out_frac);
+        if got != frac {
+            let what = "fractional bits of the output";
+            return Err(StructureError::Tensor { tensor, what, got, low: frac, high: frac }.into());
+        }
+        reach(tensor, gain, post_bound(self.config))?;
+        if centred {
+            self.norm = formats::input_norm(self.config, Some(gain));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// The norm of query or key heads; its fractional bits.
+    fn head_norm(&self, tensor: String, gain: Option<&Gain>) -> Result<i8, BoundsError> {
+        let gain = gain.ok_or_else(|| missing(&tensor))?;
+        structure::check_gain(&tensor, gain, self.config.head_dim as usize, false)?;
+        reach(tensor, gain, BOUND_I16)?;
+        Ok(gain.out_frac)
+    }
+
+    /// Linears that share their formats: one, or those of all experts.
+    fn linears(&mut self, tensors: &[String], matrix: Matrix, linears: &[&Linear]) -> Result<(), BoundsError> {
+        let mut most = 0;
+        for (tensor, linear) in tensors.iter().zip(linears) {
+            let sums = structure::check_linear(tensor, matrix, linear, self.tables, self.config)?;
+            most = sums.iter().map(|sums| sums.l1).fold(most, u64::max);
+        }
+        let pre_shift = formats::pre_shift(most);
+        for (tensor, linear) in tensors.iter().zip(linears) {
+            let got = (linear.out_frac, linear.format, linear.bias.is_empty());
+            let first = (linears[0].out_frac, linears[0].format, linears[0].bias.is_empty());
+            if got != first {
+                return Err(BoundsError::Formats { tensor: tensor.clone(), first: tensors[0].clone() });
+            }
+            self.margins.push(self.linear(tensor.clone(), matrix, linear, pre_shift)?);
+        }
+        Ok(())
+    }
+
+    fn linear(
+        &self,
+        tensor: String,
+        matrix: Matrix,
+        linear: &Linear,
+        expected: u8,
+    ) -> Result<Margin, BoundsError> {
+        if linear.pre_shift != expected {
+            return Err(BoundsError::PreShift { tensor, got: linear.pre_shift, expected });
+        }
+        let bound = output_bound(matrix, self.config);
+        let mut margin = Margin { tensor, accumulator: 0.0, output: bound.map(|_| 0.0) };
+        let unit = (-f64::from(linear.out_frac)).exp2();
+        let rounding = formats::rounding_units(linear.format, expected);
+        for row in 0..linear.rows {
+            let sums = row_meaning(linear, row, self.tables);
+            let rescaled =
+                (127 * sums.l1) as f64 / f64::from(expected).exp2() * 7.0 * f64::from(linear.multipliers[row]);
+            margin.accumulator = margin.accumulator.max(rescaled / LIMIT as f64);
+            let Some(bound) = bound else { continue };
+            let bias = linear.bias.get(row).map_or(0.0, |bias| f64::from(*bias) * unit);
+            let got = RowBound::new(self.norm, scale::value(linear, row), sums.l2, bias, rounding)
+                .in_units(linear.out_frac);
+            if got > bound {
+                return Err(BoundsError::Output { tensor: margin.tensor, row, got, bound });
+            }
+            margin.output = margin.output.map(|most| most.max(got / bound));
+        }
+        Ok(margin)
+    }
+}
+
+/// Outputs of a norm with gains stay within `bound`.
+fn reach(tensor: String, gain: &Gain, bound: f64) -> Result<(), BoundsError> {
+    let got = gains::reach(gain);
+    if got <= bound { Ok(()) } else { Err(BoundsError::Gain { tensor, got, bound }) }
+}
+
+/// Bound of what a norm behind a block gives: of the residual stream where it makes it.
+pub(super) fn post_bound(config: &ModelConfig) -> f64 {
+    if config.block == Block::PostNorm { RESIDUAL_LIMIT - 1.0 } else { LIMIT as f64 }
+}
+
+/// What a row of weights adds up to, in units of its scale.
+pub(super) struct RowMeaning {
+    /// Bound on the sum of magnitudes: exact for one plane.
+    pub(super) l1: u64,
+    /// L2 norm.
+    pub(super) l2: f64,
+}
+
+/// Sums of one row. Table ids must be in range.
+pub(super) fn row_meaning(linear: &Linear, row: usize, tables: &Tables) -> RowMeaning {
+    let sums = structure::row_sums(linear, row, tables);
+    let l2 = match linear.format {
+        WeightFormat::Int16 => {
+            let high = linear.row_weights(row, &[]).into_iter();
+            let values = high.zip(linear.row_low_parts(row)).map(|(h, l)| f64::from(h) + f64::from(l) / 128.0);
+            values.map(|w| w * w).sum::<f64>().sqrt()
+        }
+        WeightFormat::Int8 | WeightFormat::Int4 => (sums.squares as f64).sqrt(),
+    };
+    RowMeaning { l1: sums.l1, l2 }
 }
 
 /// The least F_q + F_k with which scores stay within 2^29 whatever q and k are: 19 for heads of 128, less
@@ -166,39 +356,6 @@ pub fn score_frac_min(config: &ModelConfig) -> i32 {
     8 + shifts - room
 }
 
-fn check_linear(
-    tensor: String,
-    matrix: Matrix,
-    linear: &Linear,
-    tables: &Tables,
-    config: &ModelConfig,
-) -> Result<Margin, BoundsError> {
-    let sums = structure::check_linear(&tensor, matrix, linear, tables, config)?;
-    let most = sums.iter().map(|sums| sums.l1).max().unwrap_or(0);
-    let expected = formats::pre_shift(most);
-    if linear.pre_shift != expected {
-        return Err(BoundsError::PreShift { tensor, got: linear.pre_shift, expected });
-    }
-    let bound = output_bound(matrix, config);
-    let mut margin = Margin { tensor, accumulator: 0.0, output: bound.map(|_| 0.0) };
-    for (row, sums) in sums.iter().enumerate() {
-        let rescaled =
-            (127 * sums.l1) as f64 / f64::from(expected).exp2() * 7.0 * f64::from(linear.multipliers[row]);
-        margin.accumulator = margin.accumulator.max(rescaled / LIMIT as f64);
-        let Some(bound) = bound else { continue };
-        let scale = f64::from(linear.multipliers[row]) * (-f64::from(linear.shifts[row])).exp2();
-        let unit = (-f64::from(linear.out_frac)).exp2();
-        let bias = linear.bias.get(row).map_or(0.0, |bias| f64::from(*bias) * unit);
-        let got = RowBound::new(config.d_model, scale, (sums.squares as f64).sqrt(), bias, linear.pre_shift)
-            .in_units(linear.out_frac);
-        if got > bound {
-            return Err(BoundsError::Output { tensor: margin.tensor, row, got, bound });
-        }
-        margin.output = margin.output.map(|most| most.max(got / bound));
-    }
-    Ok(margin)
-}
-
 /// Bound of an output that is proved by Cauchy-Schwarz; `None` where the input has no bounded norm.
 #[must_use]
 pub fn output_bound(matrix: Matrix, config: &ModelConfig) -> Option<f64> {
@@ -213,7 +370,7 @@ pub fn output_bound(matrix: Matrix, config: &ModelConfig) -> Option<f64> {
 
 fn check_embeddings(weights: &ModelWeights) -> Result<(), BoundsError> {
     let config = &weights.config;
-    let embed = weights.embed.as_ref().ok_or_else(|| BoundsError::Missing { tensor: names::EMBED.into() })?;
+    let embed = weights.embed.as_ref().ok_or_else(|| missing(names::EMBED))?;
     let mut reach = 0.0;
     for (name, table) in
         [Some((names::EMBED, embed)), weights.positions.as_ref().map(|table| (names::POSITIONS, table))]

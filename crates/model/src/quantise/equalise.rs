@@ -3,11 +3,14 @@
 //! All channels of a key head share one step, so a channel with a small range is rounded coarsely.
 //! Key channels are divided by the square root of their spread around the K centre (of the exponents 0,
 //! 0.5 and 1 the middle one measured best) and the queries multiplied by it. The factor is the same
-//! inside a rotated pair, hence commutes with RoPE, and for all query heads that read the key head.
+//! inside a rotated pair, hence commutes with RoPE, and for all query heads that read the key head. Where heads are
+//! normed, it moves between the gains of the two norms, which all heads share.
 
-use super::calibrate::LayerMoments;
+use super::calibrate::LayerInputs;
 use super::folded::{FoldedLayer, FoldedLinear};
-use crate::source::{FloatConfig, Positions};
+use super::gains;
+use crate::source::FloatConfig;
+use std::ops::Range;
 
 /// Power of the spread that moves: 0 nothing, 1 all keys equally wide.
 const EXPONENT: f64 = 0.5;
@@ -25,51 +28,36 @@ pub(super) enum Rule {
 }
 
 /// Sets the K centre to the mean key.
-pub(super) fn set_center(layer: &mut FoldedLayer, seen: &LayerMoments) {
+pub(super) fn set_center(layer: &mut FoldedLayer, seen: &LayerInputs) {
     layer.k_center.copy_from_slice(&seen.key_mean);
 }
 
 /// Equalises in place. `reach` is the bound of one row's output.
 pub(super) fn equalise(
     layer: &mut FoldedLayer,
-    seen: &LayerMoments,
+    seen: &LayerInputs,
     config: &FloatConfig,
     rule: Rule,
     reach: impl Fn(&FoldedLinear, usize) -> f64,
 ) {
-    let unit = if config.positions == Positions::Learned { 1 } else { 2 };
-    let dim = config.head_dim;
-    let group = config.n_heads / config.n_kv_heads;
-    for kv_head in 0..config.n_kv_heads {
-        let key = |pair: usize| kv_head * dim + pair * unit;
-        let spread = |pair: usize| {
-            (seen.key_variance[key(pair)..key(pair) + unit].iter().sum::<f64>() / unit as f64).sqrt()
+    let units = units(config);
+    for group in groups(config) {
+        let spread = |unit: &Range<usize>| {
+            let channels = group.keys(unit, config);
+            let count = (group.kv_heads.len() * unit.len()) as f64;
+            (channels.map(|channel| seen.key_variance[channel]).sum::<f64>() / count).sqrt()
         };
-        let pairs = dim / unit;
-        let logs = (0..pairs).map(|pair| spread(pair).max(f64::MIN_POSITIVE).ln());
-        let mean = (logs.sum::<f64>() / pairs as f64).exp();
-        for pair in 0..pairs {
-            let queries = || {
-                (kv_head * group..(kv_head + 1) * group).flat_map(|head| {
-                    let from = head * dim + pair * unit;
-                    from..from + unit
-                })
-            };
+        let logs = units.iter().map(|unit| spread(unit).max(f64::MIN_POSITIVE).ln());
+        let mean = (logs.sum::<f64>() / units.len() as f64).exp();
+        for unit in &units {
             let factor = match rule {
-                Rule::Spread => (spread(pair) / mean).powf(EXPONENT),
+                Rule::Spread => (spread(unit) / mean).powf(EXPONENT),
                 Rule::Bound => {
-                    let keys =
-                        (key(pair)..key(pair) + unit).map(|row| reach(&layer.k, row)).fold(0.0, f64::max);
-                    let queries = queries().map(|row| reach(&layer.q, row)).fold(0.0, f64::max);
+                    let (queries, keys) = group.reach(layer, unit, config, &reach);
                     (keys / queries.max(f64::MIN_POSITIVE)).sqrt()
                 }
             };
-            let factor = factor.clamp(1.0 / FACTOR_MAX, FACTOR_MAX);
-            queries().for_each(|row| scale_row(&mut layer.q, row, factor));
-            for row in key(pair)..key(pair) + unit {
-                scale_row(&mut layer.k, row, 1.0 / factor);
-                layer.k_center[row] /= factor;
-            }
+            group.move_to_queries(layer, unit, config, factor.clamp(1.0 / FACTOR_MAX, FACTOR_MAX));
         }
     }
 }
@@ -83,23 +71,20 @@ pub(super) fn balance(
     limit: f64,
     reach: impl Fn(&FoldedLinear, usize) -> f64,
 ) {
-    let dim = config.head_dim;
-    let group = config.n_heads / config.n_kv_heads;
-    let most = |linear: &FoldedLinear, rows: std::ops::Range<usize>| {
-        rows.map(|row| reach(linear, row)).fold(f64::MIN_POSITIVE, f64::max)
-    };
-    for kv_head in 0..config.n_kv_heads {
-        let keys = most(&layer.k, kv_head * dim..(kv_head + 1) * dim);
-        let queries = most(&layer.q, kv_head * group * dim..(kv_head + 1) * group * dim);
-        let factor = (keys / queries).sqrt().clamp(1.0 / BALANCE_MAX, BALANCE_MAX);
-        move_to_queries(layer, config, kv_head, factor);
+    let head = 0..config.head_dim;
+    let mut most = f64::MIN_POSITIVE;
+    for group in groups(config) {
+        let (queries, keys) = group.reach(layer, &head, config, &reach);
+        let factor = (keys.max(f64::MIN_POSITIVE) / queries.max(f64::MIN_POSITIVE)).sqrt();
+        group.move_to_queries(layer, &head, config, factor.clamp(1.0 / BALANCE_MAX, BALANCE_MAX));
+        most = most.max(group.reach(layer, &head, config, &reach).0);
     }
     // Both have the same real number of fractional bits now. If rounding each down loses one bit of
     // their sum, q gets a whole number of bits.
-    let bits = (limit / most(&layer.q, 0..layer.q.weight.rows)).log2() - FORMAT_SLACK_BITS;
+    let bits = (limit / most).log2() - FORMAT_SLACK_BITS;
     if bits.fract() >= 0.5 && bits.is_finite() {
         let factor = (bits.fract() - 1.0).exp2();
-        (0..config.n_kv_heads).for_each(|kv_head| move_to_queries(layer, config, kv_head, factor));
+        groups(config).iter().for_each(|group| group.move_to_queries(layer, &head, config, factor));
     }
 }
 
@@ -108,19 +93,79 @@ const BALANCE_MAX: f64 = 1_048_576.0;
 /// What rounding the weights may add to a bound, in bits.
 const FORMAT_SLACK_BITS: f64 = 0.02;
 
-/// Multiplies the queries of a key head by `factor` and divides its keys by it.
-fn move_to_queries(layer: &mut FoldedLayer, config: &FloatConfig, kv_head: usize, factor: f64) {
-    let dim = config.head_dim;
-    let group = config.n_heads / config.n_kv_heads;
-    (kv_head * group * dim..(kv_head + 1) * group * dim).for_each(|row| scale_row(&mut layer.q, row, factor));
-    for row in kv_head * dim..(kv_head + 1) * dim {
-        scale_row(&mut layer.k, row, 1.0 / factor);
-        layer.k_center[row] /= factor;
+/// Channels of a head that share a factor: rotated pairs, and single channels where nothing rotates.
+fn units(config: &FloatConfig) -> Vec<Range<usize>> {
+    let rotated = config.rope_of(0).map_or(0, |rope| rope.dim);
+    let pairs = (0..rotated).step_by(2).map(|channel| channel..channel + 2);
+    pairs.chain((rotated..config.head_dim).map(|channel| channel..channel + 1)).collect()
+}
+
+/// Key heads that share factors: each its own, or all where gains are shared.
+struct Group {
+    kv_heads: Range<usize>,
+}
+
+fn groups(config: &FloatConfig) -> Vec<Group> {
+    let heads = config.n_kv_heads;
+    if config.qk_norm {
+        vec![Group { kv_heads: 0..heads }]
+    } else {
+        (0..heads).map(|head| Group { kv_heads: head..head + 1 }).collect()
+    }
+}
+
+impl Group {
+    /// The key channels (rows of k) of `unit`.
+    fn keys(&self, unit: &Range<usize>, config: &FloatConfig) -> impl Iterator<Item = usize> + use<> {
+        let (dim, unit) = (config.head_dim, unit.clone());
+        self.kv_heads.clone().flat_map(move |head| unit.clone().map(move |channel| head * dim + channel))
+    }
+
+    /// The rows of q of `unit`.
+    fn queries(&self, unit: &Range<usize>, config: &FloatConfig) -> impl Iterator<Item = usize> + use<> {
+        let (dim, unit, per_head) = (config.head_dim, unit.clone(), config.n_heads / config.n_kv_heads);
+        let heads = self.kv_heads.start * per_head..self.kv_heads.end * per_head;
+        heads.flat_map(move |head| unit.clone().map(move |channel| head * dim + channel))
+    }
+
+    /// Largest magnitudes of queries and keys in `unit`.
+    fn reach(
+        &self,
+        layer: &FoldedLayer,
+        unit: &Range<usize>,
+        config: &FloatConfig,
+        reach: &impl Fn(&FoldedLinear, usize) -> f64,
+    ) -> (f64, f64) {
+        if let (Some(q), Some(k)) = (&layer.q_norm, &layer.k_norm) {
+            let most = |gain: &[f64]| gain[unit.clone()].iter().fold(0.0f64, |most, g| most.max(g.abs()));
+            let size = gains::normalised(config.head_dim);
+            return (most(q) * size, most(k) * size);
+        }
+        let queries = self.queries(unit, config).map(|row| reach(&layer.q, row)).fold(0.0, f64::max);
+        (queries, self.keys(unit, config).map(|row| reach(&layer.k, row)).fold(0.0, f64::max))
+    }
+
+    /// Multiplies the queries of `unit` by `factor` and divides its keys by it.
+    fn move_to_queries(
+        &self,
+        layer: &mut FoldedLayer,
+        unit: &Range<usize>,
+        config: &FloatConfig,
+        factor: f64,
+    ) {
+        self.keys(unit, config).for_each(|channel| layer.k_center[channel] /= factor);
+        if let (Some(q), Some(k)) = (&mut layer.q_norm, &mut layer.k_norm) {
+            q[unit.clone()].iter_mut().for_each(|gain| *gain *= factor);
+            k[unit.clone()].iter_mut().for_each(|gain| *gain /= factor);
+            return;
+        }
+        self.queries(unit, config).for_each(|row| scale_row(&mut layer.q, row, factor));
+        self.keys(unit, config).for_each(|row| scale_row(&mut layer.k, row, 1.0 / factor));
     }
 }
 
 fn scale_row(linear: &mut FoldedLinear, row: usize, factor: f64) {
-    linear.weight.row_mut(row).iter_mut().for_each(|w| *w *= factor);
+    linear.weight.row_mut(row).iter_mut().for_each(|w| *w = (f64::from(*w) * factor) as f32);
     if let Some(bias) = &mut linear.bias {
         bias[row] *= factor;
     }
@@ -129,7 +174,8 @@ fn scale_row(linear: &mut FoldedLinear, row: usize, factor: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantise::linalg::{Dense, dot};
+    use crate::quantise::folded::{FoldedDense, FoldedFfn};
+    use crate::quantise::linalg::Dense;
     use crate::source::Sizes;
 
     const HEADS: usize = 4;
@@ -156,11 +202,11 @@ mod tests {
             let waves = weight.row_mut(row).iter_mut().enumerate();
             waves.for_each(|(col, w)| *w = size(row) * ((row * 31 + col * 7) as f64).sin());
         }
-        FoldedLinear { weight, bias: Some((0..rows).map(|row| size(row) * (row as f64).cos()).collect()) }
+        FoldedLinear { weight: weight.into(), bias: Some((0..rows).map(|row| size(row) * (row as f64).cos()).collect()) }
     }
 
     /// Keys are large in their first pair, queries in their second.
-    fn layer() -> (FoldedLayer, LayerMoments) {
+    fn layer() -> (FoldedLayer, LayerInputs) {
         let pair = |row: usize| row % DIM / 2;
         let small = |rows| linear(rows, |_| 1.0);
         let layer = FoldedLayer {
@@ -169,16 +215,18 @@ mod tests {
             v: small(KV_HEADS * DIM),
             o: small(WIDTH),
             k_center: vec![0.0; KV_HEADS * DIM],
-            gate: None,
-            up: small(8),
-            down: small(8),
+            q_norm: None,
+            k_norm: None,
+            attn_post: None,
+            ffn: FoldedFfn::Dense(FoldedDense { gate: None, up: small(8), down: small(8) }),
+            ffn_post: None,
         };
-        let square = || Dense::zeros(WIDTH, WIDTH);
-        let seen = LayerMoments {
-            attn_in: square(),
-            o_in: square(),
-            ffn_in: square(),
-            down_in: square(),
+        let none = || Dense::zeros(0, 0);
+        let seen = LayerInputs {
+            attn_in: none(),
+            o_in: none(),
+            ffn_in: none(),
+            down_in: vec![none()],
             key_mean: (0..KV_HEADS * DIM).map(|channel| 1.0 + channel as f64).collect(),
             key_variance: (0..KV_HEADS * DIM).map(|row| if pair(row) == 0 { 4096.0 } else { 1.0 }).collect(),
         };
@@ -186,7 +234,7 @@ mod tests {
     }
 
     fn reach(linear: &FoldedLinear, row: usize) -> f64 {
-        dot(linear.weight.row(row), linear.weight.row(row)).sqrt()
+        linear.weight.row_norm(row)
     }
 
     fn most(linear: &FoldedLinear) -> f64 {
@@ -206,11 +254,14 @@ mod tests {
             for head in 0..HEADS {
                 for channel in 0..DIM {
                     let (query, key) = (head * DIM + channel, config().kv_head_of(head) * DIM + channel);
-                    let factor = after.q.weight.row(query)[3] / before.q.weight.row(query)[3];
-                    let same = |a: f64, b: f64| assert!((a - b).abs() < 1e-12 * b.abs().max(1.0), "{a} {b}");
+                    let bias = |layer: &FoldedLayer, row: usize| layer.q.bias.as_ref().unwrap()[row];
+                    let factor = bias(&after, query) / bias(&before, query);
+                    // Weights have the rounding of single precision.
+                    let same = |a: f64, b: f64| assert!((a - b).abs() < 1e-6 * b.abs().max(1e-3), "{a} {b}");
+                    let at = |linear: &FoldedLinear, row: usize, col| f64::from(linear.weight.row(row)[col]);
                     for col in 0..WIDTH {
-                        same(after.q.weight.row(query)[col], factor * before.q.weight.row(query)[col]);
-                        same(after.k.weight.row(key)[col] * factor, before.k.weight.row(key)[col]);
+                        same(at(&after.q, query, col), factor * at(&before.q, query, col));
+                        same(at(&after.k, key, col) * factor, at(&before.k, key, col));
                     }
                     same(
                         after.q.bias.as_ref().unwrap()[query],
@@ -219,7 +270,35 @@ mod tests {
                     same(after.k.bias.as_ref().unwrap()[key] * factor, before.k.bias.as_ref().unwrap()[key]);
                     same(after.k_center[key] * factor, seen.key_mean[key]);
                     let partner = query ^ 1;
-                    same(after.q.weight.row(partner)[3] / before.q.weight.row(partner)[3], factor);
+                    same(bias(&after, partner) / bias(&before, partner), factor);
+                }
+            }
+        }
+    }
+
+    /// Where heads are normed, the product of the two gains of a channel stays, a pair has one factor, and no
+    /// projection changes.
+    #[test]
+    fn gains_take_the_factors_of_normed_heads() {
+        let config = FloatConfig { qk_norm: true, ..config() };
+        for rule in [Rule::Spread, Rule::Bound] {
+            let (mut before, seen) = layer();
+            before.q_norm = Some((0..DIM).map(|c| 1.0 + c as f64).collect());
+            before.k_norm = Some((0..DIM).map(|c| 9.0 - c as f64).collect());
+            let mut after = before.clone();
+            set_center(&mut after, &seen);
+            equalise(&mut after, &seen, &config, rule, reach);
+            balance(&mut after, &config, 32_767.0, reach);
+            assert_eq!((&after.q.weight, &after.k.weight), (&before.q.weight, &before.k.weight));
+            let gains = |layer: &FoldedLayer| (layer.q_norm.clone().unwrap(), layer.k_norm.clone().unwrap());
+            let ((q, k), (old_q, old_k)) = (gains(&after), gains(&before));
+            for channel in 0..DIM {
+                let factor = q[channel] / old_q[channel];
+                let same = |a: f64, b: f64| assert!((a - b).abs() < 1e-12 * b.abs(), "{a} {b}");
+                same(q[channel] * k[channel], old_q[channel] * old_k[channel]);
+                same(q[channel ^ 1] / old_q[channel ^ 1], factor);
+                for head in 0..KV_HEADS {
+                    same(after.k_center[head * DIM + channel] * factor, seen.key_mean[head * DIM + channel]);
                 }
             }
         }

@@ -4,8 +4,8 @@
 //! of each is moved into the columns that are still open, by the factor `U` of the inverse Hessian,
 //! `U^T U = (sum x x^T + damping)^-1`: with `e = (w_j - rounded) / U_jj`, `w_k -= e U_jk` for k > j.
 //! Rows are independent. int4 keeps each group of 32 columns together, because a group's table is
-//! chosen when its first column comes up, from the weights as corrected by then. Without
-//! calibration the same code rounds to nearest.
+//! chosen when its first column comes up, from the weights as corrected by then. Two planes round to
+//! 128ths of the int8 grid. Without calibration the same code rounds to nearest.
 
 use super::int4::{self, TableSearch};
 use super::linalg::{Dense, axpy, for_chunks, inverse_cholesky_upper};
@@ -16,6 +16,8 @@ use lockstep_base::weights::{GROUP_COLS, WeightFormat};
 const DAMPING: f64 = 0.01;
 /// Largest int8 weight; -128 never occurs.
 const CODE_MAX: f64 = 127.0;
+/// Steps of the low plane in one of the high.
+const LOW_STEPS: i32 = 128;
 
 /// Order of the columns and the factor of the inverse Hessian in that order.
 #[derive(Debug)]
@@ -86,12 +88,30 @@ fn column_order(diagonal: &[f64], format: WeightFormat) -> Vec<usize> {
 pub(super) struct RoundedRow {
     /// The row scale.
     pub(super) scale: Option<RowScale>,
-    /// The int8 meaning, in column order.
+    /// The int8 meaning, in column order (the high parts of two planes).
     pub(super) weights: Vec<i8>,
+    /// Two planes: the low parts.
+    pub(super) lows: Vec<i8>,
     /// int4: the nibble of each column.
     pub(super) nibbles: Vec<u8>,
     /// int4: the table of each group.
     pub(super) table_ids: Vec<u16>,
+}
+
+impl RoundedRow {
+    /// What the weight of a column means, in units of the row scale.
+    pub(super) fn value(&self, col: usize) -> f64 {
+        let low = self.lows.get(col).map_or(0.0, |low| f64::from(*low) / f64::from(LOW_STEPS));
+        f64::from(self.weights[col]) + low
+    }
+}
+
+/// High and low part of the nearest 128th.
+fn split(weight: f64) -> (i8, i8) {
+    let most = f64::from(LOW_STEPS) * CODE_MAX;
+    let steps = (weight * f64::from(LOW_STEPS)).round().clamp(-most, most) as i32;
+    let high = (steps + LOW_STEPS / 2).div_euclid(LOW_STEPS);
+    (high as i8, (steps - LOW_STEPS * high) as i8)
 }
 
 /// Rounds `weight` (its columns already padded); `None` for a row that needs a scale above 31.
@@ -121,12 +141,20 @@ fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableS
         out.nibbles = vec![0; cols];
         out.table_ids = vec![0; cols / GROUP_COLS];
     }
+    if format == WeightFormat::Int16 {
+        out.lows = vec![0; cols];
+    }
     let inverse = 1.0 / scale.value();
     let mut open: Vec<f64> = factor.order.iter().map(|&col| row[col] * inverse).collect();
     for j in 0..cols {
         let col = factor.order[j];
-        let rounded = match format {
-            WeightFormat::Int8 | WeightFormat::Int16 => open[j].round().clamp(-CODE_MAX, CODE_MAX) as i8,
+        out.weights[col] = match format {
+            WeightFormat::Int8 => open[j].round().clamp(-CODE_MAX, CODE_MAX) as i8,
+            WeightFormat::Int16 => {
+                let (high, low) = split(open[j]);
+                out.lows[col] = low;
+                high
+            }
             WeightFormat::Int4 => {
                 if j % GROUP_COLS == 0 {
                     let group = j..j + GROUP_COLS;
@@ -138,12 +166,29 @@ fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableS
                 entry
             }
         };
-        out.weights[col] = rounded;
         if let Some(upper) = &factor.upper {
             let factors = upper.row(j);
-            let error = (open[j] - f64::from(rounded)) / factors[j];
+            let error = (open[j] - out.value(col)) / factors[j];
             axpy(&mut open[j + 1..], -error, &factors[j + 1..]);
         }
     }
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two planes mean the nearest 128th, the high part in [-127, 127], the low one in [-64, 64], no weight beyond 127.
+    #[test]
+    fn two_planes_mean_the_nearest_step() {
+        for steps in -2 * 16_256..=2 * 16_256 {
+            let weight = f64::from(steps) / 250.0;
+            let (high, low) = split(weight);
+            let value = f64::from(high) + f64::from(low) / 128.0;
+            assert!((-127..=127).contains(&high) && (-64..=64).contains(&low), "{weight}: {high} {low}");
+            let nearest = (weight.clamp(-127.0, 127.0) * 128.0).round() / 128.0;
+            assert_eq!(value, nearest, "{weight}: {high} {low}");
+        }
+    }
 }

@@ -79,24 +79,33 @@ impl Dense {
     #[must_use]
     pub fn apply(&self, inputs: &Dense) -> Dense {
         assert_eq!(self.cols, inputs.cols, "columns of a product");
-        let (rows, batch) = (self.rows, inputs.rows);
-        // Computed as (rows, batch), so that threads own contiguous output and a weight row is read once.
-        let mut transposed = vec![0.0; rows * batch];
-        let one = |row: usize, out: &mut [f64]| {
-            let weights = self.row(row);
-            for (item, value) in out.iter_mut().enumerate() {
-                *value = dot(weights, inputs.row(item));
-            }
-        };
-        for_chunks(&mut transposed, batch, rows * batch * self.cols, one);
-        let mut out = Dense::zeros(batch, rows);
-        for row in 0..rows {
-            for item in 0..batch {
-                out.data[item * rows + row] = transposed[row * batch + item];
-            }
-        }
+        product(self.rows, inputs, |row, x| dot(self.row(row), x))
+    }
+
+    /// The rows `rows`, in this order.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Dense {
+        let mut out = Dense::zeros(rows.len(), self.cols);
+        rows.iter().enumerate().for_each(|(at, row)| out.row_mut(at).copy_from_slice(self.row(*row)));
         out
     }
+}
+
+/// `(inputs.rows, rows)`: element `(i, r)` is `one(r, inputs_i)`.
+pub(crate) fn product(rows: usize, inputs: &Dense, one: impl Fn(usize, &[f64]) -> f64 + Sync) -> Dense {
+    let batch = inputs.rows;
+    // Computed as (rows, batch), so that threads own contiguous output and a weight row is read once.
+    let mut transposed = vec![0.0; rows * batch];
+    for_chunks(&mut transposed, batch, rows * batch * inputs.cols, |row, out| {
+        out.iter_mut().enumerate().for_each(|(item, value)| *value = one(row, inputs.row(item)));
+    });
+    let mut out = Dense::zeros(batch, rows);
+    for row in 0..rows {
+        for item in 0..batch {
+            out.data[item * rows + row] = transposed[row * batch + item];
+        }
+    }
+    out
 }
 
 /// Calls `one(i, chunk_i)` for every `width`-sized chunk, on [`THREADS`] threads where `work` pays for it.

@@ -1,11 +1,14 @@
-//! What an import has to say about itself.
+//! What an import has to say about itself: a table for people ([`std::fmt::Display`]), JSON for programs
+//! ([`Report::to_json`]).
 
 use super::check::Margin;
+use serde::Serialize;
+use std::fmt;
 
 /// How well one matrix was rounded.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MatrixReport {
-    /// The tensor, e.g. `layers.0003.q`.
+    /// The tensor, e.g. `layers.0003.q`, or `layers.0003.expert_up[5]`.
     pub tensor: String,
     /// Rows and padded columns.
     pub shape: (usize, usize),
@@ -22,11 +25,11 @@ pub struct MatrixReport {
 }
 
 /// What an import has to say about itself.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Every matrix, in execution order.
     pub matrices: Vec<MatrixReport>,
-    /// What the interval checker proved, in the same order.
+    /// What the interval checker proved, matrix by matrix.
     pub margins: Vec<Margin>,
     /// Tokens of the calibration text.
     pub calibration_tokens: usize,
@@ -36,4 +39,141 @@ pub struct Report {
     pub residual_frac: u8,
     /// What deserves a second look.
     pub warnings: Vec<String>,
+}
+
+/// Errors of all matrices of one kind, e.g. of `q` in all layers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KindReport {
+    /// The name inside a layer.
+    pub kind: String,
+    /// Matrices.
+    pub count: usize,
+    /// Root mean square over the matrices' relative errors of outputs (of weights, without calibration).
+    pub error: f64,
+    /// The largest of them, and whose it is.
+    pub worst: (f64, String),
+    /// Smallest and largest number of fractional bits.
+    pub out_frac: (i8, i8),
+}
+
+impl MatrixReport {
+    /// The error of the outputs, where it is known, else of the weights.
+    fn error(&self) -> f64 {
+        self.output_error.unwrap_or(self.weight_error)
+    }
+
+    /// `q` of `layers.0003.q`, `expert_up` of `layers.0003.expert_up[5]`.
+    fn kind(&self) -> &str {
+        let last = self.tensor.rsplit('.').next().unwrap_or(&self.tensor);
+        last.split('[').next().unwrap_or(last)
+    }
+}
+
+impl Report {
+    /// Kind by kind, in the order in which they first run.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<KindReport> {
+        let mut kinds: Vec<(KindReport, f64)> = Vec::new();
+        for matrix in &self.matrices {
+            let (error, frac) = (matrix.error(), matrix.out_frac);
+            match kinds.iter_mut().find(|(kind, _)| kind.kind == matrix.kind()) {
+                Some((kind, squares)) => {
+                    *squares += error * error;
+                    kind.count += 1;
+                    kind.out_frac = (kind.out_frac.0.min(frac), kind.out_frac.1.max(frac));
+                    if error > kind.worst.0 {
+                        kind.worst = (error, matrix.tensor.clone());
+                    }
+                }
+                None => {
+                    let kind = KindReport {
+                        kind: matrix.kind().into(),
+                        count: 1,
+                        error,
+                        worst: (error, matrix.tensor.clone()),
+                        out_frac: (frac, frac),
+                    };
+                    kinds.push((kind, error * error));
+                }
+            }
+        }
+        let mean = |(mut kind, squares): (KindReport, f64)| {
+            kind.error = (squares / kind.count as f64).sqrt();
+            kind
+        };
+        kinds.into_iter().map(mean).collect()
+    }
+
+    /// All of it, and the summary by kind, as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            report: &'a Report,
+            kinds: Vec<KindReport>,
+        }
+        let whole = Whole { report: self, kinds: self.kinds() };
+        serde_json::to_string_pretty(&whole).expect("numbers, text and lists")
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tokens, most) = (self.calibration_tokens, self.residual_max);
+        writeln!(f, "calibration: {tokens} tokens, residual stream up to {most:.1}, {} fractional bits", self.residual_frac)?;
+        let what = if tokens > 0 { "outputs" } else { "weights" };
+        writeln!(f, "{:14} {:>5} {:>5} {:>12} {:>12}  worst", "matrix", "count", "frac", "rms error", "largest")?;
+        for kind in self.kinds() {
+            let (low, high) = kind.out_frac;
+            let frac = if low == high { low.to_string() } else { format!("{low}-{high}") };
+            let (worst, tensor) = kind.worst;
+            let (name, count, error) = (kind.kind, kind.count, kind.error);
+            writeln!(f, "{name:14} {count:>5} {frac:>5} {error:>12.3e} {worst:>12.3e}  {tensor}")?;
+        }
+        writeln!(f, "errors of {what}, relative to their root mean square")?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(tensor: &str, error: f64, out_frac: i8) -> MatrixReport {
+        MatrixReport {
+            tensor: tensor.into(),
+            shape: (4, 32),
+            bits: 8,
+            weight_error: 1.0,
+            output_error: Some(error),
+            pre_shift: 0,
+            out_frac,
+        }
+    }
+
+    /// Experts and layers of one kind are one line; the worst is named.
+    #[test]
+    fn matrices_of_a_kind_are_one_line() {
+        let report = Report {
+            matrices: vec![
+                matrix("layers.0000.q", 0.3, 9),
+                matrix("layers.0000.expert_up[0]", 0.1, 8),
+                matrix("layers.0000.expert_up[1]", 0.1, 8),
+                matrix("layers.0001.q", 0.4, 11),
+                matrix("head", 0.5, 12),
+            ],
+            calibration_tokens: 7,
+            ..Report::default()
+        };
+        let kinds = report.kinds();
+        let names: Vec<(&str, usize)> = kinds.iter().map(|kind| (kind.kind.as_str(), kind.count)).collect();
+        assert_eq!(names, [("q", 2), ("expert_up", 2), ("head", 1)]);
+        assert!((kinds[0].error - 0.125f64.sqrt()).abs() < 1e-12);
+        assert_eq!((kinds[0].worst.clone(), kinds[0].out_frac), ((0.4, "layers.0001.q".into()), (9, 11)));
+        assert!(report.to_string().contains("9-11"), "{report}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!((&json["calibration_tokens"], &json["kinds"][2]["kind"]), (&7.into(), &"head".into()));
+        assert_eq!(json["matrices"][3]["tensor"], "layers.0001.q");
+    }
 }

@@ -1,6 +1,8 @@
 //! Row scales on their grid: exactly `m 2^-s` with m in [16, 31], chosen *before* the weights are
 //! rounded, so that a multiplier of five bits costs no accuracy (docs/spec/arithmetic.md, 4).
 
+use lockstep_base::weights::Linear;
+
 /// Smallest multiplier that the importer chooses.
 const MULTIPLIER_MIN: i32 = 16;
 /// Largest multiplier.
@@ -36,6 +38,12 @@ impl RowScale {
     pub(super) fn value(self) -> f64 {
         f64::from(self.multiplier) * (-f64::from(self.shift)).exp2()
     }
+}
+
+/// The scale of a row of a packed layer.
+#[must_use]
+pub(super) fn value(linear: &Linear, row: usize) -> f64 {
+    f64::from(linear.multipliers[row]) * (-f64::from(linear.shifts[row])).exp2()
 }
 
 #[cfg(test)]

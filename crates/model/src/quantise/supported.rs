@@ -1,27 +1,36 @@
-//! What the integers know of what a float model can have.
+//! What the integers do not know of what a float model can have.
 
 use super::QuantiseError;
-use crate::source::{Act, FloatModel, HeadKind, NormPlace, Positions};
+use crate::source::{Ffn, FloatModel, NormKind, NormPlace, Positions};
 
 /// Refuses by name what would be dropped in silence otherwise.
 pub(super) fn check(model: &FloatModel) -> Result<(), QuantiseError> {
     let config = &model.config;
-    let act = (config.activation, config.gated);
-    let part_of_head = config.rope_of(0).is_some_and(|rope| rope.dim != config.head_dim);
-    let plain_scale = 1.0 / (config.head_dim as f64).sqrt();
+    let place = config.norm_place;
+    let layer_norm = config.norm == NormKind::Layer;
+    let other_dim = match (&config.positions, &config.local_rope) {
+        (Positions::Rope(global), Some(local)) => global.dim != local.dim,
+        _ => false,
+    };
+    let sparse = |layer: usize| config.is_sparse(layer);
+    let layers = 0..config.n_layers;
+    let mixed = layers.clone().any(sparse) && !layers.clone().all(sparse);
+    let widths = config.experts.as_ref().is_some_and(|experts| experts.hidden != config.ffn_hidden);
+    let expert_bias = model.layers.iter().any(|layer| match &layer.ffn {
+        Ffn::Dense(_) => false,
+        Ffn::Experts { experts, .. } => {
+            experts.iter().any(|expert| expert.down.bias.iter().flatten().any(|bias| *bias != 0.0))
+        }
+    });
     for (found, feature) in [
-        (!matches!(act, (Act::Silu, true) | (Act::GeluTanh, false)), "the activation"),
-        (config.norm_place != NormPlace::Pre, "a norm behind a block"),
-        (config.positions == Positions::Alibi, "ALiBi"),
-        (part_of_head, "rotation of a part of each head"),
-        (config.local_rope.is_some(), "a rotation of its own in some layers"),
-        (config.windows.iter().any(Option::is_some), "a sliding window"),
-        (config.qk_norm, "a norm of queries and keys"),
-        ((config.attn_scale / plain_scale - 1.0).abs() > 1e-12, "a scale of the scores"),
-        (config.attn_softcap.is_some() || config.logit_softcap.is_some(), "a soft cap"),
-        (config.embed_scale != 1.0, "a scale of the embedding"),
-        (config.experts.is_some(), "a mixture of experts"),
-        (!config.causal || config.head == HeadKind::Absent, "an encoder"),
+        (place == NormPlace::PreAndPost && layer_norm, "a layer norm on both sides of a block"),
+        (place == NormPlace::Post && !layer_norm, "an RMS norm behind blocks only"),
+        (place == NormPlace::Post && config.causal, "a decoder with norms behind blocks only"),
+        (place != NormPlace::Post && !config.causal, "an encoder with norms in front of blocks"),
+        (config.positions == Positions::Alibi && !config.causal, "ALiBi in an encoder"),
+        (other_dim, "rotations of different parts of heads"),
+        (mixed && widths, "a mixture of experts of another width than the dense blocks"),
+        (expert_bias, "a bias behind experts"),
     ] {
         if found {
             return Err(QuantiseError::Unsupported { feature });
