@@ -2,6 +2,7 @@
 //! type of their output. Runtime, receipts, judge and proof take op ids from here and nowhere
 //! else; `docs/spec/arithmetic.md` defines what each computes.
 
+use crate::config::{Block, ModelConfig};
 use core::fmt;
 
 /// Layer number of ops that belong to no layer and come before all layers.
@@ -89,8 +90,9 @@ ops! {
     KCodes = 7, "k_codes", Codes16Heads;
     /// Values as codes: what the cache holds.
     VCodes = 8, "v_codes", Codes8Heads;
-    /// Scores in Q8 octaves, head by head, for every visible position.
-    Scores = 9, "scores", I32;
+    /// Distances of the scores from their row's maximum, Q8 octaves, head by head, for every visible
+    /// position.
+    Scores = 9, "scores", I16;
     /// Row maximum, weight sum and value exponent of each head.
     Softmax = 10, "softmax", I32;
     /// Weighted values of one block of 256 positions; one run of leaves for each block.
@@ -135,6 +137,23 @@ ops! {
     Sample = 30, "sample", Token;
     /// A residual vector that crosses from one stage to the next.
     Boundary = 31, "boundary", I32;
+}
+
+impl Op {
+    /// Whether the op's output in `layer` has leaves. What a judge recomputes cheaply from traced
+    /// neighbours has none: codes of queries (from q_proj), what is between partial sums and codes,
+    /// before the codes of the hidden vector, and differences of two residual rows. Keys and values
+    /// are in the KV root, everything else in the trace root.
+    #[must_use]
+    pub fn traced(self, config: &ModelConfig, layer: u16) -> bool {
+        let difference = config.block == Block::PreNorm;
+        match self {
+            Op::QCodes | Op::Attn | Op::Hidden | Op::AttnPostNorm | Op::FfnPostNorm => false,
+            Op::OProj => !difference,
+            Op::DownProj => !difference || config.layer_pattern(layer.into()).experts,
+            _ => true,
+        }
+    }
 }
 
 impl fmt::Display for Op {

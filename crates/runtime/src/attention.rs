@@ -1,267 +1,255 @@
 //! Attention in integers (docs/spec/arithmetic.md, section 6): RoPE, codes of q, k and v, scores
-//! in octaves, base-2 softmax in two passes, one normalisation per row.
+//! in octaves, base-2 softmax in two passes, sums in blocks of 256 positions, one normalisation per row.
 //!
-//! Tokens are taken in small batches and op by op, so that an observer sees (and may change)
-//! each output before the next op reads it. What an observer leaves may lie outside every bound:
-//! where a bound is not checked anyway, the arithmetic wraps or saturates, so that a fault drill
-//! gives wrong bits or a range error and never a panic.
+//! The unit of work is one token and the query heads that share one kv head ([`Unit`]): keys and
+//! values are read once for all of them, block by block. Its five steps run one after another, or
+//! with a fault drill between them. What a drill leaves may lie outside every bound: where a bound
+//! is not checked anyway, the arithmetic wraps or saturates, so that a drill gives wrong bits or a
+//! range error and never a panic.
 
-use crate::arith::{
-    LIMIT, RESIDUAL_LIMIT, RangeError, bit_length, max_abs, rsh, scale, smallest_shift, within,
-};
-use crate::kernels::{Compute, Kernel};
+mod rows;
+
+pub use rows::{head_codes8, head_codes16, rope};
+
+use crate::arith::{LIMIT, RESIDUAL_LIMIT, RangeError, SHIFT_MAX, bit_length, rsh, scale, soft_cap, within};
+use crate::kernels::{self, Kernel};
 use crate::kv::HeadKv;
-use crate::observe::{Observer, Values};
-use alloc::vec;
 use alloc::vec::Vec;
-use lockstep_base::config::ModelConfig;
+use core::ops::Range;
 use lockstep_base::limits::ATTENTION_BLOCK_POSITIONS;
-use lockstep_base::op::{Op, Place};
+use lockstep_base::weights::Slope;
+use rows::EXP2_ENTRIES;
 
-/// Tokens whose scores are held at the same time.
-const TOKENS_MAX: usize = 8;
 /// Extra fractional bits of the attention output over those of v.
 pub const OUTPUT_EXTRA_FRAC: i32 = 8;
+/// Values of [`Unit::stats`] for one head: m, Z, E.
+pub const STATS: usize = 3;
 
-/// Rotates adjacent pairs of one head (step 1); `table` holds (cos, sin) in Q14.
-pub fn rope(head: &mut [i32], table: &[i16]) {
-    for (pair, cs) in head.chunks_exact_mut(2).zip(table.chunks_exact(2)) {
-        let (a, b) = (pair[0], pair[1]);
-        let (c, s) = (i32::from(cs[0]), i32::from(cs[1]));
-        pair[0] = rsh(a.wrapping_mul(c).wrapping_sub(b.wrapping_mul(s)), 14);
-        pair[1] = rsh(a.wrapping_mul(s).wrapping_add(b.wrapping_mul(c)), 14);
-    }
+/// What the heads of a layer have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer<'a> {
+    /// Width of a head.
+    pub dim: usize,
+    /// F_q + F_k.
+    pub score_frac: i32,
+    /// The table of 2^-x.
+    pub exp2: &'a [u16],
+    /// Table and shift of the soft cap of scores.
+    pub cap: Option<(&'a [i32], u8)>,
 }
 
-/// Codes of one head as i16 and their exponent (step 3).
-pub fn head_codes16(x: &[i32], bound: i32, codes: &mut [i16]) -> u8 {
-    let e = smallest_shift(max_abs(x), bound);
-    for (code, value) in codes.iter_mut().zip(x) {
-        *code = rsh(*value, e) as i16;
-    }
-    e as u8
+/// The query heads of one token that share a kv head, and what they see.
+#[derive(Debug, Clone)]
+pub struct Query<'a> {
+    /// `(heads, dim)` codes.
+    pub codes: &'a [i16],
+    /// One exponent a head.
+    pub exponents: &'a [u8],
+    /// Slopes of these heads; empty but for ALiBi.
+    pub slopes: &'a [Slope],
+    /// Keys and values.
+    pub kv: &'a HeadKv,
+    /// Visible positions.
+    pub visible: Range<usize>,
+    /// The position of the token.
+    pub position: usize,
 }
 
-/// Codes of one head as int8 and their exponent (step 3, values).
-pub fn head_codes8(x: &[i32], codes: &mut [i8]) -> u8 {
-    let e = smallest_shift(max_abs(x), 127);
-    for (code, value) in codes.iter_mut().zip(x) {
-        *code = rsh(*value, e) as i8;
-    }
-    e as u8
+/// The attention of one [`Query`], step by step. A unit can be used again for another.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// `(heads, n)`: scores t (step 4), then weights p (step 5), then p' (step 6).
+    pub t: Vec<i32>,
+    /// `(heads, n)`: d of step 5.
+    pub d: Vec<u16>,
+    /// `(heads, 3)`: m, Z, E.
+    pub stats: Vec<i32>,
+    /// `(blocks, heads, dim)`: o_b of step 6, from the first block that has visible positions.
+    pub partial: Vec<i32>,
+    /// o of step 6, of one head.
+    o: Vec<i32>,
 }
 
-/// Step 4: scores of one head against the first `t.len()` positions, in Q8 octaves. `frac` is
-/// F_q + F_k.
-///
-/// # Errors
-/// [`RangeError`] at the first score above 2^29.
-pub fn scores(
-    kernel: Kernel,
-    q: &[i16],
-    q_exponent: u8,
-    kv: &HeadKv,
-    frac: i32,
-    t: &mut [i32],
-) -> Result<(), RangeError> {
-    crate::kernels::scores(kernel, q, &kv.k[..t.len() * q.len()], t);
-    for (t, e) in t.iter_mut().zip(&kv.k_exponents) {
-        let shift = frac - 8 - i32::from(q_exponent) - i32::from(*e);
-        *t = scale(*t, shift, "attention score")?;
-        within(i64::from(*t).abs(), RESIDUAL_LIMIT.into(), "attention score")?;
-    }
-    Ok(())
+/// The absolute blocks of 256 positions that have visible ones, as ranges of visible positions.
+fn blocks(visible: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    let Range { start, end } = visible.clone();
+    let size = ATTENTION_BLOCK_POSITIONS;
+    (start / size..end.div_ceil(size)).map(move |block| start.max(block * size)..end.min((block + 1) * size))
 }
 
-/// Steps 5 and 6, first pass: (m, Z, E), which are row maximum, sum of weights, largest value exponent.
-#[must_use]
-pub fn softmax(t: &[i32], v_exponents: &[u8], exp2: &[u16]) -> [i32; 3] {
-    let m = t.iter().copied().max().unwrap_or(0);
-    let z = t.iter().map(|t| weight(m, *t, width_shift(v_exponents.len()), exp2)).sum();
-    let e = v_exponents.iter().copied().max().unwrap_or(0);
-    [m, z, i32::from(e)]
-}
-
-/// w of step 5: weights lose bits as the row grows, so that the sum with v stays in bounds.
+/// w of step 5: sums of blocks lose bits as the row grows, so that they stay in bounds.
 const fn width_shift(n: usize) -> u32 {
     bit_length(n as u32).saturating_sub(8)
 }
 
-#[inline(always)]
-fn weight(m: i32, t: i32, w: u32, exp2: &[u16]) -> i32 {
-    let d = m.wrapping_sub(t).clamp(0, 4095);
-    rsh(i32::from(exp2[d as usize]), w)
-}
+impl Unit {
+    /// All steps; `y` is `(heads, dim)`.
+    ///
+    /// # Errors
+    /// The first [`RangeError`].
+    pub fn run(
+        &mut self,
+        kernel: Kernel,
+        layer: &Layer<'_>,
+        query: &Query<'_>,
+        y: &mut [i32],
+    ) -> Result<(), RangeError> {
+        self.score(kernel, layer, query)?;
+        self.measure(kernel, query);
+        self.sum(kernel, layer, query);
+        self.weigh(kernel, layer, query);
+        self.finish(kernel, layer, query, y)
+    }
 
-/// Step 6, second pass: the weights p', with the value exponents folded in.
-pub fn weights(t: &[i32], stats: [i32; 3], v_exponents: &[u8], exp2: &[u16], p: &mut [i32]) {
-    let w = width_shift(t.len());
-    for ((p, t), e) in p.iter_mut().zip(t).zip(v_exponents) {
-        let shift = stats[2].saturating_sub(i32::from(*e)).clamp(0, 28);
-        *p = rsh(weight(stats[0], *t, w, exp2), shift as u32);
+    /// Step 4: scores in Q8 octaves.
+    ///
+    /// # Errors
+    /// [`RangeError`] at a score above 2^29.
+    pub fn score(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) -> Result<(), RangeError> {
+        let (n, dim, first) = (query.visible.len(), layer.dim, query.visible.start);
+        self.t.resize(query.exponents.len() * n, 0);
+        for block in blocks(&query.visible) {
+            let keys = &query.kv.k[block.start * dim..block.end * dim];
+            for (q, t) in query.codes.chunks(dim).zip(self.t.chunks_mut(n)) {
+                kernels::scores(kernel, q, keys, &mut t[block.start - first..block.end - first]);
+            }
+        }
+        let exponents = &query.kv.k_exponents[query.visible.clone()];
+        for (head, t) in self.t.chunks_mut(n).enumerate() {
+            octaves(kernel, t, layer.score_frac - 8 - i32::from(query.exponents[head]), exponents)?;
+            if let Some((table, shift)) = layer.cap {
+                t.iter_mut().for_each(|t| *t = soft_cap(*t, table, shift));
+            }
+            if let Some(slope) = query.slopes.get(head) {
+                for (t, j) in t.iter_mut().zip(first..) {
+                    let distance = query.position.saturating_sub(j) as i32;
+                    *t = t.wrapping_sub(rsh(distance.wrapping_mul(slope.a.into()), slope.b.into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 5: m and d.
+    pub fn measure(&mut self, kernel: Kernel, query: &Query<'_>) {
+        let n = query.visible.len();
+        let heads = self.t.len() / n;
+        self.d.resize(heads * n, 0);
+        self.stats.resize(heads * STATS, 0);
+        for ((t, d), stats) in self.t.chunks(n).zip(self.d.chunks_mut(n)).zip(self.stats.chunks_mut(STATS)) {
+            stats[0] = rows::distances(kernel, t, d);
+        }
+    }
+
+    /// Steps 5 and 6: weights p, their sum Z, the largest value exponent E.
+    ///
+    /// # Panics
+    /// If the table of 2^-x has not 4,096 entries.
+    pub fn sum(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) {
+        let (n, first) = (query.visible.len(), query.visible.start);
+        let exp2: &[u16; EXP2_ENTRIES] = layer.exp2.try_into().expect("4,096 entries");
+        let exponents = &query.kv.v_exponents[query.visible.clone()];
+        let largest = exponents.iter().fold(0, |largest, e| largest.max(*e));
+        let w = width_shift(n);
+        for ((p, d), stats) in self.t.chunks_mut(n).zip(self.d.chunks(n)).zip(self.stats.chunks_mut(STATS)) {
+            let of_block = |block: Range<usize>| {
+                let here = block.start - first..block.end - first;
+                rsh(rows::powers(kernel, &d[here.clone()], exp2, &mut p[here]) as i32, w)
+            };
+            stats[1] = blocks(&query.visible).map(of_block).sum();
+            stats[2] = largest.into();
+        }
+    }
+
+    /// Step 6: weights p' and the sums o_b.
+    pub fn weigh(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) {
+        let (n, dim, first) = (query.visible.len(), layer.dim, query.visible.start);
+        let heads = self.t.len() / n;
+        let exponents = &query.kv.v_exponents[query.visible.clone()];
+        for (p, stats) in self.t.chunks_mut(n).zip(self.stats.chunks(STATS)) {
+            rows::fold_exponents(kernel, p, stats[2], exponents);
+        }
+        self.partial.resize(blocks(&query.visible).count() * heads * dim, 0);
+        for (block, partial) in blocks(&query.visible).zip(self.partial.chunks_mut(heads * dim)) {
+            let values = &query.kv.v[block.start * dim..block.end * dim];
+            for (p, o) in self.t.chunks(n).zip(partial.chunks_mut(dim)) {
+                kernels::weighted_values(kernel, &p[block.start - first..block.end - first], values, o);
+            }
+        }
+    }
+
+    /// The end of step 6: o of one head.
+    #[must_use]
+    pub fn total(&mut self, dim: usize, query: &Query<'_>, head: usize) -> &[i32] {
+        let w = width_shift(query.visible.len());
+        let heads = self.stats.len() / STATS;
+        self.o.clear();
+        self.o.resize(dim, 0);
+        for partial in self.partial.chunks(heads * dim) {
+            let partial = &partial[head * dim..(head + 1) * dim];
+            self.o.iter_mut().zip(partial).for_each(|(o, p)| *o = o.wrapping_add(rsh(*p, w)));
+        }
+        &self.o
+    }
+
+    /// Step 7: one normalisation per row, into `y` `(heads, dim)`.
+    ///
+    /// # Errors
+    /// [`RangeError`] if an output exceeds [`LIMIT`], or Z the bound of step 6.
+    pub fn finish(
+        &mut self,
+        kernel: Kernel,
+        layer: &Layer<'_>,
+        query: &Query<'_>,
+        y: &mut [i32],
+    ) -> Result<(), RangeError> {
+        for (head, y) in y.chunks_mut(layer.dim).enumerate() {
+            let (z, exponent) = (self.stats[head * STATS + 1], self.stats[head * STATS + 2]);
+            normalise(kernel, self.total(layer.dim, query, head), z, exponent, y)?;
+        }
+        Ok(())
     }
 }
 
-/// Step 7: one normalisation per row.
+/// The end of step 4: `t_j = scale(t_j, base - e_j)`, where `base` is F_q + F_k - 8 - e_q.
+///
+/// # Errors
+/// [`RangeError`] at a score above 2^29.
+pub fn octaves(kernel: Kernel, t: &mut [i32], base: i32, exponents: &[u8]) -> Result<(), RangeError> {
+    let (least, most) = exponents.iter().fold((u8::MAX, 0), |(least, most), e| (least.min(*e), most.max(*e)));
+    // The common case has only shifts to the right, and none that is too far.
+    let plain = base >= i32::from(most)
+        && base - i32::from(least) <= SHIFT_MAX
+        && kernels::max_abs(kernel, t) < 1 << 30;
+    let top = if plain {
+        rows::shift(kernel, t, base, exponents)
+    } else {
+        for (t, e) in t.iter_mut().zip(exponents) {
+            *t = scale(*t, base - i32::from(*e), "attention score")?;
+        }
+        t.iter().fold(0, |top, t| top.max(t.unsigned_abs()))
+    };
+    within(top.into(), RESIDUAL_LIMIT.into(), "attention score")
+}
+
+/// Step 7 for one head.
 ///
 /// # Errors
 /// [`RangeError`] if an output exceeds [`LIMIT`], or Z the bound of step 6.
-pub fn normalise(o: &[i32], stats: [i32; 3], y: &mut [i32]) -> Result<(), RangeError> {
-    let z = stats[1];
+pub fn normalise(kernel: Kernel, o: &[i32], z: i32, exponent: i32, y: &mut [i32]) -> Result<(), RangeError> {
     if !(1..=LIMIT / 127).contains(&z) {
         return Err(RangeError { what: "softmax sum", got: z.into(), limit: (LIMIT / 127).into() });
     }
     let sh = bit_length(127 * z as u32).saturating_sub(15);
     let kz = bit_length(z as u32) + 13;
     let rz = ((1u64 << kz) / z as u64) as i32;
-    let shift = (kz as i32 - sh as i32 - OUTPUT_EXTRA_FRAC).saturating_sub(stats[2]);
+    let shift = (kz as i32 - sh as i32 - OUTPUT_EXTRA_FRAC).saturating_sub(exponent);
+    if (0..=SHIFT_MAX).contains(&shift) {
+        rows::scaled(kernel, o, sh, rz, shift as u32, y);
+        return Ok(());
+    }
     for (y, o) in y.iter_mut().zip(o) {
-        let o16 = rsh(*o, sh);
-        *y = scale(o16.wrapping_mul(rz), shift, "attention output")?;
-    }
-    Ok(())
-}
-
-/// What attention reads besides the cache.
-#[derive(Debug)]
-pub struct Rows<'a> {
-    /// `(tokens, n_heads * head_dim)` query codes.
-    pub q: &'a [i16],
-    /// `(tokens, n_heads)` exponents.
-    pub q_exponents: &'a [u8],
-    /// Position of the first token.
-    pub start: usize,
-    /// F_q + F_k.
-    pub score_frac: i32,
-    /// Layer number, for the trace.
-    pub layer: u16,
-}
-
-/// Attention of every token of `rows` over the cache `kv` (which holds them already); `out` is
-/// `(tokens, n_heads * head_dim)` in F_v + 8 fractional bits.
-///
-/// # Errors
-/// The first [`RangeError`] in (token, head) order.
-pub fn attend<O: Observer>(
-    compute: &Compute,
-    config: &ModelConfig,
-    exp2: &[u16],
-    rows: &Rows<'_>,
-    kv: &[HeadKv],
-    out: &mut [i32],
-    observer: &mut O,
-) -> Result<(), RangeError> {
-    let q_dim = config.q_dim() as usize;
-    let tokens = rows.q.len() / q_dim;
-    for first in (0..tokens).step_by(TOKENS_MAX) {
-        let last = tokens.min(first + TOKENS_MAX);
-        batch(compute, config, exp2, rows, kv, first..last, &mut out[first * q_dim..last * q_dim], observer)?;
-    }
-    Ok(())
-}
-
-/// One head of one token on its way through the steps.
-struct Row {
-    token: usize,
-    head: usize,
-    t: Vec<i32>,
-    stats: [i32; 3],
-    /// `(blocks, head_dim)` partial sums.
-    partial: Vec<i32>,
-    failed: Option<RangeError>,
-}
-
-#[allow(clippy::too_many_arguments)]
-fn batch<O: Observer>(
-    compute: &Compute,
-    config: &ModelConfig,
-    exp2: &[u16],
-    rows: &Rows<'_>,
-    kv: &[HeadKv],
-    tokens: core::ops::Range<usize>,
-    out: &mut [i32],
-    observer: &mut O,
-) -> Result<(), RangeError> {
-    let (n_heads, dim) = (config.n_heads as usize, config.head_dim as usize);
-    let per_kv = n_heads / config.n_kv_heads as usize;
-    let visible = |token: usize| rows.start + token + 1;
-    let mut work: Vec<Row> = tokens
-        .clone()
-        .flat_map(|token| (0..n_heads).map(move |head| (token, head)))
-        .map(|(token, head)| Row {
-            token,
-            head,
-            t: vec![0; visible(token)],
-            stats: [0; 3],
-            partial: vec![0; visible(token).div_ceil(ATTENTION_BLOCK_POSITIONS) * dim],
-            failed: None,
-        })
-        .collect();
-    let place = |token: usize, op| Place { position: (rows.start + token) as u32, layer: rows.layer, op };
-
-    compute.pool.for_each(&mut work, |row| {
-        let at = row.token * n_heads + row.head;
-        let q = &rows.q[at * dim..(at + 1) * dim];
-        let kv = &kv[row.head / per_kv];
-        row.failed = scores(compute.kernel, q, rows.q_exponents[at], kv, rows.score_frac, &mut row.t).err();
-    });
-    if let Some(error) = work.iter().find_map(|row| row.failed) {
-        return Err(error);
-    }
-    for heads in work.chunks_mut(n_heads) {
-        let mut joined = heads.iter().flat_map(|row| row.t.iter().copied()).collect::<Vec<_>>();
-        observer.output(place(heads[0].token, Op::Scores), 0, Values::I32(&mut joined));
-        let n = heads[0].t.len();
-        heads.iter_mut().zip(joined.chunks(n)).for_each(|(row, t)| row.t.copy_from_slice(t));
-    }
-
-    compute.pool.for_each(&mut work, |row| {
-        let kv = &kv[row.head / per_kv];
-        row.stats = softmax(&row.t, &kv.v_exponents[..row.t.len()], exp2);
-    });
-    for heads in work.chunks_mut(n_heads) {
-        let mut joined = heads.iter().flat_map(|row| row.stats).collect::<Vec<_>>();
-        observer.output(place(heads[0].token, Op::Softmax), 0, Values::I32(&mut joined));
-        heads.iter_mut().zip(joined.chunks(3)).for_each(|(row, s)| row.stats.copy_from_slice(s));
-    }
-
-    compute.pool.for_each(&mut work, |row| {
-        let kv = &kv[row.head / per_kv];
-        let n = row.t.len();
-        let mut p = vec![0; n];
-        weights(&row.t, row.stats, &kv.v_exponents[..n], exp2, &mut p);
-        for (block, partial) in row.partial.chunks_mut(dim).enumerate() {
-            let from = block * ATTENTION_BLOCK_POSITIONS;
-            let to = n.min(from + ATTENTION_BLOCK_POSITIONS);
-            crate::kernels::weighted_values(
-                compute.kernel,
-                &p[from..to],
-                &kv.v[from * dim..to * dim],
-                partial,
-            );
-        }
-    });
-    for heads in work.chunks_mut(n_heads) {
-        for block in 0..heads[0].partial.len() / dim {
-            let range = block * dim..(block + 1) * dim;
-            let mut joined =
-                heads.iter().flat_map(|row| row.partial[range.clone()].iter().copied()).collect::<Vec<_>>();
-            observer.output(place(heads[0].token, Op::AttnPartial), block as u32, Values::I32(&mut joined));
-            for (row, part) in heads.iter_mut().zip(joined.chunks(dim)) {
-                row.partial[range.clone()].copy_from_slice(part);
-            }
-        }
-    }
-
-    for (heads, out) in work.chunks_mut(n_heads).zip(out.chunks_mut(n_heads * dim)) {
-        for (row, y) in heads.iter().zip(out.chunks_mut(dim)) {
-            let mut o = vec![0i32; dim];
-            for partial in row.partial.chunks(dim) {
-                o.iter_mut().zip(partial).for_each(|(o, p)| *o = o.wrapping_add(*p));
-            }
-            normalise(&o, row.stats, y)?;
-        }
-        observer.output(place(heads[0].token, Op::Attn), 0, Values::I32(out));
+        *y = scale(rsh(*o, sh).wrapping_mul(rz), shift, "attention output")?;
     }
     Ok(())
 }

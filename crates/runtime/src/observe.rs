@@ -1,12 +1,14 @@
 //! Seeing (and, in fault drills, changing) the output of every op.
 //!
-//! The forward pass hands each op's output to an [`Observer`] before anything reads it. Receipts
-//! are built by one observer, fault drills by another; serving without either costs one call per
-//! op that does nothing.
+//! The forward pass hands the outputs of an op, one a token, to an [`Observer`] before anything
+//! reads them. Receipts are built by one observer, fault drills by another. An observer says which
+//! ops it wants, and nothing is gathered for those that nobody wants: serving without an observer
+//! costs nothing. Outputs come many at a time, so that an observer can work on them with all threads.
 
 use crate::arith::Step;
 use alloc::vec::Vec;
-use lockstep_base::op::Place;
+use core::ops::Range;
+use lockstep_base::op::{Op, Place};
 
 /// The output of one op for one token. The observer may change it: what it leaves behind is what
 /// the following ops read.
@@ -16,6 +18,8 @@ pub enum Values<'a> {
     I32(&'a mut [i32]),
     /// Elements that are proved to fit 16 bits.
     I16(&'a mut [i32]),
+    /// Elements in 0..32,768, committed as 16 bits.
+    U16(&'a mut [u16]),
     /// int8 codes with their step.
     Codes8(&'a mut [i8], Step),
     /// i16 codes and one exponent a head.
@@ -29,23 +33,53 @@ pub enum Values<'a> {
 impl Values<'_> {
     /// The committed encoding (`lockstep_base::op::Output`), appended to `bytes`.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
+        self.encode_part(0..self.encoded_len(), bytes);
+    }
+
+    /// Bytes of the committed encoding.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let tail = match self {
+            Values::Codes8(..) => 3,
+            Values::Codes16Heads(_, exponents) | Values::Codes8Heads(_, exponents) => exponents.len(),
+            _ => 0,
+        };
+        self.len() * self.element_bytes() + tail
+    }
+
+    /// The bytes `part` of the committed encoding, appended to `bytes`. A part begins and ends with
+    /// whole elements or inside the tail.
+    pub fn encode_part(&self, part: Range<usize>, bytes: &mut Vec<u8>) {
+        let size = self.element_bytes();
+        let body = self.len() * size;
+        let elements = part.start.min(body) / size..part.end.min(body) / size;
+        let rest = part.start.saturating_sub(body)..part.end.saturating_sub(body);
         match self {
-            Values::I32(x) => append(bytes, x, |v| v.to_le_bytes()),
-            Values::I16(x) => append(bytes, x, |v| (v as i16).to_le_bytes()),
+            Values::I32(x) => append(bytes, &x[elements], |v| v.to_le_bytes()),
+            Values::I16(x) => append(bytes, &x[elements], |v| (v as i16).to_le_bytes()),
+            Values::U16(x) => append(bytes, &x[elements], |v| v.to_le_bytes()),
             Values::Codes8(x, step) => {
-                bytes.extend(x.iter().map(|v| *v as u8));
-                bytes.extend_from_slice(&step.f.to_le_bytes());
-                bytes.push(step.k);
+                append(bytes, &x[elements], |v| [v as u8]);
+                let [low, high] = step.f.to_le_bytes();
+                bytes.extend_from_slice(&[low, high, step.k][rest]);
             }
             Values::Codes16Heads(x, exponents) => {
-                append(bytes, x, |v| v.to_le_bytes());
-                bytes.extend_from_slice(exponents);
+                append(bytes, &x[elements], |v| v.to_le_bytes());
+                bytes.extend_from_slice(&exponents[rest]);
             }
             Values::Codes8Heads(x, exponents) => {
-                bytes.extend(x.iter().map(|v| *v as u8));
-                bytes.extend_from_slice(exponents);
+                append(bytes, &x[elements], |v| [v as u8]);
+                bytes.extend_from_slice(&exponents[rest]);
             }
             Values::Token(token) => bytes.extend_from_slice(&token.to_le_bytes()),
+        }
+    }
+
+    fn element_bytes(&self) -> usize {
+        match self {
+            Values::I32(_) | Values::Token(_) => 4,
+            Values::I16(_) | Values::U16(_) | Values::Codes16Heads(..) => 2,
+            Values::Codes8(..) | Values::Codes8Heads(..) => 1,
         }
     }
 
@@ -54,6 +88,7 @@ impl Values<'_> {
     pub fn len(&self) -> usize {
         match self {
             Values::I32(x) | Values::I16(x) => x.len(),
+            Values::U16(x) => x.len(),
             Values::Codes8(x, _) | Values::Codes8Heads(x, _) => x.len(),
             Values::Codes16Heads(x, _) => x.len(),
             Values::Token(_) => 1,
@@ -73,9 +108,23 @@ impl Values<'_> {
         match self {
             Values::I32(x) => x[element] ^= 1 << (bit % 32),
             Values::I16(x) => x[element] = i32::from(x[element] as i16 ^ 1 << (bit % 16)),
+            Values::U16(x) => x[element] ^= 1 << (bit % 16),
             Values::Codes8(x, _) | Values::Codes8Heads(x, _) => x[element] ^= 1 << (bit % 8),
             Values::Codes16Heads(x, _) => x[element] ^= 1 << (bit % 16),
             Values::Token(_) => {}
+        }
+    }
+
+    /// The same output, borrowed again: for one observer after another.
+    pub fn reborrow(&mut self) -> Values<'_> {
+        match self {
+            Values::I32(x) => Values::I32(x),
+            Values::I16(x) => Values::I16(x),
+            Values::U16(x) => Values::U16(x),
+            Values::Codes8(x, step) => Values::Codes8(x, *step),
+            Values::Codes16Heads(x, e) => Values::Codes16Heads(x, e),
+            Values::Codes8Heads(x, e) => Values::Codes8Heads(x, e),
+            Values::Token(token) => Values::Token(*token),
         }
     }
 }
@@ -84,17 +133,46 @@ impl Values<'_> {
 fn append<T: Copy, const N: usize>(bytes: &mut Vec<u8>, elements: &[T], encode: impl Fn(T) -> [u8; N]) {
     let start = bytes.len();
     bytes.resize(start + N * elements.len(), 0);
-    for (slot, element) in bytes[start..].chunks_exact_mut(N).zip(elements) {
-        slot.copy_from_slice(&encode(*element));
+    for (slot, element) in bytes[start..].as_chunks_mut::<N>().0.iter_mut().zip(elements) {
+        *slot = encode(*element);
     }
 }
 
-/// Receives the output of every op, in execution order for each token. Tokens of a batch may
-/// interleave.
+/// The output of one op for one token, and which it is.
+#[derive(Debug)]
+pub struct Output<'a> {
+    /// Token, layer, op.
+    pub place: Place,
+    /// Counts the repeated outputs of one place: the blocks of partial attention sums, the
+    /// experts of a token; 0 everywhere else.
+    pub run: u32,
+    /// The output.
+    pub values: Values<'a>,
+}
+
+/// Receives the outputs of ops: those of one token in execution order, tokens interleaved.
 pub trait Observer {
-    /// The output of one op. `run` counts the repeated outputs of one place: the blocks of
-    /// partial attention sums; 0 everywhere else.
+    /// The output of one op for one token, see [`Output`].
     fn output(&mut self, place: Place, run: u32, values: Values<'_>);
+
+    /// Outputs of one op for some tokens.
+    fn outputs(&mut self, outputs: &mut [Output<'_>]) {
+        for output in outputs {
+            self.output(output.place, output.run, output.values.reborrow());
+        }
+    }
+
+    /// Whether it wants the outputs of `op` in `layer`. It gets no others.
+    fn wants(&self, layer: u16, op: Op) -> bool {
+        let _ = (layer, op);
+        true
+    }
+
+    /// Whether it may change what it sees. Where nobody does, ops need not wait for each other's
+    /// observers.
+    fn alters(&self) -> bool {
+        true
+    }
 }
 
 /// Observes nothing.
@@ -104,12 +182,44 @@ pub struct Silent;
 impl Observer for Silent {
     #[inline(always)]
     fn output(&mut self, _: Place, _: u32, _: Values<'_>) {}
+
+    #[inline(always)]
+    fn wants(&self, _: u16, _: Op) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn alters(&self) -> bool {
+        false
+    }
 }
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn output(&mut self, place: Place, run: u32, mut values: Values<'_>) {
-        self.0.output(place, run, values.reborrow());
-        self.1.output(place, run, values);
+        if self.0.wants(place.layer, place.op) {
+            self.0.output(place, run, values.reborrow());
+        }
+        if self.1.wants(place.layer, place.op) {
+            self.1.output(place, run, values);
+        }
+    }
+
+    fn outputs(&mut self, outputs: &mut [Output<'_>]) {
+        let Some(Place { layer, op, .. }) = outputs.first().map(|output| output.place) else { return };
+        if self.0.wants(layer, op) {
+            self.0.outputs(outputs);
+        }
+        if self.1.wants(layer, op) {
+            self.1.outputs(outputs);
+        }
+    }
+
+    fn wants(&self, layer: u16, op: Op) -> bool {
+        self.0.wants(layer, op) || self.1.wants(layer, op)
+    }
+
+    fn alters(&self) -> bool {
+        self.0.alters() || self.1.alters()
     }
 }
 
@@ -117,18 +227,16 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     fn output(&mut self, place: Place, run: u32, values: Values<'_>) {
         (**self).output(place, run, values);
     }
-}
 
-impl Values<'_> {
-    /// The same output, borrowed again: for one observer after another.
-    pub fn reborrow(&mut self) -> Values<'_> {
-        match self {
-            Values::I32(x) => Values::I32(x),
-            Values::I16(x) => Values::I16(x),
-            Values::Codes8(x, step) => Values::Codes8(x, *step),
-            Values::Codes16Heads(x, e) => Values::Codes16Heads(x, e),
-            Values::Codes8Heads(x, e) => Values::Codes8Heads(x, e),
-            Values::Token(token) => Values::Token(*token),
-        }
+    fn outputs(&mut self, outputs: &mut [Output<'_>]) {
+        (**self).outputs(outputs);
+    }
+
+    fn wants(&self, layer: u16, op: Op) -> bool {
+        (**self).wants(layer, op)
+    }
+
+    fn alters(&self) -> bool {
+        (**self).alters()
     }
 }

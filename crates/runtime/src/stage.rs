@@ -4,12 +4,14 @@
 //! A step takes rows (tokens in the first stage) at the next positions and gives rows (sampled
 //! tokens in the last stage); [`StageRun::close_span`] gives the four roots of a span.
 
-use crate::forward::{Engine, ForwardError};
+use crate::forward::{Engine, ForwardError, HeadRows, Segment};
 use crate::kv::KvCache;
 use crate::observe::Observer;
+use crate::pool::Rows;
 use crate::sample::{self, Distribution};
 use crate::trace::{Edge, TraceMode, Tracer};
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use lockstep_base::Digest;
@@ -95,6 +97,19 @@ impl Checkpoint {
     }
 }
 
+/// One run's part of a batch, see [`StageRun::step_batch`].
+#[derive(Debug)]
+pub struct BatchStep<'a, O> {
+    /// The run.
+    pub run: &'a mut StageRun,
+    /// What enters it.
+    pub input: StepInput<'a>,
+    /// The first position that is sampled at.
+    pub sample_from: u32,
+    /// Sees every op output before the run's tracer does, and may change it.
+    pub drill: &'a mut O,
+}
+
 /// A running stage.
 #[derive(Debug)]
 pub struct StageRun {
@@ -112,7 +127,7 @@ impl StageRun {
     #[must_use]
     pub fn new(engine: Engine, part: Part, task: Task) -> StageRun {
         let cache = engine.new_cache();
-        let tracer = Tracer::new(task.secrets.own, task.mode, task.keep_leaves);
+        let tracer = Tracer::new(engine.clone(), task.secrets.own, task.mode, task.keep_leaves);
         StageRun { engine, part, task, cache, tracer, edges: BTreeMap::new() }
     }
 
@@ -140,66 +155,83 @@ impl StageRun {
         drill: &mut O,
     ) -> Result<StepOutput, ForwardError> {
         let start = self.position();
-        let result = self.compute(input, sample_from, drill);
+        let mut steps = [BatchStep { run: self, input, sample_from, drill }];
+        let result = compute(&mut steps).map(|mut outputs| outputs.swap_remove(0));
         if result.is_err() {
             self.truncate(start);
         }
         result
     }
 
-    fn compute<O: Observer>(
-        &mut self,
-        input: StepInput<'_>,
-        sample_from: u32,
-        drill: &mut O,
-    ) -> Result<StepOutput, ForwardError> {
+    /// [`StageRun::step`] of several runs at once: weights are read once for all of them. Each gets
+    /// what it would get alone; where one meets an error the others do not notice. Runs that share no
+    /// engine are stepped one after another.
+    pub fn step_batch<O: Observer>(steps: &mut [BatchStep<'_, O>]) -> Vec<Result<StepOutput, ForwardError>> {
+        let starts: Vec<u32> = steps.iter().map(|step| step.run.position()).collect();
+        let together = steps.windows(2).all(|pair| {
+            let [a, b] = [&pair[0].run, &pair[1].run].map(|run| (&run.engine, run.part));
+            Arc::ptr_eq(&a.0.weights, &b.0.weights) && Arc::ptr_eq(&a.0.compute, &b.0.compute) && a.1 == b.1
+        });
+        if together {
+            if let Ok(outputs) = compute(steps) {
+                return outputs.into_iter().map(Ok).collect();
+            }
+            steps.iter_mut().zip(starts).for_each(|(step, start)| step.run.truncate(start));
+        }
+        steps.iter_mut().map(|step| step.run.step(step.input, step.sample_from, step.drill)).collect()
+    }
+
+    /// Notes what enters and embeds it: residual rows.
+    fn enter<O: Observer>(&mut self, input: StepInput<'_>, drill: &mut O) -> Result<Vec<i32>, ForwardError> {
         let start = self.position();
-        let width = self.engine.width();
-        let mut observer = (drill, &mut self.tracer);
-        let mut rows = match input {
+        match input {
             StepInput::Tokens(tokens) => {
                 for (position, token) in (start..).zip(tokens) {
                     let leaf = Edge::token(&self.task.secrets, position).token_leaf(Some(*token));
                     self.edges.entry(position).or_default().0.push(leaf);
                 }
-                self.engine.embed(tokens, start as usize, &mut observer)?
+                self.engine.embed(tokens, start as usize, &mut (drill, &mut self.tracer))
             }
             StepInput::Rows(rows) => {
-                for (position, row) in (start..).zip(rows.chunks(width)) {
-                    let leaves =
-                        Edge::input(&self.task.secrets, self.part.first_layer, position).row_leaves(row);
+                let (secrets, layer) = (&self.task.secrets, self.part.first_layer);
+                let leaves = self.row_leaves(rows, |row| Edge::input(secrets, layer, start + row));
+                for (position, leaves) in (start..).zip(leaves) {
                     self.edges.entry(position).or_default().0 = leaves;
                 }
-                rows.to_vec()
+                Ok(rows.to_vec())
             }
-        };
-        self.engine.layers(&mut rows, &mut self.cache, &mut observer)?;
-        let end = self.cache.len() as u32;
-        if !self.part.head {
-            for (position, row) in (start..end).zip(rows.chunks(width)) {
-                let leaves = Edge::output(&self.task.secrets, self.part.end_layer, position).row_leaves(row);
-                self.edges.entry(position).or_default().1 = leaves;
-            }
-            return Ok(StepOutput::Rows(rows));
         }
-        let first = sample_from.clamp(start, end);
-        let mut sampled = Vec::new();
-        if first < end {
-            let positions: Vec<usize> = (first as usize..end as usize).collect();
-            let tail = &rows[(first - start) as usize * width..];
-            let logits = self.engine.logits(tail, &positions, &mut observer)?;
-            let vocab = self.engine.weights.config.vocab as usize;
-            sampled = (first..end)
-                .zip(logits.chunks(vocab))
-                .map(|(position, row)| self.choose(row, position))
-                .collect();
+    }
+
+    /// Leaves of residual rows, hashed on all threads; `edge` names the place of a row.
+    fn row_leaves(&self, rows: &[i32], edge: impl Fn(u32) -> Edge + Sync) -> Vec<Vec<Digest>> {
+        let width = self.engine.width();
+        let mut leaves: Vec<Vec<Digest>> = Vec::new();
+        leaves.resize(rows.len() / width, Vec::new());
+        self.engine.compute.pool.rows(2, Rows::new(&mut leaves, 1), |row, leaves| {
+            leaves[0] = edge(row as u32).row_leaves(&rows[row * width..(row + 1) * width]);
+        });
+        leaves
+    }
+
+    /// Notes the rows that leave.
+    fn leave(&mut self, start: u32, leaves: Vec<Vec<Digest>>) {
+        for (position, leaves) in (start..).zip(leaves) {
+            self.edges.entry(position).or_default().1 = leaves;
         }
-        for position in start..end {
+    }
+
+    /// Samples from the `logits` of the positions from `first` on, and notes the tokens of all since `start`.
+    fn sample(&mut self, start: u32, first: u32, logits: &[i32]) -> Vec<Sampled> {
+        let vocab = self.engine.weights.config.vocab as usize;
+        let rows = (first..).zip(logits.chunks(vocab));
+        let sampled: Vec<Sampled> = rows.map(|(position, row)| self.choose(row, position)).collect();
+        for position in start..self.position() {
             let token = position.checked_sub(first).map(|i| sampled[i as usize].token);
             let leaf = Edge::sample(&self.task.secrets, position).token_leaf(token);
             self.edges.entry(position).or_default().1 = alloc::vec![leaf];
         }
-        Ok(StepOutput::Sampled(sampled))
+        sampled
     }
 
     fn choose(&self, logits: &[i32], position: u32) -> Sampled {
@@ -262,4 +294,96 @@ impl StageRun {
     pub fn keep_leaves(&mut self, keep: bool) {
         self.tracer.set_keep(keep);
     }
+}
+
+/// Steps all runs, which have one engine and part. After an error they must be truncated.
+fn compute<O: Observer>(steps: &mut [BatchStep<'_, O>]) -> Result<Vec<StepOutput>, ForwardError> {
+    let Some(first) = steps.first() else { return Ok(Vec::new()) };
+    let (engine, part) = (first.run.engine.clone(), first.run.part);
+    let width = engine.width();
+    let starts: Vec<u32> = steps.iter().map(|step| step.run.position()).collect();
+    let mut rows = Vec::new();
+    let mut counts = Vec::with_capacity(steps.len());
+    for step in steps.iter_mut() {
+        let entered = step.run.enter(step.input, step.drill)?;
+        if !entered.len().is_multiple_of(width) {
+            return Err(ForwardError::Width { got: entered.len(), width });
+        }
+        counts.push(entered.len() / width);
+        rows.extend(entered);
+    }
+    {
+        let mut runs: Vec<(&mut KvCache, (&mut O, &mut Tracer))> = steps
+            .iter_mut()
+            .map(|step| (&mut step.run.cache, (&mut *step.drill, &mut step.run.tracer)))
+            .collect();
+        let mut segments: Vec<Segment<'_, (&mut O, &mut Tracer)>> = runs
+            .iter_mut()
+            .zip(&counts)
+            .map(|((cache, observer), rows)| Segment { cache, rows: *rows, observer })
+            .collect();
+        engine.layers_batch(&mut rows, &mut segments)?;
+    }
+    let outputs = if part.head {
+        sampled(&engine, steps, &starts, &rows)?
+    } else {
+        left(steps, &starts, &rows, &counts, width)
+    };
+    steps.iter_mut().for_each(|step| step.run.tracer.hash_waiting());
+    Ok(outputs)
+}
+
+/// The rows that leave each run.
+fn left<O>(
+    steps: &mut [BatchStep<'_, O>],
+    starts: &[u32],
+    mut rows: &[i32],
+    counts: &[usize],
+    width: usize,
+) -> Vec<StepOutput> {
+    let mut outputs = Vec::with_capacity(steps.len());
+    for ((step, start), count) in steps.iter_mut().zip(starts).zip(counts) {
+        let own = rows.split_off(..count * width).unwrap_or_default();
+        let (secrets, layer) = (&step.run.task.secrets, step.run.part.end_layer);
+        let leaves = step.run.row_leaves(own, |row| Edge::output(secrets, layer, start + row));
+        step.run.leave(*start, leaves);
+        outputs.push(StepOutput::Rows(own.to_vec()));
+    }
+    outputs
+}
+
+/// The tokens that each run samples: its rows from its `sample_from` on, through the head together.
+fn sampled<O: Observer>(
+    engine: &Engine,
+    steps: &mut [BatchStep<'_, O>],
+    starts: &[u32],
+    rows: &[i32],
+) -> Result<Vec<StepOutput>, ForwardError> {
+    let (width, vocab) = (engine.width(), engine.weights.config.vocab as usize);
+    let (mut tails, mut positions, mut at) = (Vec::new(), Vec::new(), 0);
+    for (step, start) in steps.iter().zip(starts) {
+        let end = step.run.position();
+        let first = step.sample_from.clamp(*start, end);
+        tails.extend_from_slice(
+            &rows[(at + first - start) as usize * width..(at + end - start) as usize * width],
+        );
+        positions.push((first as usize..end as usize).collect::<Vec<usize>>());
+        at += end - start;
+    }
+    let mut logits = Vec::new();
+    if !tails.is_empty() {
+        let mut observers: Vec<(&mut O, &mut Tracer)> =
+            steps.iter_mut().map(|step| (&mut *step.drill, &mut step.run.tracer)).collect();
+        let own = positions.iter().zip(&mut observers);
+        let mut own: Vec<_> = own.map(|(positions, observer)| HeadRows { positions, observer }).collect();
+        logits = engine.logits_batch(&tails, &mut own)?;
+    }
+    let mut rest = logits.as_slice();
+    let mut outputs = Vec::with_capacity(steps.len());
+    for ((step, start), positions) in steps.iter_mut().zip(starts).zip(&positions) {
+        let own = rest.split_off(..positions.len() * vocab).unwrap_or_default();
+        let first = step.run.position() - positions.len() as u32;
+        outputs.push(StepOutput::Sampled(step.run.sample(*start, first, own)));
+    }
+    Ok(outputs)
 }

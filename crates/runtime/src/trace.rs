@@ -1,10 +1,15 @@
 //! The roots that receipts sign, built while the forward pass runs.
 //!
-//! A [`Tracer`] is an observer: it hashes keys and values of every position (always) and every
-//! other op output (full trace) into salted leaves, and hands out the roots of each span of 32
+//! A [`Tracer`] is an observer: it hashes keys and values of every position (always) and the other
+//! traced op outputs (full trace) into salted leaves, and hands out the roots of each span of 32
 //! tokens. It can keep the bytes under the leaves, so that a stage can open them on request.
+//!
+//! Hashing is the only cost of a trace, so it runs on all threads, leaf by leaf: outputs of many
+//! tokens at once; those of few tokens are put aside until there are enough of them.
 
-use crate::observe::{Observer, Values};
+use crate::forward::Engine;
+use crate::observe::{Observer, Output, Values};
+use crate::pool::Rows;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -15,12 +20,17 @@ use lockstep_base::merkle::{self, Accumulator};
 use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Op, Place};
 use lockstep_base::receipt_file::ServedLeaf;
 
+/// Leaves that are worth the threads.
+const LEAVES_AT_ONCE: usize = 64;
+/// Fewest leaves of a task of the pool.
+const LEAVES_GRAIN: usize = 8;
+
 /// What the trace root covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceMode {
     /// Nothing: boundaries and KV cache are committed by their own roots.
     Boundary,
-    /// Every op output.
+    /// Every traced op output (receipts.md, 4.3).
     Full,
 }
 
@@ -40,22 +50,45 @@ struct PositionLeaves {
     kept: Vec<ServedLeaf>,
 }
 
+/// A leaf that is about to be hashed: `bytes` of the output `output`, or of the waiting bytes.
+#[derive(Debug, Clone)]
+struct Leaf {
+    index: LeafIndex,
+    output: usize,
+    bytes: Range<usize>,
+    hash: Digest,
+    kept: Option<Vec<u8>>,
+}
+
 /// Hashes op outputs into leaves.
 #[derive(Debug, Clone)]
 pub struct Tracer {
+    engine: Engine,
     secret: Digest,
     mode: TraceMode,
     keep: bool,
     open: BTreeMap<u32, PositionLeaves>,
     kv: Accumulator,
-    buffer: Vec<u8>,
+    /// Leaves of few tokens, not hashed yet, and their bytes.
+    waiting: Vec<Leaf>,
+    bytes: Vec<u8>,
 }
 
 impl Tracer {
-    /// A tracer under a stage's own secret. `keep` keeps the bytes under the leaves.
+    /// A tracer of what `engine` computes under a stage's own secret. `keep` keeps the bytes under
+    /// the leaves.
     #[must_use]
-    pub fn new(secret: Digest, mode: TraceMode, keep: bool) -> Tracer {
-        Tracer { secret, mode, keep, open: BTreeMap::new(), kv: Accumulator::default(), buffer: Vec::new() }
+    pub fn new(engine: Engine, secret: Digest, mode: TraceMode, keep: bool) -> Tracer {
+        Tracer {
+            engine,
+            secret,
+            mode,
+            keep,
+            open: BTreeMap::new(),
+            kv: Accumulator::default(),
+            waiting: Vec::new(),
+            bytes: Vec::new(),
+        }
     }
 
     /// Closes the span `positions`: its roots, and the leaves that were kept (those of the KV
@@ -65,6 +98,7 @@ impl Tracer {
     /// If the span does not begin where the last one ended.
     pub fn close_span(&mut self, positions: Range<u32>) -> (SpanRoots, Vec<ServedLeaf>) {
         assert_eq!(u64::from(positions.start), self.kv.count(), "spans are closed in order");
+        self.hash_waiting();
         let mut trace = Accumulator::default();
         let mut kept = Vec::new();
         for position in positions {
@@ -89,37 +123,96 @@ impl Tracer {
 
     /// Forgets positions from `position` on that are not closed yet.
     pub fn truncate(&mut self, position: u32) {
+        self.hash_waiting();
         self.open.split_off(&position);
     }
+
+    /// Hashes what was put aside.
+    pub(crate) fn hash_waiting(&mut self) {
+        let mut leaves = core::mem::take(&mut self.waiting);
+        let bytes = core::mem::take(&mut self.bytes);
+        self.hash(&mut leaves, |leaf, buffer| buffer.extend_from_slice(&bytes[leaf.bytes.clone()]));
+        leaves.clear();
+        (self.waiting, self.bytes) = (leaves, bytes);
+        self.bytes.clear();
+    }
+
+    /// Hashes `leaves`, whose bytes `encode` appends, and puts them under their positions.
+    fn hash(&mut self, leaves: &mut [Leaf], encode: impl Fn(&Leaf, &mut Vec<u8>) + Sync) {
+        let (secret, keep) = (&self.secret, self.keep);
+        let pool = &self.engine.compute.pool;
+        pool.rows_with(LEAVES_GRAIN, Rows::new(leaves, 1), Vec::new, |buffer, _, leaf| {
+            buffer.clear();
+            encode(&leaf[0], buffer);
+            leaf[0].hash = leaf::leaf_hash(secret, &leaf[0].index, buffer);
+            leaf[0].kept = keep.then(|| buffer.clone());
+        });
+        for leaf in leaves {
+            let open = self.open.entry(leaf.index.place.position).or_default();
+            let is_kv = is_kv(leaf.index.place.op);
+            if is_kv { &mut open.kv } else { &mut open.trace }.push(leaf.hash);
+            open.kept.extend(leaf.kept.take().map(|bytes| served(&leaf.index, bytes)));
+        }
+    }
+
+    /// The leaves of an output.
+    fn leaves(number: usize, output: &Output<'_>) -> impl Iterator<Item = Leaf> + use<> {
+        let (len, place) = (output.values.encoded_len(), output.place);
+        let count = len.div_ceil(LEAF_BYTES_MAX).max(1);
+        let first = output.run as usize * count;
+        (0..count).map(move |chunk| Leaf {
+            index: LeafIndex { place, chunk: (first + chunk) as u32 },
+            output: number,
+            bytes: chunk * LEAF_BYTES_MAX..len.min((chunk + 1) * LEAF_BYTES_MAX),
+            hash: Digest::ZERO,
+            kept: None,
+        })
+    }
+}
+
+const fn is_kv(op: Op) -> bool {
+    matches!(op, Op::KCodes | Op::VCodes)
 }
 
 impl Observer for Tracer {
     fn output(&mut self, place: Place, run: u32, values: Values<'_>) {
-        let is_kv = matches!(place.op, Op::KCodes | Op::VCodes);
-        if !is_kv && self.mode == TraceMode::Boundary {
+        self.outputs(&mut [Output { place, run, values }]);
+    }
+
+    fn outputs(&mut self, outputs: &mut [Output<'_>]) {
+        let outputs: &[Output<'_>] = outputs;
+        let mut leaves: Vec<Leaf> =
+            outputs.iter().enumerate().flat_map(|(i, output)| Tracer::leaves(i, output)).collect();
+        if leaves.len() >= LEAVES_AT_ONCE {
+            self.hash_waiting();
+            self.hash(&mut leaves, |leaf, buffer| {
+                outputs[leaf.output].values.encode_part(leaf.bytes.clone(), buffer);
+            });
             return;
         }
-        self.buffer.clear();
-        values.encode(&mut self.buffer);
-        let runs = self.buffer.len().div_ceil(LEAF_BYTES_MAX).max(1) as u32;
-        let open = self.open.entry(place.position).or_default();
-        for (index, bytes, hash) in leaf::leaves(&self.secret, place, run * runs, &self.buffer) {
-            if is_kv { &mut open.kv } else { &mut open.trace }.push(hash);
-            if self.keep {
-                open.kept.push(served(index, bytes));
-            }
+        for mut leaf in leaves {
+            let start = self.bytes.len();
+            outputs[leaf.output].values.encode_part(leaf.bytes.clone(), &mut self.bytes);
+            leaf.bytes = start..self.bytes.len();
+            self.waiting.push(leaf);
         }
+        if self.waiting.len() >= LEAVES_AT_ONCE {
+            self.hash_waiting();
+        }
+    }
+
+    fn wants(&self, layer: u16, op: Op) -> bool {
+        is_kv(op) || (self.mode == TraceMode::Full && op.traced(&self.engine.weights.config, layer))
+    }
+
+    fn alters(&self) -> bool {
+        false
     }
 }
 
-fn served(index: LeafIndex, bytes: &[u8]) -> ServedLeaf {
-    ServedLeaf {
-        position: index.place.position,
-        layer: index.place.layer,
-        op: index.place.op as u8,
-        chunk: index.chunk,
-        bytes: bytes.to_vec(),
-    }
+fn served(index: &LeafIndex, bytes: Vec<u8>) -> ServedLeaf {
+    let Place { position, layer, op } = index.place;
+    ServedLeaf { position, layer, op: op as u8, chunk: index.chunk, bytes }
 }
 
 /// Leaves of what enters or leaves a stage at one position.

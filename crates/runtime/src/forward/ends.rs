@@ -1,12 +1,26 @@
-//! Both ends of the model: tokens to residual rows (section 5), residual rows to logits (section 8).
+//! Both ends of the model: tokens to residual rows (section 5), residual rows to logits (section 8)
+//! or to the one vector of an encoder.
 
+use super::batch::Batch;
+use super::buffers::Coded;
+use super::steps::grain;
 use super::{Engine, ForwardError};
-use crate::arith::{RESIDUAL_LIMIT, RangeError, embedded, residual_sum};
-use crate::observe::{Observer, Values};
+use crate::arith::{RESIDUAL_LIMIT, RangeError, embedded, residual_sum, soft_cap};
+use crate::observe::{Observer, Silent, Values};
+use crate::pool::Rows;
 use alloc::vec;
 use alloc::vec::Vec;
-use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Op, Place};
-use lockstep_base::weights::Embedding;
+use lockstep_base::config::Pooling;
+use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Op};
+
+/// Rows of one sequence that the head computes.
+#[derive(Debug)]
+pub struct HeadRows<'a, O> {
+    /// Their positions.
+    pub positions: &'a [usize],
+    /// Sees what is computed.
+    pub observer: &'a mut O,
+}
 
 impl Engine {
     /// Embeds `tokens` at positions from `start` (section 5); `(tokens, d_model)`.
@@ -22,33 +36,35 @@ impl Engine {
         let config = &self.weights.config;
         self.check_context(start + tokens.len())?;
         let table = self.weights.embed.as_ref().ok_or(ForwardError::Missing("embedding"))?;
-        let frac = i32::from(config.residual_frac);
-        let mut x = vec![0; tokens.len() * self.width()];
-        for (i, (row, &token)) in x.chunks_mut(self.width()).zip(tokens).enumerate() {
-            let position = start + i;
-            let place = Place { position: position as u32, layer: LAYER_EMBED, op: Op::Embed };
-            if token >= config.vocab {
-                return Err(ForwardError::Token {
-                    got: token,
-                    position: position as u32,
-                    vocab: config.vocab,
-                });
-            }
-            let value = |table: &Embedding, row: usize, col: usize| {
-                embedded(table.code(row, col), table.frac.into(), frac)
-            };
-            let mut fill = || -> Result<(), RangeError> {
-                for (col, x) in row.iter_mut().enumerate() {
-                    *x = value(table, token as usize, col)?;
-                    if let Some(positions) = &self.weights.positions {
-                        *x = residual_sum(*x, value(positions, position, col)?)?;
+        let positions = (start as u32..).take(tokens.len());
+        if let Some((token, position)) = tokens.iter().zip(positions.clone()).find(|t| *t.0 >= config.vocab) {
+            return Err(ForwardError::Token { got: *token, position, vocab: config.vocab });
+        }
+        let mut batch = Batch::new(LAYER_EMBED);
+        batch.push(positions, observer);
+        let (width, frac) = (self.width(), i32::from(config.residual_frac));
+        let mut x = vec![0; tokens.len() * width];
+        let mut failed: Vec<Option<RangeError>> = vec![None; tokens.len()];
+        let rows = (Rows::new(&mut x, width), Rows::new(&mut failed, 1));
+        self.compute.pool.rows(grain(width), rows, |row, (x, failed)| {
+            let fill = |x: &mut [i32]| -> Result<(), RangeError> {
+                for (col, x) in x.iter_mut().enumerate() {
+                    *x = embedded(table.code(tokens[row] as usize, col), table.frac.into(), frac)?;
+                    if let Some(learned) = &self.weights.positions {
+                        let position = embedded(learned.code(start + row, col), learned.frac.into(), frac)?;
+                        *x = residual_sum(*x, position)?;
                     }
                 }
                 Ok(())
             };
-            fill().map_err(|error| ForwardError::Range { place, error })?;
-            observer.output(place, 0, Values::I32(row));
+            failed[0] = fill(x).err();
+        });
+        super::steps::first_failed(&failed, |row| batch.at(row, Op::Embed))?;
+        if let Some(gain) = &self.weights.embed_norm {
+            let raw = x.clone();
+            self.gains(&raw, gain, RESIDUAL_LIMIT - 1, &mut x, &|row| batch.at(row, Op::Embed))?;
         }
+        batch.observe_rows(Op::Embed, x.chunks_mut(width).map(Values::I32));
         Ok(x)
     }
 
@@ -63,10 +79,55 @@ impl Engine {
         positions: &[usize],
         observer: &mut O,
     ) -> Result<Vec<i32>, ForwardError> {
+        self.logits_batch(x, &mut [HeadRows { positions, observer }])
+    }
+
+    /// [`Engine::logits`] for rows of several sequences at once, one after another in `x`.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`].
+    pub fn logits_batch<O: Observer>(
+        &self,
+        x: &[i32],
+        rows: &mut [HeadRows<'_, O>],
+    ) -> Result<Vec<i32>, ForwardError> {
         let head = self.weights.head.as_ref().ok_or(ForwardError::Missing("head"))?;
-        let at = |row: usize, op| Place { position: positions[row] as u32, layer: LAYER_HEAD, op };
-        let coded = self.norm(x, &at, Op::FinalNorm, observer);
-        let logits = self.linear(head, &coded, &at, Op::Logits, RESIDUAL_LIMIT, observer)?;
+        let mut batch = Batch::new(LAYER_HEAD);
+        for HeadRows { positions, observer } in rows {
+            batch.push(positions.iter().map(|position| *position as u32), observer);
+        }
+        if x.len() != batch.rows() * self.width() {
+            return Err(ForwardError::Width { got: x.len(), width: self.width() });
+        }
+        let (mut coded, mut logits) = (Coded::default(), Vec::new());
+        self.site(x, &mut coded, Op::FinalNorm, &mut batch);
+        let at = |row| batch.at(row, Op::Logits);
+        self.product(head, &coded, Op::Logits, RESIDUAL_LIMIT, &mut logits, &at)?;
+        if let Some(shift) = self.weights.config.logit_cap {
+            let table = &self.weights.tables.logit_cap;
+            logits.iter_mut().for_each(|logit| *logit = soft_cap(*logit, table, shift));
+        }
+        batch.observe_rows(Op::Logits, logits.chunks_mut(head.rows).map(Values::I32));
         Ok(logits)
+    }
+
+    /// The vector of an encoder for `tokens`: `(d_model,)` in R fractional bits, the mean of its rows
+    /// (rounded half up) or the first of them.
+    ///
+    /// # Errors
+    /// [`ForwardError`] as in embedding and layers, and where the part is not all of an encoder.
+    pub fn encode(&self, tokens: &[u32]) -> Result<Vec<i32>, ForwardError> {
+        let pooling = self.weights.config.pooling.ok_or(ForwardError::Missing("pooling"))?;
+        let mut x = self.embed(tokens, 0, &mut Silent)?;
+        self.layers(&mut x, &mut self.new_cache(), &mut Silent)?;
+        let width = self.width();
+        if pooling == Pooling::First {
+            x.truncate(width);
+            return Ok(x);
+        }
+        let count = tokens.len() as i64;
+        let column = |col: usize| x[col..].iter().step_by(width).map(|v| i64::from(*v)).sum::<i64>();
+        let rounded = |sum: i64| (2 * sum + count).div_euclid(2 * count) as i32;
+        Ok((0..width).map(|col| rounded(column(col))).collect())
     }
 }

@@ -1,25 +1,37 @@
 //! The forward pass of a part: embedding, a range of layers, head. One function a step, in the
 //! order of docs/spec/arithmetic.md.
 //!
-//! Shapes: a batch is `(tokens, width)`, row after row. No value of one token depends on which
-//! other tokens are in the batch (no scale is shared), so a batched prefill gives the bits of
-//! token-by-token decoding.
+//! Shapes: a batch is `(tokens, width)`, row after row, of one sequence or of several, one after
+//! another. No value of one token depends on which other tokens are in the batch (no scale is
+//! shared), so a batched prefill gives the bits of token-by-token decoding, and a sequence among
+//! others those of the sequence alone.
 //!
 //! - `ends`: embedding and head; `attention_block`, `ffn_block`: the two halves of a layer
+//! - `attend`: attention over many tokens and heads
 //! - `steps`: what they are made of: norm, quantise, linear, residual addition
+//! - `batch`, `buffers`: who sees which rows; memory that ops share
 
+mod attend;
 mod attention_block;
+mod batch;
+mod buffers;
 mod ends;
 mod ffn_block;
 mod steps;
 
-use crate::arith::RangeError;
+pub use ends::HeadRows;
+
+use crate::arith::{LIMIT, RESIDUAL_LIMIT, RangeError};
 use crate::kernels::Compute;
 use crate::kv::KvCache;
-use crate::observe::Observer;
+use crate::observe::{Observer, Values};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use batch::Batch;
+use buffers::{Buffers, sized};
+use lockstep_base::config::Block;
 use lockstep_base::op::{Op, Place};
-use lockstep_base::weights::ModelWeights;
+use lockstep_base::weights::{Gain, ModelWeights};
 
 /// Why a forward pass ended without a result.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -28,8 +40,7 @@ pub enum ForwardError {
     /// A value left its range.
     #[error("{place}: {error}")]
     Range {
-        /// Where. Steps that work on a whole batch (the checks inside of linear layers, attention,
-        /// activation) name the batch's first position.
+        /// Where. The checks inside of linear layers name the batch's first position.
         place: Place,
         /// Which bound.
         error: RangeError,
@@ -60,9 +71,26 @@ pub enum ForwardError {
         /// Width of the residual stream.
         width: usize,
     },
+    /// An encoder computes all of a sequence at once: every token sees all others.
+    #[error("{got} positions are computed already, expected none in an encoder")]
+    Encoder {
+        /// Positions that are there.
+        got: usize,
+    },
     /// The part does not hold what is asked for.
     #[error("this part has no {0}")]
     Missing(&'static str),
+}
+
+/// One sequence of a batch.
+#[derive(Debug)]
+pub struct Segment<'a, O> {
+    /// Its keys and values so far.
+    pub cache: &'a mut KvCache,
+    /// Its rows of the batch; at least one.
+    pub rows: usize,
+    /// Sees what is computed for it.
+    pub observer: &'a mut O,
 }
 
 /// The weights of a part and the means to compute with them.
@@ -104,19 +132,49 @@ impl Engine {
         cache: &mut KvCache,
         observer: &mut O,
     ) -> Result<(), ForwardError> {
-        if x.is_empty() || !x.len().is_multiple_of(self.width()) {
+        if !x.len().is_multiple_of(self.width()) {
             return Err(ForwardError::Width { got: x.len(), width: self.width() });
         }
-        let tokens = x.len() / self.width();
-        let start = cache.len();
-        self.check_context(start + tokens)?;
+        let rows = x.len() / self.width();
+        self.layers_batch(x, &mut [Segment { cache, rows, observer }])
+    }
+
+    /// [`Engine::layers`] for several sequences at once, whose rows stand one after another in `x`: weights
+    /// are read once for all of them. Each gets the bits that it would get alone. After an error
+    /// all caches are as before.
+    ///
+    /// # Errors
+    /// The first [`ForwardError`] of any sequence.
+    pub fn layers_batch<O: Observer>(
+        &self,
+        x: &mut [i32],
+        segments: &mut [Segment<'_, O>],
+    ) -> Result<(), ForwardError> {
+        let rows: usize = segments.iter().map(|segment| segment.rows).sum();
+        let empty = segments.iter().any(|segment| segment.rows == 0);
+        if rows == 0 || empty || x.len() != rows * self.width() {
+            return Err(ForwardError::Width { got: x.len(), width: self.width() });
+        }
+        let mut batch = Batch::new(0);
+        let mut caches: Vec<&mut KvCache> = Vec::with_capacity(segments.len());
+        for Segment { cache, rows, observer } in segments {
+            let start = cache.len();
+            self.check_context(start + *rows)?;
+            if self.weights.config.pooling.is_some() && start > 0 {
+                return Err(ForwardError::Encoder { got: start });
+            }
+            batch.push((start as u32..).take(*rows), observer);
+            caches.push(cache);
+        }
+        let mut buffers = Buffers::default();
         for index in 0..self.weights.layers.len() {
-            if let Err(error) = self.layer(index, x, cache, observer) {
-                cache.roll_back();
+            batch.layer = (self.weights.first_layer + index) as u16;
+            if let Err(error) = self.layer(index, x, &mut caches, &mut buffers, &mut batch) {
+                caches.iter_mut().for_each(|cache| cache.roll_back());
                 return Err(error);
             }
         }
-        cache.advance(tokens);
+        caches.iter_mut().zip(batch.sequences()).for_each(|(cache, rows)| cache.advance(rows.len()));
         Ok(())
     }
 
@@ -129,16 +187,47 @@ impl Engine {
         &self,
         index: usize,
         x: &mut [i32],
-        cache: &mut KvCache,
-        observer: &mut O,
+        caches: &mut [&mut KvCache],
+        buffers: &mut Buffers,
+        batch: &mut Batch<'_, O>,
     ) -> Result<(), ForwardError> {
-        let start = cache.len();
-        let layer = (self.weights.first_layer + index) as u16;
-        let at = move |row: usize, op| Place { position: (start + row) as u32, layer, op };
         let weights = &self.weights.layers[index];
-        let attended = self.attention(weights, index, x, cache, &at, observer)?;
-        self.add(x, &attended, &at, Op::AttnResidual, observer)?;
-        let fed = self.feed_forward(weights, x, &at, observer)?;
-        self.add(x, &fed, &at, Op::FfnResidual, observer)
+        self.attention(index, x, caches, buffers, batch)?;
+        let ops = [Op::AttnPostNorm, Op::AttnResidual];
+        self.join(x, weights.attn_post.as_ref(), ops, buffers, batch)?;
+        self.feed_forward(weights, x, buffers, batch)?;
+        self.join(x, weights.ffn_post.as_ref(), [Op::FfnPostNorm, Op::FfnResidual], buffers, batch)
+    }
+
+    /// What a sublayer gave joins the residual stream (section 5): added; or normed, then added
+    /// (sandwich); or added, then normed (post-norm).
+    fn join<O: Observer>(
+        &self,
+        x: &mut [i32],
+        gain: Option<&Gain>,
+        [post_norm, residual]: [Op; 2],
+        buffers: &mut Buffers,
+        batch: &mut Batch<'_, O>,
+    ) -> Result<(), ForwardError> {
+        let Buffers { y, normed, .. } = buffers;
+        let width = self.width();
+        match (self.weights.config.block, gain) {
+            (Block::PreNorm, None) => self.add(x, y, residual, batch)?,
+            (Block::Sandwich, Some(gain)) => {
+                let normed = sized(normed, y.len());
+                self.gains(y, gain, LIMIT, normed, &|row| batch.at(row, post_norm))?;
+                batch.observe_rows(post_norm, normed.chunks_mut(width).map(Values::I32));
+                self.add(x, normed, residual, batch)?;
+            }
+            (Block::PostNorm, Some(gain)) => {
+                self.add(x, y, residual, batch)?;
+                let sum = sized(normed, x.len());
+                sum.copy_from_slice(x);
+                self.gains(sum, gain, RESIDUAL_LIMIT - 1, x, &|row| batch.at(row, residual))?;
+            }
+            _ => return Err(ForwardError::Missing("norm behind a sublayer, or one too many")),
+        }
+        batch.observe_rows(residual, x.chunks_mut(width).map(Values::I32));
+        Ok(())
     }
 }

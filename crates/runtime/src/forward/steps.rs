@@ -1,100 +1,206 @@
-//! The steps that both blocks are made of: norm, quantise, linear, residual addition (sections 2 to 5).
+//! The steps that both blocks are made of: norm, quantise, linear, residual addition (sections 2 to
+//! 5). Each runs over the rows of a batch on all threads.
 
+use super::batch::Batch;
+use super::buffers::{Coded, sized};
 use super::{Engine, ForwardError};
 use crate::arith::{
-    RHO_ONE, Step, choose_cut, inverse_rms, regularised, residual_sum, sum_of_squares, within,
+    LIMIT, RESIDUAL_LIMIT, RHO_ONE, RangeError, choose_cut, gain_norm, inverse_rms, regularised,
+    residual_sum, smallest_shift, square_bound, within,
 };
-use crate::kernels;
+use crate::kernels::{self, multiversion};
 use crate::observe::{Observer, Values};
-use alloc::vec;
+use crate::pool::Rows;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use lockstep_base::config::Block;
 use lockstep_base::op::{Op, Output, Place};
-use lockstep_base::weights::Linear;
+use lockstep_base::weights::{Gain, Linear};
 
-/// Codes of a batch with one step a token.
-pub(super) struct Coded {
-    pub(super) codes: Vec<i8>,
-    pub(super) steps: Vec<Step>,
+/// Values of a batch that are worth a task of their own.
+const GRAIN_VALUES: usize = 1 << 14;
+
+/// Rows of `width` values that are worth a task.
+pub(super) fn grain(width: usize) -> usize {
+    (GRAIN_VALUES / width.max(1)).max(1)
+}
+
+multiversion! {
+    /// `sum rsh(x_i, e)^2`, |x_i| < 2^30.
+    fn squares(x: &[i32], e: u32) -> i32 = squares_body
+}
+
+#[inline(always)]
+fn squares_body(x: &[i32], e: u32) -> i32 {
+    let half = (1i32 << (e & 31)) >> 1;
+    x.iter().map(|x| x.wrapping_add(half) >> (e & 31)).fold(0, |sum, q| sum.wrapping_add(q.wrapping_mul(q)))
+}
+
+multiversion! {
+    /// The largest magnitude of `x_i + y_i`, or `u32::MAX` where a sum leaves i32.
+    fn largest_sum(x: &[i32], y: &[i32]) -> u32 = largest_sum_body
+}
+
+#[inline(always)]
+fn largest_sum_body(x: &[i32], y: &[i32]) -> u32 {
+    let mut largest = 0;
+    let mut wrapped = 0;
+    for (x, y) in x.iter().zip(y) {
+        let sum = x.wrapping_add(*y);
+        // The sign bit is set where both have a sign that the sum has not.
+        wrapped |= (x ^ sum) & (y ^ sum);
+        largest = largest.max(sum.unsigned_abs());
+    }
+    if wrapped < 0 { u32::MAX } else { largest }
+}
+
+multiversion! {
+    /// `x_i += y_i`.
+    fn add_into(x: &mut [i32], y: &[i32]) = add_into_body
+}
+
+#[inline(always)]
+fn add_into_body(x: &mut [i32], y: &[i32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x = x.wrapping_add(*y));
+}
+
+multiversion! {
+    /// `z_i = rsh(x_i, e)`.
+    fn shifted(x: &[i32], e: u32, z: &mut [i32]) = shifted_body
+}
+
+#[inline(always)]
+fn shifted_body(x: &[i32], e: u32, z: &mut [i32]) {
+    let half = (1i32 << (e & 31)) >> 1;
+    z.iter_mut().zip(x).for_each(|(z, x)| *z = x.wrapping_add(half) >> (e & 31));
 }
 
 impl Engine {
-    /// Section 3: norm and quantise each row of `x`.
-    pub(super) fn norm<O: Observer>(
-        &self,
-        x: &[i32],
-        at: &impl Fn(usize, Op) -> Place,
-        op: Op,
-        observer: &mut O,
-    ) -> Coded {
+    /// What enters a sublayer or the head (section 3): each row of `x` normed (but in post-norm
+    /// models), rotated where the model rotates online, and quantised.
+    pub(super) fn site<O: Observer>(&self, x: &[i32], coded: &mut Coded, op: Op, batch: &mut Batch<'_, O>) {
         let config = &self.weights.config;
         let (width, padded) = (self.width(), config.d_padded() as usize);
-        let tokens = x.len() / width;
-        let mut coded = Coded { codes: vec![0; tokens * padded], steps: Vec::with_capacity(tokens) };
-        for (row, x) in x.chunks(width).enumerate() {
-            let max = kernels::max_abs(self.compute.kernel, x);
-            let (e7, sum) = sum_of_squares(x, max);
-            let (rho, kk) = inverse_rms(regularised(sum, e7, config.norm_eps), config.d_model);
-            let cut = choose_cut(max, rho, -(e7 as i32) - kk as i32);
-            let codes = &mut coded.codes[row * padded..(row + 1) * padded];
-            kernels::codes(self.compute.kernel, x, cut.e, cut.rho_k, cut.sh, &mut codes[..width]);
-            observer.output(at(row, op), 0, Values::Codes8(codes, cut.step));
-            coded.steps.push(cut.step);
-        }
-        coded
+        coded.shape(batch.rows(), padded);
+        let rows = (Rows::new(&mut coded.codes, padded), Rows::new(&mut coded.steps, 1));
+        self.compute.pool.rows_with(
+            grain(width),
+            rows,
+            Vec::new,
+            |rotated: &mut Vec<i32>, row, (codes, step)| {
+                let x = &x[row * width..(row + 1) * width];
+                let kernel = self.compute.kernel;
+                let max = kernels::max_abs(kernel, x);
+                let normed = || {
+                    let es = smallest_shift(max, square_bound(width));
+                    let sum = squares(kernel, x, es);
+                    let (rho, kk) = inverse_rms(regularised(sum, es, config.norm_eps), config.d_model);
+                    (rho, -(es as i32) - kk as i32)
+                };
+                let (values, (rho, base)) = if config.rotates_online() {
+                    let e = smallest_shift(max, 32_767);
+                    rotated.clear();
+                    rotated.resize(padded, 0);
+                    shifted(kernel, x, e, &mut rotated[..width]);
+                    let blocks = rotated.chunks_mut(config.stream_block() as usize);
+                    blocks.for_each(|block| kernels::hadamard(kernel, block));
+                    let (rho, base) = match config.block {
+                        Block::PostNorm => (RHO_ONE, -14 - i32::from(config.residual_frac)),
+                        _ => normed(),
+                    };
+                    (rotated.as_slice(), (rho, base + e as i32))
+                } else {
+                    (x, normed())
+                };
+                let cut = choose_cut(kernels::max_abs(kernel, values), rho, base);
+                kernels::codes(kernel, values, cut.e, cut.rho_k, cut.sh, &mut codes[..values.len()]);
+                codes[values.len()..].fill(0);
+                step[0] = cut.step;
+            },
+        );
+        batch.observe_rows(op, coded.rows());
     }
 
-    /// Section 2, plain site: rows of `width` values in `frac` fractional bits, padded to `padded`.
+    /// Section 2: rows of `width` values, row i with factor and base `plain(i)`, padded to `padded`.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn quantise<O: Observer>(
+    pub(super) fn quantise(
         &self,
         x: &[i32],
         width: usize,
-        frac: i32,
         padded: usize,
-        at: &impl Fn(usize, Op) -> Place,
-        op: Op,
-        observer: &mut O,
-    ) -> Coded {
-        let tokens = x.len() / width;
-        let mut coded = Coded { codes: vec![0; tokens * padded], steps: Vec::with_capacity(tokens) };
-        for (row, x) in x.chunks(width).enumerate() {
-            let cut = choose_cut(kernels::max_abs(self.compute.kernel, x), RHO_ONE, -14 - frac);
-            let codes = &mut coded.codes[row * padded..(row + 1) * padded];
+        scale: impl Fn(usize) -> (i32, i32) + Sync,
+        coded: &mut Coded,
+    ) {
+        coded.shape(x.len() / width, padded);
+        let rows = (Rows::new(&mut coded.codes, padded), Rows::new(&mut coded.steps, 1));
+        self.compute.pool.rows(grain(width), rows, |row, (codes, step)| {
+            let x = &x[row * width..(row + 1) * width];
+            let (rho, base) = scale(row);
+            let cut = choose_cut(kernels::max_abs(self.compute.kernel, x), rho, base);
             kernels::codes(self.compute.kernel, x, cut.e, cut.rho_k, cut.sh, &mut codes[..width]);
-            observer.output(at(row, op), 0, Values::Codes8(codes, cut.step));
-            coded.steps.push(cut.step);
-        }
-        coded
+            codes[width..].fill(0);
+            step[0] = cut.step;
+        });
     }
 
     /// Section 4; `bound` is the range of the outputs.
-    pub(super) fn linear<O: Observer>(
+    pub(super) fn linear<'y, O: Observer>(
         &self,
         weights: &Linear,
         coded: &Coded,
-        at: &impl Fn(usize, Op) -> Place,
         op: Op,
         bound: i32,
-        observer: &mut O,
-    ) -> Result<Vec<i32>, ForwardError> {
-        let mut out = vec![0; coded.steps.len() * weights.rows];
-        let range = |row: usize, error| ForwardError::Range { place: at(row, op), error };
-        kernels::linear(
-            &self.compute,
-            weights,
-            &self.weights.tables.int4,
-            &coded.codes,
-            &coded.steps,
-            &mut out,
-        )
-        .map_err(|error| range(0, error))?;
-        for (row, y) in out.chunks_mut(weights.rows).enumerate() {
-            let max = kernels::max_abs(self.compute.kernel, y);
-            within(max.into(), bound.into(), op.name()).map_err(|error| range(row, error))?;
-            let values = if op.output() == Output::I16 { Values::I16(y) } else { Values::I32(y) };
-            observer.output(at(row, op), 0, values);
+        out: &'y mut Vec<i32>,
+        batch: &mut Batch<'_, O>,
+    ) -> Result<&'y mut [i32], ForwardError> {
+        let out = self.product(weights, coded, op, bound, out, &|row| batch.at(row, op))?;
+        batch.observe_rows(op, out.chunks_mut(weights.rows).map(|y| values(op, y)));
+        Ok(out)
+    }
+
+    /// Section 4 for rows that `at` names.
+    pub(super) fn product<'y>(
+        &self,
+        weights: &Linear,
+        coded: &Coded,
+        op: Op,
+        bound: i32,
+        out: &'y mut Vec<i32>,
+        at: &dyn Fn(usize) -> Place,
+    ) -> Result<&'y mut [i32], ForwardError> {
+        let out = sized(out, coded.steps.len() * weights.rows);
+        let tables = &self.weights.tables.int4;
+        kernels::linear(&self.compute, weights, tables, &coded.codes, &coded.steps, out)
+            .map_err(|error| ForwardError::Range { place: at(0), error })?;
+        // The kernel has checked the limit.
+        if bound < LIMIT {
+            self.check(out, weights.rows, bound, op.name(), at)?;
         }
         Ok(out)
+    }
+
+    /// A **range** clause over rows of `width` values.
+    pub(super) fn check(
+        &self,
+        x: &[i32],
+        width: usize,
+        bound: i32,
+        what: &'static str,
+        at: &dyn Fn(usize) -> Place,
+    ) -> Result<(), ForwardError> {
+        let largest = |row: usize| kernels::max_abs(self.compute.kernel, &x[row * width..(row + 1) * width]);
+        let failed = AtomicBool::new(false);
+        let rows = x.len() / width;
+        self.compute.pool.ranges(rows, grain(width), |mut range| {
+            if range.any(|row| largest(row) > bound) {
+                failed.store(true, Ordering::Relaxed);
+            }
+        });
+        let failed = failed.into_inner().then(|| (0..rows).find(|row| largest(*row) > bound)).flatten();
+        failed.map_or(Ok(()), |row| {
+            within(largest(row).into(), bound.into(), what)
+                .map_err(|error| ForwardError::Range { place: at(row), error })
+        })
     }
 
     /// Adds `y` to the residual stream `x`.
@@ -102,18 +208,57 @@ impl Engine {
         &self,
         x: &mut [i32],
         y: &[i32],
-        at: &impl Fn(usize, Op) -> Place,
         op: Op,
-        observer: &mut O,
+        batch: &Batch<'_, O>,
     ) -> Result<(), ForwardError> {
-        let width = self.width();
-        for (row, (x, y)) in x.chunks_mut(width).zip(y.chunks(width)).enumerate() {
-            for (x, y) in x.iter_mut().zip(y) {
-                *x = residual_sum(*x, *y)
-                    .map_err(|error| ForwardError::Range { place: at(row, op), error })?;
+        let (width, kernel) = (self.width(), self.compute.kernel);
+        let mut failed: Vec<Option<RangeError>> = Vec::new();
+        failed.resize(batch.rows(), None);
+        let rows = (Rows::new(x, width), Rows::new(&mut failed, 1));
+        self.compute.pool.rows(grain(width), rows, |row, (x, failed)| {
+            let y = &y[row * width..(row + 1) * width];
+            if largest_sum(kernel, x, y) >= RESIDUAL_LIMIT as u32 {
+                failed[0] = x.iter().zip(y).find_map(|(x, y)| residual_sum(*x, *y).err());
             }
-            observer.output(at(row, op), 0, Values::I32(x));
-        }
-        Ok(())
+            add_into(kernel, x, y);
+        });
+        first_failed(&failed, |row| batch.at(row, op))
     }
+
+    /// The norm with gains of each `width` values of `x`, into `y`, within `bound` (section 3).
+    pub(super) fn gains(
+        &self,
+        x: &[i32],
+        gain: &Gain,
+        bound: i32,
+        y: &mut [i32],
+        at: &dyn Fn(usize) -> Place,
+    ) -> Result<(), ForwardError> {
+        let width = gain.mantissas.len();
+        let mut failed: Vec<Option<RangeError>> = Vec::new();
+        failed.resize(x.len() / width, None);
+        let rows = (Rows::new(y, width), Rows::new(&mut failed, 1));
+        self.compute.pool.rows(grain(width).min(1024), rows, |row, (y, failed)| {
+            let result = gain_norm(&x[row * width..(row + 1) * width], gain, y).and_then(|()| {
+                let largest = kernels::max_abs(self.compute.kernel, y);
+                within(largest.into(), bound.into(), "norm with gains")
+            });
+            failed[0] = result.err();
+        });
+        first_failed(&failed, at)
+    }
+}
+
+/// The first row that failed.
+pub(super) fn first_failed(
+    failed: &[Option<RangeError>],
+    at: impl Fn(usize) -> Place,
+) -> Result<(), ForwardError> {
+    let first = failed.iter().enumerate().find_map(|(row, error)| error.map(|error| (row, error)));
+    first.map_or(Ok(()), |(row, error)| Err(ForwardError::Range { place: at(row), error }))
+}
+
+/// A row of i32 as `op` commits to it.
+pub(super) fn values(op: Op, x: &mut [i32]) -> Values<'_> {
+    if op.output() == Output::I16 { Values::I16(x) } else { Values::I32(x) }
 }

@@ -22,6 +22,7 @@ mod x86;
 
 pub use accumulate::{Activations, Scratch, accumulate};
 pub use heads::{dot_i16, scores, weighted_values};
+pub(crate) use kernel::multiversion;
 pub use kernel::{Avx2, Avx512, Kernel, KernelError};
 pub use linear::linear;
 pub use requantise::requantise;

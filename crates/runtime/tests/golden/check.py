@@ -191,26 +191,49 @@ def head_codes(x, bound):
     return [rsh(v, e) for v in x], e
 
 
-def scores(q, e_q, keys, e_k, frac):
+def scores(q, e_q, keys, e_k, frac, slope=None):
     out = []
-    for key, e in zip(keys, e_k):
+    for j, (key, e) in enumerate(zip(keys, e_k)):
         s = sum(a * b for a, b in zip(q, key))
         assert abs(s) <= 2**29
-        out.append(within(scale(s, frac - 8 - e_q - e), 2**29))
+        t = within(scale(s, frac - 8 - e_q - e), 2**29)
+        if slope:
+            a, b = slope
+            t -= rsh(a * (len(keys) - 1 - j), b)
+        out.append(t)
     return out
 
 
-def softmax(t, e_v, exp2):
-    m, w, big_e = max(t), max(0, bl(len(t)) - 8), max(e_v)
-    p = [rsh(exp2[min(m - v, 4095)], w) for v in t]
-    return m, sum(p), big_e, [rsh(v, big_e - e) for v, e in zip(p, e_v)]
+def blocks(x, first):
+    """`x` of the positions from `first` on, cut at multiples of 256."""
+    out = {}
+    for j, v in enumerate(x, first):
+        out.setdefault(j // 256, []).append(v)
+    return list(out.values())
 
 
-def attention_output(p, values, z, big_e):
+def width(n):
+    return max(0, bl(n) - 8)
+
+
+def softmax(t, e_v, exp2, first):
+    m, big_e = max(t), max(e_v)
+    d = [min(m - v, 4095) for v in t]
+    p = [exp2[v] for v in d]
+    z = sum(rsh(sum(part), width(len(t))) for part in blocks(p, first))
+    return {"m": m, "Z": z, "E": big_e, "d": d, "p'": [rsh(v, big_e - e) for v, e in zip(p, e_v)]}
+
+
+def attention_output(p, values, z, big_e, first):
+    """(the sums of each block, o, y)"""
     if not 1 <= z <= 2**23:
         raise RangeExceeded
-    o = [sum(w * value[c] for w, value in zip(p, values)) for c in range(len(values[0]))]
-    assert top(o) <= 127 * z or sum(p) > z
+    partial = []
+    for part in blocks(list(zip(p, values)), first):
+        partial.append([sum(w * value[c] for w, value in part) for c in range(len(values[0]))])
+        assert top(partial[-1]) <= LIMIT
+    o = [sum(rsh(part[c], width(len(p))) for part in partial) for c in range(len(values[0]))]
+    assert top(o) <= LIMIT
     sh = max(0, bl(127 * z) - 15)
     kz = bl(z) + 13
     rz = 2**kz // z
@@ -218,9 +241,9 @@ def attention_output(p, values, z, big_e):
     y = []
     for v in o:
         o16 = rsh(v, sh)
-        assert abs(o16 * rz) <= 2**29
+        assert abs(o16 * rz) <= 2**29 or top(o) > 127 * z
         y.append(within(scale(o16 * rz, kz - sh - big_e - 8), LIMIT))
-    return o, y
+    return partial, o, y
 
 
 # ---- section 7
@@ -350,14 +373,16 @@ def layer(case):
             out[name + ".e"] = [e for _, e in heads]
         for held, key, value in zip(cache, k, v):
             held.append((key, value))
-        all_t, stats, partial, y = [], [], [], []
+        all_d, stats, partial, y = [], [], [], []
         for head, (codes, e_q) in enumerate(q):
             held = cache[head * n_kv // n_heads]
             t = scores(codes, e_q, [key[0] for key, _ in held], [key[1] for key, _ in held], f_q + f_k)
-            m, z, big_e, p = softmax(t, [value[1] for _, value in held], TABLES["exp2"])
-            o, y_head = attention_output(p, [value[0] for _, value in held], z, big_e)
-            all_t, stats, partial, y = all_t + t, stats + [m, z, big_e], partial + o, y + y_head
-        out |= {"scores": all_t, "softmax": stats, "attn_partial": partial, "attn": y}
+            soft = softmax(t, [value[1] for _, value in held], TABLES["exp2"], 0)
+            z, big_e = soft["Z"], soft["E"]
+            sums, _, y_head = attention_output(soft["p'"], [value[0] for _, value in held], z, big_e, 0)
+            (o,) = sums
+            all_d, stats, partial, y = all_d + soft["d"], stats + [soft["m"], z, big_e], partial + o, y + y_head
+        out |= {"scores": all_d, "softmax": stats, "attn_partial": partial, "attn": y}
         codes, k_step, f_step = plain_site(y, f_v + 8)
         o, padded, _ = apply("o", codes, k_step, f_step, LIMIT)
         note("attn_codes", padded, k_step, f_step)
@@ -482,8 +507,8 @@ def compute(case):
         return gain_norm(*numbers_of)
     if op == "soft_cap":
         slope, shift = one("slope"), one("shift")
-        table = [i * 2**shift * slope // (slope + i * 2**shift) for i in range(4097)]
-        return {"y": [soft_cap(x, table, shift) for x in ints("x")]}
+        ends = [i * 2**shift * slope // (slope + i * 2**shift) for i in range(4097)]
+        return {"y": [soft_cap(x, ends, shift) for x in ints("x")]}
     if op == "route":
         return route(ints("logits"), one("F"), one("per_token"), one("normalise") == 1, TABLES["exp2"])
     if op == "alibi":
@@ -507,13 +532,14 @@ def compute(case):
         return {"e": e, "codes": codes}
     if op == "scores":
         keys = chunks(ints("keys"), len(ints("q")))
-        return {"t": scores(ints("q"), one("e_q"), keys, ints("e_k"), one("F"))}
+        slope = ints("slope") if case.has("slope") else None
+        return {"t": scores(ints("q"), one("e_q"), keys, ints("e_k"), one("F"), slope)}
     if op == "softmax":
-        m, z, big_e, p = softmax(ints("t"), ints("e_v"), TABLES["exp2"])
-        return {"m": m, "Z": z, "E": big_e, "p'": p}
+        return softmax(ints("t"), ints("e_v"), TABLES["exp2"], one("first") if case.has("first") else 0)
     if op == "attention":
         p, values = ints("p'"), ints("values")
-        o, y = attention_output(p, chunks(values, len(values) // len(p)), one("Z"), one("E"))
+        first = one("first") if case.has("first") else 0
+        _, o, y = attention_output(p, chunks(values, len(values) // len(p)), one("Z"), one("E"), first)
         return {"o": o, "y": y}
     if op == "activation":
         return {"a": [activation(g, one("F"), TABLES["activation"]) for g in ints("g")]}

@@ -30,6 +30,7 @@ pub(super) fn note(out: Out, op: Op, values: Values<'_>) -> Out {
     let name = op.name();
     match values {
         Values::I32(x) | Values::I16(x) => out.list(name, x),
+        Values::U16(x) => out.list(name, x),
         Values::Codes8(x, step) => {
             out.list(name, x).one(&format!("{name}.k"), step.k).one(&format!("{name}.f"), step.f)
         }

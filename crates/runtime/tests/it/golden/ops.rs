@@ -2,15 +2,18 @@
 
 use super::file::{Case, Fields, Out, cases};
 use crate::pack::{Plain, Row};
+use core::ops::Range;
 use lockstep_base::Digest;
-use lockstep_base::config::Experts;
+use lockstep_base::config::{Activation, Experts};
 use lockstep_base::params::{Parameters, draw};
-use lockstep_base::weights::{GROUP_COLS, Gain, Linear, WeightFormat};
+use lockstep_base::weights::{GROUP_COLS, Gain, Linear, Slope, WeightFormat};
 use lockstep_runtime::arith::{
     RangeError, Step, choose_cut, code, embedded, gain_norm, inverse_rms, max_abs, regularised, residual_sum,
     route, rsh, scale, soft_cap, sum_of_squares, within,
 };
+use lockstep_runtime::attention::{Layer, Query, Unit};
 use lockstep_runtime::kernels::{self, Activations, Compute, Kernel, Scratch};
+use lockstep_runtime::kv::HeadKv;
 use lockstep_runtime::pool::Pool;
 use lockstep_runtime::{attention, ffn, sample};
 
@@ -60,9 +63,9 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
         "rope" => Ok(rope(input)),
         "codes16" => Ok(codes16(input)),
         "codes8" => Ok(codes8(input)),
-        "scores" => scores(input),
+        "scores" => scores(input, tables),
         "softmax" => Ok(softmax(input, tables)),
-        "attention" => attention_output(input),
+        "attention" => attention_output(input, tables),
         "activation" => plain(input, tables),
         "gated" => gated(input, tables),
         "hadamard" => Ok(hadamard(input)),
@@ -228,63 +231,132 @@ fn residual_add(input: &Fields) -> Result<Out, RangeError> {
 
 fn rope(input: &Fields) -> Out {
     let mut x: Vec<i32> = input.list("x");
-    attention::rope(&mut x, &input.list::<i16>("cs"));
+    attention::rope(Kernel::Scalar, &mut x, &input.list::<i16>("cs"));
     Out::default().list("y", &x)
 }
 
 fn codes16(input: &Fields) -> Out {
     let x: Vec<i32> = input.list("x");
     let mut codes = vec![0i16; x.len()];
-    let e = attention::head_codes16(&x, input.one("bound"), &mut codes);
+    let e = attention::head_codes16(Kernel::Scalar, &x, input.one("bound"), &mut codes);
     Out::default().one("e", e).list("codes", &codes)
 }
 
 fn codes8(input: &Fields) -> Out {
     let x: Vec<i32> = input.list("x");
     let mut codes = vec![0i8; x.len()];
-    let e = attention::head_codes8(&x, &mut codes);
+    let e = attention::head_codes8(Kernel::Scalar, &x, &mut codes);
     Out::default().one("e", e).list("codes", &codes)
 }
 
-fn scores(input: &Fields) -> Result<Out, RangeError> {
-    let kv = lockstep_runtime::kv::HeadKv {
-        k: input.list("keys"),
-        k_exponents: input.list("e_k"),
-        ..Default::default()
-    };
-    let mut t = vec![0; kv.k_exponents.len()];
-    let q: Vec<i16> = input.list("q");
-    attention::scores(Kernel::Scalar, &q, input.one("e_q"), &kv, input.one("F"), &mut t)?;
-    Ok(Out::default().list("t", &t))
+/// One query head that sees the positions from `first` (0) on.
+struct Head {
+    kv: HeadKv,
+    codes: Vec<i16>,
+    exponents: Vec<u8>,
+    slopes: Vec<Slope>,
+    visible: Range<usize>,
+    frac: i32,
+    dim: usize,
+    exp2: Vec<u16>,
+}
+
+impl Head {
+    fn new(input: &Fields, tables: &Tables, count: usize, dim: usize) -> Head {
+        let first = if input.has("first") { input.one("first") } else { 0 };
+        Head {
+            kv: HeadKv::default(),
+            codes: vec![0; dim],
+            exponents: vec![0],
+            slopes: Vec::new(),
+            visible: first..first + count,
+            frac: 0,
+            dim,
+            exp2: tables.exp2.clone(),
+        }
+    }
+
+    fn layer(&self) -> Layer<'_> {
+        Layer { dim: self.dim, score_frac: self.frac, exp2: &self.exp2, cap: None }
+    }
+
+    fn query(&self) -> Query<'_> {
+        Query {
+            codes: &self.codes,
+            exponents: &self.exponents,
+            slopes: &self.slopes,
+            kv: &self.kv,
+            visible: self.visible.clone(),
+            position: self.visible.end - 1,
+        }
+    }
+}
+
+/// `values` of the visible positions, with zeros for those before them.
+fn from_first<T: Clone + Default>(head: &Head, values: Vec<T>, width: usize) -> Vec<T> {
+    [vec![T::default(); head.visible.start * width], values].concat()
+}
+
+fn scores(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
+    let (q, e_k): (Vec<i16>, Vec<u8>) = (input.list("q"), input.list("e_k"));
+    let mut head = Head::new(input, tables, e_k.len(), q.len());
+    head.kv.k = from_first(&head, input.list("keys"), q.len());
+    head.kv.k_exponents = from_first(&head, e_k, 1);
+    (head.codes, head.exponents, head.frac) = (q, vec![input.one("e_q")], input.one("F"));
+    if input.has("slope") {
+        let slope: Vec<u16> = input.list("slope");
+        head.slopes = vec![Slope { a: slope[0], b: slope[1] as u8 }];
+    }
+    let mut unit = Unit::default();
+    unit.score(Kernel::Scalar, &head.layer(), &head.query())?;
+    Ok(Out::default().list("t", &unit.t))
 }
 
 fn softmax(input: &Fields, tables: &Tables) -> Out {
-    let (t, e_v): (Vec<i32>, Vec<u8>) = (input.list("t"), input.list("e_v"));
-    let stats = attention::softmax(&t, &e_v, &tables.exp2);
-    let mut p = vec![0; t.len()];
-    attention::weights(&t, stats, &e_v, &tables.exp2, &mut p);
-    Out::default().one("m", stats[0]).one("Z", stats[1]).one("E", stats[2]).list("p'", &p)
+    let mut unit = Unit::default();
+    unit.t = input.list("t");
+    let mut head = Head::new(input, tables, unit.t.len(), 1);
+    head.kv.v_exponents = from_first(&head, input.list("e_v"), 1);
+    head.kv.v = vec![0; head.visible.end];
+    let (layer, query) = (head.layer(), head.query());
+    unit.measure(Kernel::Scalar, &query);
+    unit.sum(Kernel::Scalar, &layer, &query);
+    unit.weigh(Kernel::Scalar, &layer, &query);
+    let out = Out::default().one("m", unit.stats[0]).one("Z", unit.stats[1]).one("E", unit.stats[2]);
+    out.list("d", &unit.d).list("p'", &unit.t)
 }
 
-fn attention_output(input: &Fields) -> Result<Out, RangeError> {
+fn attention_output(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
     let (p, v): (Vec<i32>, Vec<i8>) = (input.list("p'"), input.list("values"));
-    let mut o = vec![0; v.len() / p.len()];
-    kernels::weighted_values(Kernel::Scalar, &p, &v, &mut o);
-    let mut y = vec![0; o.len()];
-    attention::normalise(&o, [0, input.one("Z"), input.one("E")], &mut y)?;
-    Ok(Out::default().list("o", &o).list("y", &y))
+    let dim = v.len() / p.len();
+    let mut head = Head::new(input, tables, p.len(), dim);
+    let (z, e): (i32, u8) = (input.one("Z"), input.one("E"));
+    head.kv.v = from_first(&head, v, dim);
+    // The weights have their exponents folded in.
+    head.kv.v_exponents = vec![e; head.visible.end];
+    let mut unit = Unit::default();
+    (unit.t, unit.stats) = (p, vec![0, z, e.into()]);
+    let (layer, query) = (head.layer(), head.query());
+    unit.weigh(Kernel::Scalar, &layer, &query);
+    let mut y = vec![0; dim];
+    unit.finish(Kernel::Scalar, &layer, &query, &mut y)?;
+    Ok(Out::default().list("o", unit.total(dim, &query, 0)).list("y", &y))
 }
 
 fn plain(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
-    let mut a: Vec<i32> = input.list("g");
-    ffn::plain(&mut a, input.one("F"), &tables.activation)?;
-    Ok(Out::default().list("a", &a))
+    activated(input, tables, "a", None)
 }
 
 fn gated(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
-    let mut h: Vec<i32> = input.list("g");
-    ffn::gated(&mut h, &input.list::<i32>("u"), input.one("F"), &tables.activation)?;
-    Ok(Out::default().list("h", &h))
+    activated(input, tables, "h", Some(input.list("u")))
+}
+
+fn activated(input: &Fields, tables: &Tables, key: &str, u: Option<Vec<i32>>) -> Result<Out, RangeError> {
+    let g: Vec<i32> = input.list("g");
+    let mut h = vec![0; g.len()];
+    let (kind, frac) = (Activation::Table, input.one("F"));
+    ffn::hidden(Kernel::Scalar, kind, &g, u.as_deref(), frac, &tables.activation, &mut h)?;
+    Ok(Out::default().list(key, &h))
 }
 
 fn hadamard(input: &Fields) -> Out {
