@@ -13,8 +13,11 @@
 
 use super::ggml::round_activations;
 use super::hooks::{Hooks, Site};
-use super::math::{activation, add, dot, linear, norm, norm_head, rotate, soft_cap, softmax};
-use crate::source::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, Matrix, NormPlace, NormWeights};
+use super::math::{activation, add, add_low_rank, dot, linear, norm, norm_head, rotate, soft_cap, softmax};
+use crate::source::{
+    DenseFfn, Ffn, FloatAdapter, FloatLayer, FloatModel, Linear, Matrix, NormPlace, NormWeights,
+};
+use lockstep_base::adapter::Target;
 
 /// Why tokens could not be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +70,7 @@ pub enum Activations {
 #[derive(Debug, Clone)]
 pub struct Runner<'m> {
     model: &'m FloatModel,
+    adapter: Option<&'m FloatAdapter>,
     activations: Activations,
     /// Of layers without a window, or without a rotation of their own.
     inv_freq: Option<Vec<f64>>,
@@ -89,6 +93,7 @@ impl<'m> Runner<'m> {
         let empty = vec![Vec::new(); model.config.n_layers];
         Self {
             model,
+            adapter: None,
             activations,
             inv_freq: model.config.inv_freq(),
             local_inv_freq: model.config.local_inv_freq(),
@@ -97,6 +102,11 @@ impl<'m> Runner<'m> {
             values: empty,
             position: 0,
         }
+    }
+
+    /// An empty context with an adapter beside the weights. The adapter was checked against the model's configuration.
+    pub fn with_adapter(model: &'m FloatModel, adapter: &'m FloatAdapter) -> Self {
+        Self { adapter: Some(adapter), ..Self::new(model) }
     }
 
     /// Tokens seen.
@@ -231,22 +241,23 @@ impl<'m> Runner<'m> {
         for (position, input) in (self.position..).zip(inputs) {
             hooks.see_input(index, Site::AttnIn, &input);
             let input = self.rounded(input);
-            let mut q = linear(&layer.q, &input); // (n_heads * head_dim,)
-            let mut k = linear(&layer.k, &input); // (n_kv_heads * head_dim,)
+            let mut q = self.linear(index, Target::Q, &layer.q, &input); // (n_heads * head_dim,)
+            let mut k = self.linear(index, Target::K, &layer.k, &input); // (n_kv_heads * head_dim,)
             self.place_heads(index, layer.q_norm.as_deref(), &mut q, position);
             self.place_heads(index, layer.k_norm.as_deref(), &mut k, position);
             for (kv_head, key) in k.chunks_exact(head_dim).enumerate() {
                 hooks.see_key(index, kv_head, key);
             }
             self.keys[index].extend(k);
-            self.values[index].extend(linear(&layer.v, &input)); // (n_kv_heads * head_dim,)
+            let v = self.linear(index, Target::V, &layer.v, &input); // (n_kv_heads * head_dim,)
+            self.values[index].extend(v);
             queries.push(q);
         }
         let mut out = Vec::with_capacity(queries.len());
         for (position, q) in (self.position..).zip(queries) {
             let attended = self.attend(index, &q, position);
             hooks.see_input(index, Site::OIn, &attended);
-            out.push(self.linear(&layer.o, attended));
+            out.push(self.linear(index, Target::O, &layer.o, &self.rounded(attended)));
         }
         out
     }
@@ -334,24 +345,29 @@ impl<'m> Runner<'m> {
         hooks: &mut Hooks<'_>,
     ) -> Vec<f32> {
         let act = |x: f32| activation(self.model.config.activation, x);
-        let mut hidden = linear(&block.up, input); // (hidden,)
+        let mut hidden = self.linear(index, Target::Up, &block.up, input); // (hidden,)
         match &block.gate {
             Some(gate) => {
-                let gate = linear(gate, input); // (hidden,)
+                let gate = self.linear(index, Target::Gate, gate, input); // (hidden,)
                 hidden.iter_mut().zip(gate).for_each(|(up, gate)| *up *= act(gate));
             }
             None => hidden.iter_mut().for_each(|up| *up = act(*up)),
         }
         hooks.see_input(index, site, &hidden);
-        self.linear(&block.down, hidden)
+        self.linear(index, Target::Down, &block.down, &self.rounded(hidden))
     }
 
     fn norm(&self, weights: &NormWeights, x: &[f32]) -> Vec<f32> {
         norm(self.model.config.norm, weights, self.model.config.norm_eps, x)
     }
 
-    fn linear(&self, weights: &Linear, x: Vec<f32>) -> Vec<f32> {
-        linear(weights, &self.rounded(x))
+    /// `weight x + bias`, plus what an adapter puts beside it (experts have none: their adapters are refused).
+    fn linear(&self, layer: usize, target: Target, weights: &Linear, x: &[f32]) -> Vec<f32> {
+        let mut y = linear(weights, x);
+        if let Some(part) = self.adapter.and_then(|adapter| adapter.get(layer, target)) {
+            add_low_rank(part, x, &mut y);
+        }
+        y
     }
 
     fn rounded(&self, mut x: Vec<f32>) -> Vec<f32> {

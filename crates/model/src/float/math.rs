@@ -1,6 +1,6 @@
 //! Vector arithmetic of the reference: f32 in and out, f64 inside.
 
-use crate::source::{Act, Linear, NormKind, NormWeights};
+use crate::source::{Act, FloatLowRank, Linear, NormKind, NormWeights};
 
 /// Partial sums: independent, so that the compiler may keep them in vector registers.
 const LANES: usize = 8;
@@ -24,6 +24,14 @@ pub(super) fn linear(linear: &Linear, x: &[f32]) -> Vec<f32> {
     let weight = &linear.weight;
     let bias = |row: usize| linear.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
     (0..weight.rows()).map(|row| (dot(weight.row(row), x) + bias(row)) as f32).collect()
+}
+
+/// `y += scale B (A x)`.
+pub(super) fn add_low_rank(part: &FloatLowRank, x: &[f32], y: &mut [f32]) {
+    let inner: Vec<f32> = (0..part.a.rows()).map(|row| dot(part.a.row(row), x) as f32).collect(); // (rank,)
+    for (row, y) in y.iter_mut().enumerate() {
+        *y = (f64::from(*y) + part.scale * dot(part.b.row(row), &inner)) as f32;
+    }
 }
 
 /// RMS or layer norm of `x (d_model,)`.

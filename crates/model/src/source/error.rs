@@ -110,6 +110,14 @@ pub enum SourceError {
         /// Its name.
         name: String,
     },
+    /// A tensor of an adapter belongs to nothing that an adapter may change here.
+    #[error(
+        "adapter: tensor {name} belongs to no linear of attention or of a dense feed-forward block of the base (embeddings, heads, experts and routers are not adapted)"
+    )]
+    AdapterTensor {
+        /// Its name.
+        name: String,
+    },
     /// A tensor has the wrong shape.
     #[error("tensor {name}: got shape {got:?}, expected {expected:?}")]
     Shape {

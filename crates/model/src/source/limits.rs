@@ -24,3 +24,5 @@ pub const MAX_TOKENIZER_BYTES: u64 = crate::tokenizer::MAX_FILE_BYTES as u64;
 pub const MAX_CHAT_TEMPLATE_BYTES: u64 = crate::chat::MAX_TEMPLATE_BYTES as u64;
 /// Experts of one layer.
 pub const MAX_EXPERTS: usize = 1_024;
+/// Rank of an adapter.
+pub const MAX_ADAPTER_RANK: usize = lockstep_base::adapter::RANK_MAX as usize;

@@ -13,6 +13,7 @@
 //! ```
 
 mod act;
+mod adapter;
 mod beside;
 mod config;
 mod config_json;
@@ -32,6 +33,7 @@ mod tensor_store;
 use std::path::{Path, PathBuf};
 
 pub use act::Act;
+pub use adapter::{FloatAdapter, FloatLayerAdapter, FloatLowRank};
 pub use config::{
     Experts, FloatConfig, HeadKind, NormKind, NormPlace, PoolKind, Pooling, Sizes,
 };
@@ -90,6 +92,13 @@ pub fn open_weights(path: &Path) -> Result<FloatModel, SourceError> {
     let got =
         path.extension().map_or("a file without extension".into(), |e| format!(".{}", e.to_string_lossy()));
     Err(SourceError::UnknownFormat { path: path.into(), got })
+}
+
+/// Reads the LoRA adapter in folder `path` (as PyPI `peft` writes it) for the Hugging Face model at `base`, of which only
+/// the config is read.
+pub fn open_adapter(path: &Path, base: &Path) -> Result<FloatAdapter, SourceError> {
+    let folder = if base.is_dir() { base } else { base.parent().unwrap_or(Path::new("")) };
+    hugging_face::peft::open(path, folder)
 }
 
 fn is_gguf(path: &Path) -> bool {

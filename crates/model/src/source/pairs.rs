@@ -5,6 +5,7 @@
 //! new row `2i` is old row `i`, new row `2i + 1` is old row `i + dim/2`, head by head. Channels that do not turn
 //! (from `dim` on) stay where they are.
 
+use super::matrix::Matrix;
 use super::model::Linear;
 
 /// The order of the rows of a matrix of heads. `dim` channels of each `head_dim` turn.
@@ -37,19 +38,27 @@ impl PairOrder {
         }
     }
 
+    fn turns(self, row: usize) -> bool {
+        row % self.head_dim < self.dim
+    }
+
     /// Multiplies the rows that turn.
     pub(crate) fn scale_rotated(self, mut linear: Linear, gain: f64) -> Linear {
+        self.scale_rotated_rows(&mut linear.weight, gain);
+        let bias = linear.bias.iter_mut().flatten().enumerate();
+        bias.filter(|(row, _)| self.turns(*row)).for_each(|(_, b)| *b = (f64::from(*b) * gain) as f32);
+        linear
+    }
+
+    /// The same for a matrix alone.
+    pub(crate) fn scale_rotated_rows(self, weight: &mut Matrix, gain: f64) {
         if gain == 1.0 {
-            return linear;
+            return;
         }
-        let turns = |row: usize| row % self.head_dim < self.dim;
-        linear.weight.for_rows_mut(|row, weights| {
-            if turns(row) {
+        weight.for_rows_mut(|row, weights| {
+            if self.turns(row) {
                 weights.iter_mut().for_each(|w| *w = (f64::from(*w) * gain) as f32);
             }
         });
-        let bias = linear.bias.iter_mut().flatten().enumerate();
-        bias.filter(|(row, _)| turns(*row)).for_each(|(_, b)| *b = (f64::from(*b) * gain) as f32);
-        linear
     }
 }

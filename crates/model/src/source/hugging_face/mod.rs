@@ -14,6 +14,7 @@ mod encoder;
 mod family;
 mod gemma;
 mod mixture;
+pub(super) mod peft;
 mod rope;
 
 use std::path::Path;
