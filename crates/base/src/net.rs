@@ -15,12 +15,13 @@ mod check;
 
 use crate::cbor;
 use crate::digest::Digest;
+use crate::limits::COLS_MAX;
 use crate::manifest::{self, Entry, EntryKind};
 use crate::weights::Linear;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-pub use check::NetError;
+pub use check::{Builder, NetError};
 use minicbor::{Decode, Encode};
 
 /// The arithmetic of small networks; a part of opset `lockstep-0` until that is frozen.
@@ -88,6 +89,54 @@ pub struct Window {
     /// Padding at the top, left, bottom, right.
     #[n(2)]
     pub pads: [u32; 4],
+}
+
+/// Which number of a window does not fit.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[error("{what} is {got}, expected {low} to {high}")]
+pub struct WindowError {
+    /// Which number.
+    pub what: &'static str,
+    /// Its value.
+    pub got: u64,
+    /// The smallest allowed.
+    pub low: u64,
+    /// The largest.
+    pub high: u64,
+}
+
+impl Window {
+    /// A 1 by 1 kernel: every place by itself.
+    pub const PLACE: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
+
+    /// Height and width of what it gives over an image: `(size + pads - kernel) / stride + 1`, rounded down.
+    ///
+    /// # Errors
+    /// If it does not fit: kernels and strides are 1 to [`COLS_MAX`], padding is narrower than the kernel and the
+    /// kernel fits the padded image.
+    pub fn output(&self, shape: Shape) -> Result<(u32, u32), WindowError> {
+        let [top, left, bottom, right] = self.pads;
+        let sides = [
+            (shape.height, self.kernel[0], self.strides[0], [top, bottom]),
+            (shape.width, self.kernel[1], self.strides[1], [left, right]),
+        ];
+        let mut out = [0; 2];
+        for (out, (size, kernel, stride, pads)) in out.iter_mut().zip(sides) {
+            let one = |what, got: u32, low: u64, high: u64| match u64::from(got) {
+                got if (low..=high).contains(&got) => Ok(()),
+                got => Err(WindowError { what, got, low, high }),
+            };
+            one("kernel size", kernel, 1, COLS_MAX.into())?;
+            one("stride", stride, 1, COLS_MAX.into())?;
+            for pad in pads {
+                one("padding", pad, 0, u64::from(kernel) - 1)?;
+            }
+            let padded = u64::from(size) + u64::from(pads[0]) + u64::from(pads[1]);
+            one("kernel size", kernel, 1, padded)?;
+            *out = ((padded - u64::from(kernel)) / u64::from(stride) + 1) as u32;
+        }
+        Ok(out.into())
+    }
 }
 
 /// One operation; `input`, `left` and `right` are values.
@@ -295,8 +344,19 @@ impl Net {
     /// # Errors
     /// The first check that fails, with its node.
     pub fn new(graph: Graph, weights: Vec<Linear>) -> Result<Net, NetError> {
-        let values = check::values(&graph, &weights)?;
-        Ok(Net { graph, weights, values })
+        if graph.opset != NET_OPSET {
+            return Err(NetError::Opset { got: graph.opset });
+        }
+        let mut builder = Builder::new(&graph.name, graph.input)?;
+        let (count, mut weights) = (weights.len(), weights.into_iter());
+        for op in graph.nodes {
+            let linear = op.weights().and_then(|_| weights.next());
+            builder.push(op, linear)?;
+        }
+        if weights.len() > 0 {
+            return Err(NetError::WeightCount { got: count, expected: count - weights.len() });
+        }
+        builder.finish()
     }
 
     /// The graph.

@@ -186,10 +186,7 @@ impl<'a> Pass<'a> {
                 Ok(self.each(input, shape, output, |x, y| ops::pad(x, shape, pads[0], pads[1], y, output)))
             }
             Op::Quantise { input } => Ok(self.quantise(input)),
-            Op::Linear { input, weights } => {
-                let whole = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
-                self.linear(input, weights, &whole, output)
-            }
+            Op::Linear { input, weights } => self.linear(input, weights, &Window::PLACE, output),
             Op::Conv { input, weights, ref window } => self.linear(input, weights, window, output),
             Op::Relu { input } => {
                 let mut x = self.take(input, node);

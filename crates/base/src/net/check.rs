@@ -1,9 +1,9 @@
-//! Shapes, formats and bounds of every value of a network, in one pass over its nodes.
+//! Shapes, formats and bounds of every value of a network, node by node.
 
 use super::bounds::{self, Interval, LIMIT, Unbounded};
 use super::{
-    FRACS, Format, Graph, NET_ELEMENTS_MAX, NET_NAME_MAX, NET_OPSET, NODES_MAX, Op, PATCH_BYTES_MAX, Shape,
-    VALUE_ELEMENTS_MAX, VALUE_MAX, Value, Window,
+    FRACS, Format, Graph, Input, NET_ELEMENTS_MAX, NET_NAME_MAX, NET_OPSET, NODES_MAX, Net, Op,
+    PATCH_BYTES_MAX, Shape, VALUE_ELEMENTS_MAX, VALUE_MAX, Value, Window, WindowError,
 };
 use crate::config::{COLS_MULTIPLE, padded};
 use crate::limits::{COLS_MAX, ROWS_MAX};
@@ -95,18 +95,24 @@ pub enum NetError {
         expected: &'static str,
     },
     /// A window that does not fit.
-    #[error("node {node}: {what} is {got}, expected {low} to {high}")]
+    #[error("node {node}: {source}")]
     Window {
         /// The node.
         node: usize,
         /// Which number.
+        source: WindowError,
+    },
+    /// Padding that makes an image too large.
+    #[error("node {node}: {what} is {got}, expected at most {limit}")]
+    Pad {
+        /// The node.
+        node: usize,
+        /// Which side.
         what: &'static str,
-        /// Its value.
+        /// Its length.
         got: u64,
-        /// The smallest allowed.
-        low: u64,
-        /// The largest.
-        high: u64,
+        /// The limit.
+        limit: u64,
     },
     /// Weights are named in order, each once.
     #[error("node {node} reads weights {got}, expected {expected}: each is read once, in order")]
@@ -158,50 +164,92 @@ fn place(node: Option<usize>) -> String {
     node.map_or_else(|| "input".into(), |node| alloc::format!("node {node}"))
 }
 
-/// Every value of a network, or what is wrong with it.
-pub(super) fn values(graph: &Graph, weights: &[Linear]) -> Result<Vec<Value>, NetError> {
-    if graph.opset != NET_OPSET {
-        return Err(NetError::Opset { got: graph.opset.clone() });
-    }
-    if graph.name.len() > NET_NAME_MAX {
-        return Err(NetError::Name { got: graph.name.len() });
-    }
-    if !(1..=NODES_MAX).contains(&graph.nodes.len()) {
-        return Err(NetError::Nodes { got: graph.nodes.len() });
-    }
-    let mut pass = Pass { weights, used: 0, values: Vec::with_capacity(graph.nodes.len() + 1), elements: 0 };
-    pass.push(None, input(graph)?)?;
-    for (node, op) in graph.nodes.iter().enumerate() {
-        let value = pass.node(node, op)?;
-        pass.push(Some(node), value)?;
-    }
-    if pass.used != weights.len() {
-        return Err(NetError::WeightCount { got: weights.len(), expected: pass.used });
-    }
-    Ok(pass.values)
-}
-
-fn input(graph: &Graph) -> Result<Value, NetError> {
-    let input = graph.input;
-    let (low, high) = (i64::from(input.low), i64::from(input.high));
-    if low > high || low < -VALUE_MAX || high > VALUE_MAX {
-        return Err(NetError::InputBounds { low: input.low, high: input.high });
-    }
-    Ok(Value { shape: input.shape, format: Format::Fixed, frac: input.frac, low, high })
-}
-
-/// The pass over the nodes.
-struct Pass<'a> {
-    weights: &'a [Linear],
-    /// Weights that were read so far.
-    used: usize,
+/// Makes a network node by node, each checked when it is added. A node that is refused leaves no trace.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    graph: Graph,
+    weights: Vec<Linear>,
     values: Vec<Value>,
     /// Elements of all values so far.
     elements: u64,
 }
 
-impl Pass<'_> {
-    fn push(&mut self, node: Option<usize>, value: Value) -> Result<(), NetError> {
+impl Builder {
+    /// A network without nodes.
+    ///
+    /// # Errors
+    /// If the name or the input is out of range.
+    pub fn new(name: &str, input: Input) -> Result<Builder, NetError> {
+        if name.len() > NET_NAME_MAX {
+            return Err(NetError::Name { got: name.len() });
+        }
+        let (low, high) = (i64::from(input.low), i64::from(input.high));
+        if low > high || low < -VALUE_MAX || high > VALUE_MAX {
+            return Err(NetError::InputBounds { low: input.low, high: input.high });
+        }
+        let value = Value { shape: input.shape, format: Format::Fixed, frac: input.frac, low, high };
+        let graph = Graph { opset: NET_OPSET.into(), name: name.into(), input, nodes: Vec::new() };
+        let mut builder = Builder { graph, weights: Vec::new(), values: Vec::new(), elements: 0 };
+        builder.add(None, value)?;
+        Ok(builder)
+    }
+
+    /// Adds a node, with its weights if it reads any; gives the value that it computes.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn push(&mut self, op: Op, weights: Option<Linear>) -> Result<u32, NetError> {
+        let value = self.check(&op, weights.as_ref())?;
+        self.add(Some(self.graph.nodes.len()), value)?;
+        self.weights.extend(weights);
+        self.graph.nodes.push(op);
+        Ok(self.graph.nodes.len() as u32)
+    }
+
+    /// What the next node would compute, if it were `op` with `weights`.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn check(&self, op: &Op, weights: Option<&Linear>) -> Result<Value, NetError> {
+        let node = self.graph.nodes.len();
+        if node == NODES_MAX {
+            return Err(NetError::Nodes { got: node + 1 });
+        }
+        let expected = self.weights.len();
+        match op.weights() {
+            Some(got) if got as usize != expected => Err(NetError::WeightOrder { node, got, expected }),
+            Some(_) if weights.is_none() => {
+                Err(NetError::WeightCount { got: expected, expected: expected + 1 })
+            }
+            None if weights.is_some() => Err(NetError::WeightCount { got: expected + 1, expected }),
+            _ => self.node(node, op, weights),
+        }
+    }
+
+    /// What is known of the values so far.
+    #[must_use]
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// Index of the weights that the next node with weights reads.
+    #[must_use]
+    pub fn next_weights(&self) -> u32 {
+        self.weights.len() as u32
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// If there is no node.
+    pub fn finish(self) -> Result<Net, NetError> {
+        if self.graph.nodes.is_empty() {
+            return Err(NetError::Nodes { got: 0 });
+        }
+        Ok(Net { graph: self.graph, weights: self.weights, values: self.values })
+    }
+
+    fn add(&mut self, node: Option<usize>, value: Value) -> Result<(), NetError> {
         if !FRACS.contains(&value.frac) {
             return Err(NetError::Frac { node, got: value.frac });
         }
@@ -210,15 +258,15 @@ impl Pass<'_> {
         if got == 0 || got > VALUE_ELEMENTS_MAX {
             return Err(NetError::Elements { node, got, limit: VALUE_ELEMENTS_MAX });
         }
-        self.elements += got;
-        if self.elements > NET_ELEMENTS_MAX {
-            return Err(NetError::Elements { node, got: self.elements, limit: NET_ELEMENTS_MAX });
+        if self.elements + got > NET_ELEMENTS_MAX {
+            return Err(NetError::Elements { node, got: self.elements + got, limit: NET_ELEMENTS_MAX });
         }
+        self.elements += got;
         self.values.push(value);
         Ok(())
     }
 
-    fn node(&mut self, node: usize, op: &Op) -> Result<Value, NetError> {
+    fn node(&self, node: usize, op: &Op, weights: Option<&Linear>) -> Result<Value, NetError> {
         let bound = |Unbounded { what, got, limit }| NetError::Unbounded { node, what, got, limit };
         match *op {
             Op::Pad { input, pads } => {
@@ -226,7 +274,7 @@ impl Pass<'_> {
                 let [top, left, bottom, right] = pads.map(u64::from);
                 let side = |what, side: u64| match u32::try_from(side) {
                     Ok(side) if u64::from(side) <= VALUE_ELEMENTS_MAX => Ok(side),
-                    _ => Err(NetError::Window { node, what, got: side, low: 1, high: VALUE_ELEMENTS_MAX }),
+                    _ => Err(NetError::Pad { node, what, got: side, limit: VALUE_ELEMENTS_MAX }),
                 };
                 let height = side("padded height", u64::from(x.shape.height) + top + bottom)?;
                 let width = side("padded width", u64::from(x.shape.width) + left + right)?;
@@ -234,21 +282,21 @@ impl Pass<'_> {
                 Ok(with(x, shape, interval(&x).with_zero()))
             }
             Op::Quantise { input } => Ok(Value { format: Format::Codes, ..self.fixed(node, input)? }),
-            Op::Linear { input, weights } => {
+            Op::Linear { input, .. } => {
                 let x = self.read(node, input, Format::Codes)?;
                 if x.shape.places() != 1 {
                     return Err(NetError::Shape { node, got: x.shape, expected: "a vector" });
                 }
-                let linear = self.matrix(node, weights, x.shape.channels.into())?;
+                let linear = matrix(node, weights, x.shape.channels.into())?;
                 let y = bounds::linear(linear, interval(&x), x.frac).map_err(bound)?;
                 Ok(fixed(Shape::vector(linear.rows as u32), linear.out_frac, y))
             }
-            Op::Conv { input, weights, window } => {
+            Op::Conv { input, window, .. } => {
                 let x = self.read(node, input, Format::Codes)?;
                 let (height, width) = windows(node, &window, x.shape)?;
                 let columns = u64::from(window.kernel[0]) * u64::from(window.kernel[1]);
                 let columns = columns.saturating_mul(x.shape.channels.into());
-                let linear = self.matrix(node, weights, columns)?;
+                let linear = matrix(node, weights, columns)?;
                 let places = u64::from(height) * u64::from(width);
                 let patches = places.saturating_mul(linear.cols as u64);
                 if patches > PATCH_BYTES_MAX {
@@ -301,52 +349,46 @@ impl Pass<'_> {
         let x = *self.values.get(value as usize).ok_or(NetError::Order { node, got: value })?;
         if x.format == expected { Ok(x) } else { Err(NetError::Format { node, got: x.format, expected }) }
     }
+}
 
-    /// The next matrix, checked, with this many columns before padding.
-    fn matrix(&mut self, node: usize, index: u32, columns: u64) -> Result<&Linear, NetError> {
-        if index as usize != self.used {
-            return Err(NetError::WeightOrder { node, got: index, expected: self.used });
-        }
-        let linear = self.weights.get(self.used);
-        let linear =
-            linear.ok_or(NetError::WeightCount { got: self.weights.len(), expected: self.used + 1 })?;
-        self.used += 1;
-        let one = |what, got: i128, low: i128, high: i128| match got {
-            got if (low..=high).contains(&got) => Ok(()),
-            got => Err(NetError::Weights { node, what, got, low, high }),
-        };
-        let count =
-            |what, got: usize, expected: usize| one(what, got as i128, expected as i128, expected as i128);
-        one("columns before padding", columns.into(), 1, COLS_MAX.into())?;
-        count("columns", linear.cols, padded(columns as u32, COLS_MULTIPLE) as usize)?;
-        one("columns", linear.cols as i128, 1, COLS_MAX.into())?;
-        one("rows", linear.rows as i128, 1, ROWS_MAX.into())?;
-        one("bits a weight", if linear.format == WeightFormat::Int8 { 8 } else { 4 }, 8, 8)?;
-        count("bytes of codes", linear.codes.len(), linear.format.code_bytes(linear.rows, linear.cols))?;
-        count("bytes of table ids", linear.table_ids.len(), 0)?;
-        count("multipliers", linear.multipliers.len(), linear.rows)?;
-        count("shifts", linear.shifts.len(), linear.rows)?;
-        if !linear.bias.is_empty() {
-            count("biases", linear.bias.len(), linear.rows)?;
-        }
-        one("static shift", linear.pre_shift.into(), 0, PRE_SHIFT_MAX.into())?;
-        one(
-            "fractional bits of the output",
-            linear.out_frac.into(),
-            (*FRACS.start()).into(),
-            (*FRACS.end()).into(),
-        )?;
-        for row in 0..linear.rows {
-            one("a multiplier", linear.multipliers[row].into(), 1, MULTIPLIER_MAX.into())?;
-            one("a row shift", linear.shifts[row].into(), 0, ROW_SHIFT_MAX.into())?;
-            let bias = linear.bias.get(row).copied().unwrap_or(0);
-            one("a bias", bias.into(), -LIMIT, LIMIT)?;
-        }
-        let least = linear.codes.iter().map(|code| *code as i8).min().unwrap_or(0);
-        one("a smallest code", least.into(), -127, 127)?;
-        check_filling(node, linear)?;
-        Ok(linear)
+/// The weights of a node, checked, with this many columns before padding.
+fn matrix(node: usize, weights: Option<&Linear>, columns: u64) -> Result<&Linear, NetError> {
+    let linear = weights.ok_or(NetError::WeightCount { got: 0, expected: 1 })?;
+    let one = |what, got: i128, low: i128, high: i128| match got {
+        got if (low..=high).contains(&got) => Ok(()),
+        got => Err(NetError::Weights { node, what, got, low, high }),
+    };
+    let count =
+        |what, got: usize, expected: usize| one(what, got as i128, expected as i128, expected as i128);
+    one("columns before padding", columns.into(), 1, COLS_MAX.into())?;
+    count("columns", linear.cols, padded(columns as u32, COLS_MULTIPLE) as usize)?;
+    one("columns", linear.cols as i128, 1, COLS_MAX.into())?;
+    one("rows", linear.rows as i128, 1, ROWS_MAX.into())?;
+    one("bits a weight", if linear.format == WeightFormat::Int8 { 8 } else { 4 }, 8, 8)?;
+    count("bytes of codes", linear.codes.len(), linear.format.code_bytes(linear.rows, linear.cols))?;
+    count("bytes of table ids", linear.table_ids.len(), 0)?;
+    count("multipliers", linear.multipliers.len(), linear.rows)?;
+    count("shifts", linear.shifts.len(), linear.rows)?;
+    if !linear.bias.is_empty() {
+        count("biases", linear.bias.len(), linear.rows)?;
     }
+    one("static shift", linear.pre_shift.into(), 0, PRE_SHIFT_MAX.into())?;
+    one(
+        "fractional bits of the output",
+        linear.out_frac.into(),
+        (*FRACS.start()).into(),
+        (*FRACS.end()).into(),
+    )?;
+    for row in 0..linear.rows {
+        one("a multiplier", linear.multipliers[row].into(), 1, MULTIPLIER_MAX.into())?;
+        one("a row shift", linear.shifts[row].into(), 0, ROW_SHIFT_MAX.into())?;
+        let bias = linear.bias.get(row).copied().unwrap_or(0);
+        one("a bias", bias.into(), -LIMIT, LIMIT)?;
+    }
+    let least = linear.codes.iter().map(|code| *code as i8).min().unwrap_or(0);
+    one("a smallest code", least.into(), -127, 127)?;
+    check_filling(node, linear)?;
+    Ok(linear)
 }
 
 /// Rows that fill up the last panel are zero, so that the root binds every byte.
@@ -365,27 +407,7 @@ fn check_filling(node: usize, linear: &Linear) -> Result<(), NetError> {
 
 /// Height and width of what a window gives.
 fn windows(node: usize, window: &Window, shape: Shape) -> Result<(u32, u32), NetError> {
-    let [top, left, bottom, right] = window.pads;
-    let sides = [
-        (shape.height, window.kernel[0], window.strides[0], [top, bottom]),
-        (shape.width, window.kernel[1], window.strides[1], [left, right]),
-    ];
-    let mut out = [0; 2];
-    for (out, (size, kernel, stride, pads)) in out.iter_mut().zip(sides) {
-        let one = |what, got: u32, low: u32, high: u64| match got {
-            got if got >= low && u64::from(got) <= high => Ok(()),
-            got => Err(NetError::Window { node, what, got: got.into(), low: low.into(), high }),
-        };
-        one("kernel size", kernel, 1, COLS_MAX.into())?;
-        one("stride", stride, 1, COLS_MAX.into())?;
-        for pad in pads {
-            one("padding", pad, 0, u64::from(kernel) - 1)?;
-        }
-        let padded = u64::from(size) + u64::from(pads[0]) + u64::from(pads[1]);
-        one("kernel size", kernel, 1, padded)?;
-        *out = ((padded - u64::from(kernel)) / u64::from(stride) + 1) as u32;
-    }
-    Ok(out.into())
+    window.output(shape).map_err(|source| NetError::Window { node, source })
 }
 
 fn interval(value: &Value) -> Interval {

@@ -24,7 +24,6 @@ mod llama2c;
 mod normalise;
 mod piece;
 mod prefix;
-mod protobuf;
 mod scored;
 mod sentencepiece;
 mod stream;

@@ -6,8 +6,8 @@
 use super::TokenizerError;
 use super::normalise::{CharMap, Normaliser, SPACE_MARKER};
 use super::piece::{Piece, byte_of_name, check_vocab_size};
-use super::protobuf::Fields;
 use super::scored::{Algorithm, MAX_PIECE_BYTES, ScoredTokenizer, ScoredVocab};
+use crate::protobuf::{Fields, WireError};
 
 /// `SentencePiece.Type`.
 const NORMAL: u64 = 1;
@@ -162,6 +162,12 @@ fn parse_normaliser(normaliser: &mut Normaliser, message: &[u8]) -> Result<(), T
         }
     }
     Ok(())
+}
+
+impl From<WireError> for TokenizerError {
+    fn from(error: WireError) -> TokenizerError {
+        TokenizerError::Malformed { kind: "sentencepiece", at: error.at, reason: error.reason }
+    }
 }
 
 fn malformed(reason: &str) -> TokenizerError {

@@ -8,6 +8,8 @@ mod gguf_file;
 mod gguf_hostile;
 mod gguf_models;
 mod gguf_tokenizer;
+mod net;
+mod onnx;
 mod quantise_check;
 mod quantise_fidelity;
 mod quantise_fold;

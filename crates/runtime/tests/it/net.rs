@@ -445,7 +445,7 @@ fn each_check_has_its_error() {
     let cases: [(&str, Change); 17] = [
         ("Opset", |g, _| g.opset = "other".into()),
         ("Name", |g, _| g.name = "n".repeat(200)),
-        ("Nodes", |g, _| g.nodes.clear()),
+        ("Nodes", |g, w| (g.nodes, *w) = (vec![], vec![])),
         ("InputBounds", |g, _| g.input.low = 101),
         ("InputBounds", |g, _| g.input.high = VALUE_MAX as i32 + 1),
         ("Frac", |g, _| g.input.frac = 25),
