@@ -1,6 +1,7 @@
 //! Fault drills at their extremes: a lie may be any bit of any op, and the liar itself must go on
 //! (with wrong bits) or end in a range error.
 
+use crate::families::decoders;
 use crate::pipeline::engine;
 use lockstep_base::config::{Block, FeedForward, ModelConfig, Positions};
 use lockstep_base::op::{Op, Place};
@@ -38,8 +39,10 @@ fn any_bit_of_any_op_is_wrong_bits_or_a_range_error() {
         feed_forward: FeedForward::Plain,
         ..small_config()
     };
-    for config in [small_config(), plain] {
-        for kernel in Kernel::available() {
+    let llama_like = [small_config(), plain].map(|config| (config, Kernel::available()));
+    let families = decoders().into_iter().map(|(_, config)| (config, vec![Kernel::detect()]));
+    for (config, kernels) in llama_like.into_iter().chain(families) {
+        for kernel in kernels {
             let engine = engine(&config, WeightFormat::Int8, kernel, 1);
             for op in Op::ALL {
                 for bit in 0..32 {

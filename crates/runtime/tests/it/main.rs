@@ -2,6 +2,7 @@
 
 mod audit;
 mod drill;
+mod families;
 mod forward;
 mod golden;
 mod kernels;
