@@ -21,6 +21,7 @@ mod source_families;
 mod source_folder;
 mod source_hf;
 mod source_llama2c;
+mod source_refusals;
 mod tokenizer;
 mod tokenizer_hostile;
 mod tokenizer_spm32k;

@@ -234,7 +234,8 @@ fn an_encoder_gives_the_vectors_and_the_embedding_of_transformers() {
 
 #[test]
 fn the_comparison_of_encoders_notices_each_mutation() {
-    let mutations: [(&str, fn(&mut FloatModel)); 7] = [
+    type EncoderMutation = (&'static str, fn(&mut FloatModel));
+    let mutations: [EncoderMutation; 7] = [
         ("seeing only what came before", |m| m.config.causal = true),
         ("GELU by tanh with another argument", |m| m.config.activation = Act::Silu),
         ("no norm of the embedding", |m| m.embed_norm = None),

@@ -18,6 +18,13 @@ pub(crate) struct Described {
     pub rotated_gain: f64,
 }
 
+impl Described {
+    /// The same with another config.
+    pub(super) fn with(self, change: impl FnOnce(FloatConfig) -> FloatConfig) -> Self {
+        Self { config: change(self.config), ..self }
+    }
+}
+
 impl From<FloatConfig> for Described {
     fn from(config: FloatConfig) -> Self {
         Self { config, rotated_gain: 1.0 }
@@ -42,36 +49,37 @@ pub(super) const USUAL: Defaults =
 
 pub(super) fn llama(json: &ConfigJson) -> Result<Described, SourceError> {
     let bias = json.flag_or("attention_bias", false)?;
-    let (config, rotated_gain) = gated(json, USUAL)?;
     let ffn_bias = json.flag_or("mlp_bias", false)?;
-    Ok(Described { config: FloatConfig { qkv_bias: bias, o_bias: bias, ffn_bias, ..config }, rotated_gain })
+    Ok(gated(json, USUAL)?.with(|config| FloatConfig { qkv_bias: bias, o_bias: bias, ffn_bias, ..config }))
 }
 
 pub(super) fn mistral(json: &ConfigJson) -> Result<Described, SourceError> {
-    let (config, _) = gated(json, USUAL)?;
     let window = json.size_unless_null("sliding_window", 4_096)?;
-    Ok(FloatConfig { windows: vec![window; config.windows.len()], ..config }.into())
+    Ok(gated(json, USUAL)?.with(|config| all_windowed(config, window)))
 }
 
 pub(super) fn qwen2(json: &ConfigJson) -> Result<Described, SourceError> {
-    let (config, rotated_gain) = gated(json, USUAL)?;
-    let windows = qwen_windows(json, config.n_layers)?;
-    Ok(Described { config: FloatConfig { qkv_bias: true, windows, ..config }, rotated_gain })
+    let described = gated(json, USUAL)?;
+    let windows = qwen_windows(json, described.config.n_layers)?;
+    Ok(described.with(|config| FloatConfig { qkv_bias: true, windows, ..config }))
 }
 
 pub(super) fn qwen3(json: &ConfigJson) -> Result<Described, SourceError> {
-    let (config, rotated_gain) = gated(json, Defaults { head_dim: Some(128), ..USUAL })?;
+    let described = gated(json, Defaults { head_dim: Some(128), ..USUAL })?;
     let bias = json.flag_or("attention_bias", false)?;
-    let windows = qwen_windows(json, config.n_layers)?;
-    let config = FloatConfig { qk_norm: true, qkv_bias: bias, o_bias: bias, windows, ..config };
-    Ok(Described { config, rotated_gain })
+    let windows = qwen_windows(json, described.config.n_layers)?;
+    Ok(described.with(|config| FloatConfig {
+        qk_norm: true,
+        qkv_bias: bias,
+        o_bias: bias,
+        windows,
+        ..config
+    }))
 }
 
 pub(super) fn phi3(json: &ConfigJson) -> Result<Described, SourceError> {
-    let (config, rotated_gain) = gated(json, USUAL)?;
     let window = json.size_or_none("sliding_window")?;
-    let config = FloatConfig { windows: vec![window; config.windows.len()], ..config };
-    Ok(Described { config, rotated_gain })
+    Ok(gated(json, USUAL)?.with(|config| all_windowed(config, window)))
 }
 
 pub(super) fn gpt2(json: &ConfigJson) -> Result<Described, SourceError> {
@@ -152,8 +160,8 @@ pub(super) fn opt(json: &ConfigJson) -> Result<Described, SourceError> {
     .into())
 }
 
-/// RMS norm, rotation, gated block: the numbers that Llama's descendants share. Also the gain of rotated rows.
-pub(super) fn gated(json: &ConfigJson, defaults: Defaults) -> Result<(FloatConfig, f64), SourceError> {
+/// RMS norm, rotation, gated block: the numbers that Llama's descendants share.
+pub(super) fn gated(json: &ConfigJson, defaults: Defaults) -> Result<Described, SourceError> {
     let (d_model, n_heads) = (json.size("hidden_size")?, json.size("num_attention_heads")?);
     let head_dim = match json.size_or_none("head_dim")?.or(defaults.head_dim) {
         Some(head_dim) => head_dim,
@@ -178,7 +186,12 @@ pub(super) fn gated(json: &ConfigJson, defaults: Defaults) -> Result<(FloatConfi
         head: head(json, defaults.tied)?,
         ..FloatConfig::llama(sizes)
     };
-    Ok((config, rotation.gain))
+    Ok(Described { config, rotated_gain: rotation.gain })
+}
+
+/// The same window in every layer.
+pub(super) fn all_windowed(config: FloatConfig, window: Option<usize>) -> FloatConfig {
+    FloatConfig { windows: vec![window; config.windows.len()], ..config }
 }
 
 /// Layer norm, no gate, biases everywhere: the numbers that the older families share.

@@ -4,27 +4,27 @@
 use super::super::SourceError;
 use super::super::config::{Experts, FloatConfig};
 use super::super::config_json::ConfigJson;
-use super::describe::{Defaults, Described, USUAL, gated, qwen_window};
+use super::describe::{Defaults, Described, USUAL, all_windowed, gated, qwen_window};
 
 /// Every layer is a mixture; the weights of the chosen experts sum to one.
 pub(super) fn mixtral(json: &ConfigJson) -> Result<Described, SourceError> {
-    let (config, _) = gated(json, Defaults { theta: 1e6, ..USUAL })?;
-    let layers = config.windows.len();
+    let described = gated(json, Defaults { theta: 1e6, ..USUAL })?;
+    let layers = described.config.windows.len();
     let experts = Experts {
         count: json.size_or_none("num_local_experts")?.unwrap_or(8),
         per_token: json.size_or_none("num_experts_per_tok")?.unwrap_or(2),
         normalise: true,
-        hidden: config.ffn_hidden,
+        hidden: described.config.ffn_hidden,
         sparse: vec![true; layers],
     };
-    let windows = vec![json.size_or_none("sliding_window")?; layers];
-    Ok(FloatConfig { experts: Some(experts), windows, ..config }.into())
+    let window = json.size_or_none("sliding_window")?;
+    Ok(described.with(|config| FloatConfig { experts: Some(experts), ..all_windowed(config, window) }))
 }
 
 /// Layer i is a mixture unless `mlp_only_layers` names it or i + 1 is no multiple of `decoder_sparse_step`.
 pub(super) fn qwen3_moe(json: &ConfigJson) -> Result<Described, SourceError> {
-    let (config, rotated_gain) = gated(json, USUAL)?;
-    let layers = config.windows.len();
+    let described = gated(json, USUAL)?;
+    let layers = described.config.windows.len();
     let dense = json.sizes("mlp_only_layers")?;
     let step = json.size_or_none("decoder_sparse_step")?.unwrap_or(1);
     if step == 0 {
@@ -43,13 +43,12 @@ pub(super) fn qwen3_moe(json: &ConfigJson) -> Result<Described, SourceError> {
         sparse: (0..layers).map(sparse).collect(),
     };
     let bias = json.flag_or("attention_bias", false)?;
-    let config = FloatConfig {
+    let window = qwen_window(json)?;
+    Ok(described.with(|config| FloatConfig {
         qk_norm: true,
         qkv_bias: bias,
         o_bias: bias,
-        windows: vec![qwen_window(json)?; layers],
         experts: Some(experts),
-        ..config
-    };
-    Ok(Described { config, rotated_gain })
+        ..all_windowed(config, window)
+    }))
 }

@@ -43,6 +43,7 @@ pub(crate) fn read_config(folder: &Path) -> Result<(&'static Family, ConfigJson)
         return Err(SourceError::UnknownFormat { path: folder.into(), got: "no config.json".into() });
     }
     let json = ConfigJson::read(&path)?;
+    refuse_integers(&json)?;
     let got = json.architecture()?;
     let family = FAMILIES.iter().find(|family| family.architecture == got);
     let family = family.ok_or_else(|| SourceError::UnknownArchitecture { got: got.into() })?;
@@ -51,6 +52,23 @@ pub(crate) fn read_config(folder: &Path) -> Result<(&'static Family, ConfigJson)
         None => json,
     };
     Ok((family, json))
+}
+
+/// Ways to quantise that leave floats and scales behind.
+const FLOAT_QUANTISATIONS: [&str; 4] = ["fp8", "fbgemm_fp8", "compressed-tensors", "modelopt"];
+
+/// A checkpoint that is quantised to integers has lost what our own formats are made from.
+fn refuse_integers(json: &ConfigJson) -> Result<(), SourceError> {
+    let section = json.section_or_empty("quantization_config", "");
+    let got = section.text_or("quant_method", "fp8")?;
+    if FLOAT_QUANTISATIONS.contains(&got) {
+        return Ok(());
+    }
+    Err(SourceError::Unsupported {
+        field: "quant_method",
+        got: got.into(),
+        expected: "fp8, fbgemm_fp8, compressed-tensors or modelopt, in 8-bit floats",
+    })
 }
 
 fn open_store(folder: &Path, file: Option<&Path>) -> Result<TensorStore, SourceError> {
