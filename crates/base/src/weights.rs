@@ -161,6 +161,12 @@ impl Linear {
     #[must_use]
     pub fn row_bytes(&self, row: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(6 + self.cols + self.cols / 16);
+        self.append_row_bytes(row, &mut bytes);
+        bytes
+    }
+
+    /// Appends the committed bytes of one row to `bytes`.
+    pub fn append_row_bytes(&self, row: usize, bytes: &mut Vec<u8>) {
         bytes.push(self.multipliers[row]);
         bytes.push(self.shifts[row]);
         if let Some(bias) = self.bias.get(row) {
@@ -170,20 +176,23 @@ impl Linear {
             WeightFormat::Int8 | WeightFormat::Int16 => TILE_COLS,
             WeightFormat::Int4 => GROUP_COLS,
         };
+        let codes: &[u8] = &self.codes;
         let planes = if self.format == WeightFormat::Int16 { 2 } else { 1 };
         for plane in 0..planes {
-            for col in (0..self.cols).step_by(step) {
-                let at = plane * self.plane_bytes() + self.code_offset(row, col);
-                bytes.extend_from_slice(&self.codes[at..at + 16]);
+            // The tiles of a panel follow each other.
+            let first = plane * self.plane_bytes() + self.code_offset(row, 0);
+            for tile in 0..self.cols / step {
+                let at = first + tile * PANEL_ROWS * TILE_COLS;
+                bytes.extend_from_slice(&codes[at..at + TILE_COLS]);
             }
         }
         if self.format == WeightFormat::Int4 {
+            let ids: &[u8] = &self.table_ids;
             for group in 0..self.cols / GROUP_COLS {
                 let at = 2 * self.id_index(row, group);
-                bytes.extend_from_slice(&self.table_ids[at..at + 2]);
+                bytes.extend_from_slice(&ids[at..at + 2]);
             }
         }
-        bytes
     }
 
     /// The int8 meaning of one row, in column order (of the high parts, for [`WeightFormat::Int16`]).

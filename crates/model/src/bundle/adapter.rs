@@ -7,16 +7,16 @@
 use super::entries::{bits_of, linear_bytes, names};
 use super::error::BundleError;
 use super::layout::{HEADER_BYTES, Header, KIND_ADAPTER, Manifest, Placed};
-use super::load::{split_linear, verify_entry};
+use super::load::split_linear;
 use super::open::{check_layout, section};
 use super::structure;
+use super::verify::verify_rows;
 use super::write::{blob, file, linear, replace};
 use lockstep_base::adapter::{AdapterConfig, AdapterWeights, LayerAdapter, LowRank, Target};
 use lockstep_base::cbor;
 use lockstep_base::digest::Digest;
 use lockstep_base::limits::{COLS_MAX, LAYERS_MAX, ROWS_MAX};
 use lockstep_base::manifest::{self, Entry, EntryKind};
-use lockstep_base::merkle;
 use lockstep_base::weights::{Linear, Region, Tables, WeightFormat};
 use std::path::Path;
 
@@ -202,7 +202,7 @@ fn read_half(
     }
     let matrix =
         split_linear(&entry.kind, bytes).ok_or_else(|| BundleError::Missing { entry: entry.name.clone() })?;
-    verify_entry(entry, matrix.rows, |row| merkle::leaf(&matrix.row_bytes(row)))?;
+    verify_rows(entry, &matrix)?;
     let (shape, fracs) = match half {
         Half::A => ((config.rank, cols), 0..=14),
         Half::B => ((rows, config.rank_padded()), 0..=24),

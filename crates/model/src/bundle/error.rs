@@ -1,6 +1,7 @@
 //! Why a bundle was refused: one variant per check, naming the header field or the entry.
 
 use super::structure::StructureError;
+use super::verify::VerifyError;
 use lockstep_base::cbor::CborError;
 use lockstep_base::config::ConfigError;
 use lockstep_base::digest::Digest;
@@ -155,6 +156,14 @@ pub enum BundleError {
         /// Root in the manifest.
         expected: Digest,
     },
+    /// The threads that verify ended early.
+    #[error("{got} entries were verified, expected {expected}: a thread was lost")]
+    Unfinished {
+        /// Entries that were compared with the model root.
+        got: usize,
+        /// Entries that were to be.
+        expected: usize,
+    },
     /// An entry that is CBOR does not decode.
     #[error("entry {entry}: {error}")]
     Cbor {
@@ -190,4 +199,13 @@ pub enum BundleError {
         /// Layers of the model.
         layers: u32,
     },
+}
+
+impl From<VerifyError> for BundleError {
+    fn from(error: VerifyError) -> BundleError {
+        match error {
+            VerifyError::Root { entry, got, expected } => BundleError::Root { entry, got, expected },
+            VerifyError::Unfinished { got, expected } => BundleError::Unfinished { got, expected },
+        }
+    }
 }

@@ -1,23 +1,20 @@
-//! Reading what a part needs, verified: first the structure, then the root, of every entry.
+//! Reading what a part needs. Small entries are verified and parsed at once; matrices and embeddings are
+//! handed to [`super::verify`], which checks their structure before anybody gets them and compares them
+//! with the model root in parallel, in the background if the caller likes.
 
 use super::entries::{GAIN_HEAD_BYTES, SLOPE_BYTES, format_of, names};
 use super::error::BundleError;
 use super::layout::Placed;
 use super::open::Bundle;
 use super::structure::{self, EMBEDDING_FRACS, Matrix, StructureError};
+use super::verify::{Job, Loading, Rows, Verification, Work};
 use lockstep_base::config::{Block, FeedForward, Positions};
-use lockstep_base::digest::Digest;
-use lockstep_base::manifest::{BLOB_CHUNK_BYTES, Entry, EntryKind};
-use lockstep_base::merkle;
+use lockstep_base::manifest::{self, Entry, EntryKind};
 use lockstep_base::part::Part;
 use lockstep_base::weights::{
     DenseWeights, Embedding, FfnWeights, Gain, LayerWeights, Linear, ModelWeights, Region, Slope, Tables,
 };
-
-/// Threads that hash a large entry.
-const THREADS: usize = 2;
-/// Bytes below which a second thread costs more than it brings.
-const THREADING_BYTES_MIN: u64 = 1 << 20;
+use std::cell::RefCell;
 
 impl Bundle {
     /// The weights of `part`. Every entry that is read is verified against the model root.
@@ -25,6 +22,15 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`], naming the entry, and the row where it can.
     pub fn load(&self, part: &Part) -> Result<ModelWeights, BundleError> {
+        self.load_unverified(part)?.verified()
+    }
+
+    /// The weights of `part` as soon as their structure is checked; matrices and embeddings are compared with
+    /// the model root in the background. See [`Loading::unverified`] for what that obliges to.
+    ///
+    /// # Errors
+    /// [`BundleError`], naming the entry, and the row where it can.
+    pub fn load_unverified(&self, part: &Part) -> Result<Loading, BundleError> {
         let layers = self.config.n_layers;
         let fits = part.first_layer <= part.end_layer
             && part.end_layer <= layers
@@ -33,21 +39,24 @@ impl Bundle {
             return Err(BundleError::Part { got: part.to_string(), layers });
         }
         let tables = self.tables()?;
+        let loader = Loader { bundle: self, jobs: RefCell::default() };
         let learned = self.config.positions == Positions::Learned;
         let embed_norm = part.embed && self.config.block == Block::PostNorm;
         let (width, head) = (self.config.d_model as usize, part.head && self.config.pooling.is_none());
-        Ok(ModelWeights {
+        let weights = ModelWeights {
             config: self.config.clone(),
-            embed: part.embed.then(|| self.embedding(names::EMBED)).transpose()?,
-            positions: (part.embed && learned).then(|| self.embedding(names::POSITIONS)).transpose()?,
+            embed: part.embed.then(|| loader.embedding(names::EMBED)).transpose()?,
+            positions: (part.embed && learned).then(|| loader.embedding(names::POSITIONS)).transpose()?,
             embed_norm: embed_norm.then(|| self.gain(names::EMBED_NORM, width, true)).transpose()?,
             first_layer: part.first_layer as usize,
             layers: (part.first_layer..part.end_layer)
-                .map(|index| self.layer(index as usize, &tables))
+                .map(|index| loader.layer(index as usize))
                 .collect::<Result<_, _>>()?,
-            head: head.then(|| self.linear(names::HEAD, Matrix::Head, &tables)).transpose()?,
+            head: head.then(|| loader.linear(names::HEAD, Matrix::Head)).transpose()?,
             tables,
-        })
+        };
+        let verification = loader.verify(&weights.tables)?;
+        Ok(Loading { weights, verification })
     }
 
     /// Verifies every byte; `progress` gets (entry, done, total) in bytes of the file.
@@ -56,20 +65,20 @@ impl Bundle {
     /// [`BundleError`], naming the entry, and the row where it can.
     pub fn verify_all(&self, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<(), BundleError> {
         let tables = self.tables()?;
-        for index in 0..self.placed.len() {
-            let Placed { entry, offset } = &self.placed[index];
+        for Placed { entry, offset } in &self.placed {
             progress(&entry.name, *offset, self.file_bytes());
             let (layer, name) = match entry.name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'))
             {
                 Some((layer, name)) => (layer.parse::<usize>().unwrap_or(0), name),
                 None => (0, entry.name.as_str()),
             };
+            let loader = Loader { bundle: self, jobs: RefCell::default() };
             match entry.kind {
-                EntryKind::Embedding { .. } => drop(self.embedding(&entry.name)?),
+                EntryKind::Embedding { .. } => drop(loader.embedding(&entry.name)?),
                 EntryKind::Linear { .. } => {
                     let all = Matrix::of_layer(&self.config, layer);
                     let matrix = all.into_iter().find(|matrix| matrix.name() == name);
-                    self.linear(&entry.name, matrix.unwrap_or(Matrix::Head), &tables)?;
+                    loader.linear(&entry.name, matrix.unwrap_or(Matrix::Head))?;
                 }
                 EntryKind::Blob if name == "k_center" => drop(self.k_center(layer)?),
                 EntryKind::Blob if name == names::EMBED_NORM => {
@@ -83,63 +92,12 @@ impl Bundle {
                     }
                 }
             }
+            loader.verify(&tables)?.wait()?;
         }
         self.tokenizer_section()?;
         self.chat_template()?;
         progress("", self.file_bytes(), self.file_bytes());
         Ok(())
-    }
-
-    fn layer(&self, index: usize, tables: &Tables) -> Result<LayerWeights, BundleError> {
-        let linear = |matrix: Matrix| self.linear(&names::layer(index, matrix.name()), matrix, tables);
-        let gated = self.config.feed_forward == FeedForward::Gated;
-        let ffn = match self.config.experts.filter(|_| self.config.layer_pattern(index).experts) {
-            None => FfnWeights::Dense(DenseWeights {
-                gate: gated.then(|| linear(Matrix::Gate)).transpose()?,
-                up: linear(Matrix::Up)?,
-                down: linear(Matrix::Down)?,
-            }),
-            Some(experts) => {
-                let gates = gated.then(|| linear(Matrix::ExpertGate)).transpose()?;
-                let (ups, downs) = (linear(Matrix::ExpertUp)?, linear(Matrix::ExpertDown)?);
-                let expert = |at: usize| {
-                    let part = |all: &Linear| {
-                        let rows = all.rows / experts.count as usize;
-                        all.rows(at * rows..(at + 1) * rows).ok_or_else(|| BundleError::Missing {
-                            entry: names::layer(index, Matrix::ExpertUp.name()),
-                        })
-                    };
-                    Ok(DenseWeights {
-                        gate: gates.as_ref().map(part).transpose()?,
-                        up: part(&ups)?,
-                        down: part(&downs)?,
-                    })
-                };
-                FfnWeights::Experts {
-                    router: linear(Matrix::Router)?,
-                    experts: (0..experts.count as usize).map(expert).collect::<Result<_, BundleError>>()?,
-                }
-            }
-        };
-        let gains = structure::gains_of_layer(&self.config);
-        let gain = |name: &str| {
-            let found = gains.iter().find(|(gain, ..)| *gain == name);
-            found
-                .map(|(name, width, centred)| self.gain(&names::layer(index, name), *width, *centred))
-                .transpose()
-        };
-        Ok(LayerWeights {
-            q: linear(Matrix::Q)?,
-            k: linear(Matrix::K)?,
-            v: linear(Matrix::V)?,
-            o: linear(Matrix::O)?,
-            k_center: self.k_center(index)?,
-            q_norm: gain("q_norm")?,
-            k_norm: gain("k_norm")?,
-            attn_post: gain("attn_post")?,
-            ffn,
-            ffn_post: gain("ffn_post")?,
-        })
     }
 
     fn tables(&self) -> Result<Tables, BundleError> {
@@ -219,10 +177,89 @@ impl Bundle {
         Ok(gain)
     }
 
-    fn embedding(&self, name: &str) -> Result<Embedding, BundleError> {
+    /// Verified bytes of an entry without rows.
+    pub(super) fn blob(&self, name: &str) -> Result<Region, BundleError> {
         let index = self.find(name)?;
-        let codes = self.section(index)?;
-        let EntryKind::Embedding { rows, cols, frac } = self.placed[index].entry.kind else {
+        let bytes = self.section(index)?;
+        let (got, expected) = (manifest::blob_root(&bytes), self.placed[index].entry.root);
+        if got != expected {
+            return Err(BundleError::Root { entry: name.into(), got, expected });
+        }
+        Ok(bytes)
+    }
+}
+
+/// Collects what is to be verified while it takes a part apart.
+struct Loader<'a> {
+    bundle: &'a Bundle,
+    jobs: RefCell<Vec<Job>>,
+}
+
+impl Loader<'_> {
+    /// Checks the structure of what was read, then begins to compare it with the model root.
+    fn verify(self, tables: &Tables) -> Result<Verification, BundleError> {
+        let work = Work::new(self.jobs.into_inner());
+        work.check(tables)?;
+        Ok(work.verify())
+    }
+
+    fn layer(&self, index: usize) -> Result<LayerWeights, BundleError> {
+        let config = &self.bundle.config;
+        let linear = |matrix: Matrix| self.linear(&names::layer(index, matrix.name()), matrix);
+        let gated = config.feed_forward == FeedForward::Gated;
+        let ffn = match config.experts.filter(|_| config.layer_pattern(index).experts) {
+            None => FfnWeights::Dense(DenseWeights {
+                gate: gated.then(|| linear(Matrix::Gate)).transpose()?,
+                up: linear(Matrix::Up)?,
+                down: linear(Matrix::Down)?,
+            }),
+            Some(experts) => {
+                let gates = gated.then(|| linear(Matrix::ExpertGate)).transpose()?;
+                let (ups, downs) = (linear(Matrix::ExpertUp)?, linear(Matrix::ExpertDown)?);
+                let expert = |at: usize| {
+                    let part = |all: &Linear| {
+                        let rows = all.rows / experts.count as usize;
+                        all.rows(at * rows..(at + 1) * rows).ok_or_else(|| BundleError::Missing {
+                            entry: names::layer(index, Matrix::ExpertUp.name()),
+                        })
+                    };
+                    Ok(DenseWeights {
+                        gate: gates.as_ref().map(part).transpose()?,
+                        up: part(&ups)?,
+                        down: part(&downs)?,
+                    })
+                };
+                FfnWeights::Experts {
+                    router: linear(Matrix::Router)?,
+                    experts: (0..experts.count as usize).map(expert).collect::<Result<_, BundleError>>()?,
+                }
+            }
+        };
+        let gains = structure::gains_of_layer(config);
+        let gain = |name: &str| {
+            let found = gains.iter().find(|(gain, ..)| *gain == name);
+            found
+                .map(|(name, width, centred)| self.bundle.gain(&names::layer(index, name), *width, *centred))
+                .transpose()
+        };
+        Ok(LayerWeights {
+            q: linear(Matrix::Q)?,
+            k: linear(Matrix::K)?,
+            v: linear(Matrix::V)?,
+            o: linear(Matrix::O)?,
+            k_center: self.bundle.k_center(index)?,
+            q_norm: gain("q_norm")?,
+            k_norm: gain("k_norm")?,
+            attn_post: gain("attn_post")?,
+            ffn,
+            ffn_post: gain("ffn_post")?,
+        })
+    }
+
+    fn embedding(&self, name: &str) -> Result<Embedding, BundleError> {
+        let index = self.bundle.find(name)?;
+        let codes = self.bundle.section(index)?;
+        let EntryKind::Embedding { rows, cols, frac } = self.bundle.placed[index].entry.kind else {
             return Err(BundleError::Missing { entry: name.into() });
         };
         if !EMBEDDING_FRACS.contains(&frac) {
@@ -233,68 +270,23 @@ impl Bundle {
             );
         }
         let embedding = Embedding { rows: rows as usize, cols: cols as usize, frac, codes };
-        self.verify(index, embedding.rows, |row| merkle::leaf(embedding.row_bytes(row)))?;
+        self.later(index, Rows::Embedding(embedding.clone()));
         Ok(embedding)
     }
 
-    fn linear(&self, name: &str, matrix: Matrix, tables: &Tables) -> Result<Linear, BundleError> {
-        let index = self.find(name)?;
-        let linear = split_linear(&self.placed[index].entry.kind, &self.section(index)?)
+    fn linear(&self, name: &str, matrix: Matrix) -> Result<Linear, BundleError> {
+        let index = self.bundle.find(name)?;
+        let linear = split_linear(&self.bundle.placed[index].entry.kind, &self.bundle.section(index)?)
             .ok_or_else(|| BundleError::Missing { entry: name.into() })?;
-        // The root first: a changed byte is reported as such, not as whatever number it made.
-        self.verify(index, linear.rows, |row| merkle::leaf(&linear.row_bytes(row)))?;
-        structure::check_linear(name, matrix, &linear, tables, &self.config)?;
+        let config = &self.bundle.config;
+        structure::check_matrix_head(name, matrix.shape(config), &matrix.out_fracs(config), &linear)?;
+        self.later(index, Rows::Linear(linear.clone()));
         Ok(linear)
     }
 
-    /// Verified bytes of an entry without rows.
-    pub(super) fn blob(&self, name: &str) -> Result<Region, BundleError> {
-        let index = self.find(name)?;
-        let bytes = self.section(index)?;
-        let chunk = |at: usize| {
-            let from = at * BLOB_CHUNK_BYTES;
-            merkle::leaf(&bytes[from..bytes.len().min(from + BLOB_CHUNK_BYTES)])
-        };
-        self.verify(index, bytes.len().div_ceil(BLOB_CHUNK_BYTES), chunk)?;
-        Ok(bytes)
-    }
-
-    /// Compares the root over `count` leaves with the manifest.
-    fn verify(
-        &self,
-        index: usize,
-        count: usize,
-        leaf: impl Fn(usize) -> Digest + Sync,
-    ) -> Result<(), BundleError> {
-        verify_entry(&self.placed[index].entry, count, leaf)
-    }
-}
-
-/// Compares the root over `count` leaves with an entry's.
-pub(super) fn verify_entry(
-    entry: &Entry,
-    count: usize,
-    leaf: impl Fn(usize) -> Digest + Sync,
-) -> Result<(), BundleError> {
-    let mut leaves = vec![Digest::ZERO; count];
-    if entry.bytes < THREADING_BYTES_MIN || count < THREADS {
-        leaves.iter_mut().enumerate().for_each(|(at, out)| *out = leaf(at));
-    } else {
-        let per_thread = count.div_ceil(THREADS);
-        std::thread::scope(|scope| {
-            for (thread, part) in leaves.chunks_mut(per_thread).enumerate() {
-                let leaf = &leaf;
-                scope.spawn(move || {
-                    part.iter_mut().enumerate().for_each(|(at, out)| *out = leaf(thread * per_thread + at));
-                });
-            }
-        });
-    }
-    let got = merkle::root(&leaves);
-    if got == entry.root {
-        Ok(())
-    } else {
-        Err(BundleError::Root { entry: entry.name.clone(), got, expected: entry.root })
+    fn later(&self, index: usize, rows: Rows) {
+        let Entry { name, root, .. } = &self.bundle.placed[index].entry;
+        self.jobs.borrow_mut().push(Job { entry: name.clone(), root: *root, rows });
     }
 }
 

@@ -3,7 +3,8 @@
 //! Whoever serves or checks a model opens a bundle and trusts nothing in it: every entry that is
 //! read is compared with the model root, and every number that the runtime relies on (shapes,
 //! shifts, table ids, the accumulator's range) is checked first, so that a hostile bundle yields an
-//! error with a name and never a panic. **A node or a verifier needs only this module**: it uses
+//! error with a name and never a panic. What is large is hashed in the background if the caller likes
+//! ([`Bundle::load_unverified`]), behind one gate: [`Verification`]. **A node or a verifier needs only this module**: it uses
 //! nothing of `source`, `float` or `quantise`, only `base` and (for [`Bundle::tokenizer`]) the
 //! tokenizer's parser.
 //!
@@ -36,9 +37,11 @@ mod entries;
 mod error;
 mod layout;
 mod load;
+mod magnitudes;
 mod open;
 pub mod structure;
 mod text;
+mod verify;
 mod write;
 
 pub use adapter::{open_adapter, read_adapter, write_adapter, write_adapter_file};
@@ -48,4 +51,5 @@ pub use error::BundleError;
 pub use layout::{HEADER_BYTES, KIND_ADAPTER, KIND_MODEL, MAGIC, Placed, SECTION_ALIGN, VERSION};
 pub use open::Bundle;
 pub use text::TokenizerSection;
+pub use verify::{Loading, Verification, VerifyError};
 pub use write::{Contents, write, write_file};

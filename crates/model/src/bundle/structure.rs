@@ -254,11 +254,23 @@ pub fn check_linear(
 /// The first number out of range, with tensor and row.
 pub fn check_matrix(
     tensor: &str,
-    (rows, cols): (u32, u32),
+    shape: (u32, u32),
     fracs: &RangeInclusive<i8>,
     linear: &Linear,
     tables: &Tables,
 ) -> Result<Vec<RowSums>, StructureError> {
+    check_matrix_head(tensor, shape, fracs, linear)?;
+    check_panel_padding(tensor, linear)?;
+    (0..linear.rows).map(|row| check_row(tensor, linear, row, tables)).collect()
+}
+
+/// The part of [`check_matrix`] that reads no codes: shape, lengths, static numbers.
+pub(super) fn check_matrix_head(
+    tensor: &str,
+    (rows, cols): (u32, u32),
+    fracs: &RangeInclusive<i8>,
+    linear: &Linear,
+) -> Result<(), StructureError> {
     let (rows, cols) = (rows as usize, cols as usize);
     let count = |what, got: usize, expected: usize| {
         if got == expected {
@@ -283,25 +295,26 @@ pub fn check_matrix(
             Err(StructureError::Tensor { tensor: tensor.into(), what, got, low, high })
         }
     };
-    one(
-        "fractional bits of the output",
-        linear.out_frac.into(),
-        (*fracs.start()).into(),
-        (*fracs.end()).into(),
-    )?;
-    one("static shift", linear.pre_shift.into(), 0, PRE_SHIFT_MAX.into())?;
-    check_panel_padding(tensor, linear)?;
-    (0..rows).map(|row| check_row(tensor, linear, row, tables)).collect()
+    let (low, high) = (i64::from(*fracs.start()), i64::from(*fracs.end()));
+    one("fractional bits of the output", linear.out_frac.into(), low, high)?;
+    one("static shift", linear.pre_shift.into(), 0, PRE_SHIFT_MAX.into())
 }
 
 fn check_row(tensor: &str, linear: &Linear, row: usize, tables: &Tables) -> Result<RowSums, StructureError> {
-    let one = |what, got: i64, low: i64, high: i64| {
-        if (low..=high).contains(&got) {
-            Ok(())
-        } else {
-            Err(StructureError::Row { tensor: tensor.into(), row, what, got, low, high })
-        }
-    };
+    check_row_head(tensor, linear, row, tables)?;
+    let sums = row_sums(linear, row, tables);
+    check_reach(tensor, linear, row, sums.l1, sums.least)?;
+    Ok(sums)
+}
+
+/// Scale, bias, low parts and table ids of a row.
+pub(super) fn check_row_head(
+    tensor: &str,
+    linear: &Linear,
+    row: usize,
+    tables: &Tables,
+) -> Result<(), StructureError> {
+    let one = |what, got: i64, low: i64, high: i64| in_row(tensor, row, what, got, low, high);
     let multiplier = linear.multipliers[row];
     one("multiplier", multiplier.into(), (*MULTIPLIERS.start()).into(), (*MULTIPLIERS.end()).into())?;
     one("shift", linear.shifts[row].into(), 0, ROW_SHIFT_MAX.into())?;
@@ -318,17 +331,42 @@ fn check_row(tensor: &str, linear: &Linear, row: usize, tables: &Tables) -> Resu
             one("table id", linear.table_id(row, group) as i64, 0, tables.int4.len() as i64 - 1)?;
         }
     }
-    let sums = row_sums(linear, row, tables);
-    one("smallest weight", sums.least.into(), -127, 127)?;
-    let accumulator = 127 * sums.l1 as i64;
+    Ok(())
+}
+
+/// What a row's accumulator can reach, from the sum of its magnitudes and its smallest weight.
+pub(super) fn check_reach(
+    tensor: &str,
+    linear: &Linear,
+    row: usize,
+    l1: u64,
+    least: i8,
+) -> Result<(), StructureError> {
+    in_row(tensor, row, "smallest weight", least.into(), -127, 127)?;
+    let accumulator = 127 * l1 as i64;
     let shift = linear.pre_shift;
     let t = if shift == 0 { accumulator } else { (accumulator + (1 << (shift - 1))) >> shift };
-    one("largest rescaled accumulator", t * STEP_MANTISSA_MAX * i64::from(multiplier), 0, LIMIT)?;
-    Ok(sums)
+    let largest = t * STEP_MANTISSA_MAX * i64::from(linear.multipliers[row]);
+    in_row(tensor, row, "largest rescaled accumulator", largest, 0, LIMIT)
+}
+
+fn in_row(
+    tensor: &str,
+    row: usize,
+    what: &'static str,
+    got: i64,
+    low: i64,
+    high: i64,
+) -> Result<(), StructureError> {
+    if (low..=high).contains(&got) {
+        Ok(())
+    } else {
+        Err(StructureError::Row { tensor: tensor.into(), row, what, got, low, high })
+    }
 }
 
 /// Panels have 4 rows; those past the last row are zero, in codes and ids, so that every byte is bound.
-fn check_panel_padding(tensor: &str, linear: &Linear) -> Result<(), StructureError> {
+pub(super) fn check_panel_padding(tensor: &str, linear: &Linear) -> Result<(), StructureError> {
     let refuse = || Err(StructureError::PanelPadding { tensor: tensor.into() });
     for row in linear.rows..linear.rows.div_ceil(PANEL_ROWS) * PANEL_ROWS {
         let step = if linear.format == WeightFormat::Int4 { GROUP_COLS } else { TILE_COLS };
