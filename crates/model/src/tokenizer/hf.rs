@@ -17,10 +17,10 @@ use super::hf_check::{self, MAX_NAME_BYTES};
 use super::piece::{Piece, byte_of_name, check_vocab_size};
 
 /// Names under which a BOS is known, best first.
-const BOS_NAMES: [&str; 4] = ["<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>"];
+const BOS_NAMES: [&str; 5] = ["<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>", "[CLS]"];
 /// Names under which an EOS is known, best first.
-const EOS_NAMES: [&str; 6] =
-    ["</s>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|im_end|>", "<|endoftext|>"];
+const EOS_NAMES: [&str; 7] =
+    ["</s>", "<|end_of_text|>", "<|eot_id|>", "<eos>", "<|im_end|>", "<|endoftext|>", "[SEP]"];
 
 /// What a step of the decoder may put in the place of something else, in bytes.
 const MAX_REPLACEMENT_BYTES: usize = 64;
@@ -119,6 +119,11 @@ enum Step {
         from: String,
         to: String,
     },
+    /// A piece without the mark begins a word. (The crate also takes spaces in front of punctuation away; that is a
+    /// matter of two tokens, and nobody shows the tokens of an encoder.)
+    WordPiece {
+        mark: String,
+    },
 }
 
 impl Decoder {
@@ -166,6 +171,12 @@ impl Decoder {
                 self.strips_space |= !never;
                 Ok(())
             }
+            "WordPiece" => {
+                let mark = json["prefix"].as_str().filter(|mark| !mark.is_empty()).ok_or_else(unsupported)?;
+                self.steps.push(Step::WordPiece { mark: mark.into() });
+                self.strips_space = true;
+                Ok(())
+            }
             "Strip" if json["content"] == " " && json["start"] == 1 && json["stop"] == 0 => {
                 self.strips_space = true;
                 Ok(())
@@ -188,6 +199,9 @@ impl Decoder {
                     }
                 }
                 Step::Replace { from, to } => text = text.replace(from, to),
+                Step::WordPiece { mark } => {
+                    text = text.strip_prefix(mark.as_str()).map_or_else(|| format!(" {text}"), str::to_owned);
+                }
             }
             if text.len() > MAX_NAME_BYTES {
                 let what = "bytes of a decoded token";

@@ -24,6 +24,8 @@ const MAX_GROWTH: usize = 64;
 /// Longest text for a regular expression that is not one of [`KNOWN_REGEXES`], in bytes: even without backtracking a search
 /// for all matches may take quadratic time.
 const MAX_TEXT_BYTES_UNKNOWN_REGEX: usize = 64 << 10;
+/// Longest word that WordPiece takes apart, in characters. (BERT has 100.)
+const MAX_WORD_PIECE_CHARS: u64 = 200;
 /// Splitting expressions that take time in proportion to the text: GPT-2, Llama 3, Qwen 2.
 const KNOWN_REGEXES: [&str; 3] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -110,15 +112,27 @@ struct Model {
     #[serde(rename = "type")]
     kind: Option<String>,
     dropout: Option<f64>,
+    max_input_chars_per_word: Option<u64>,
 }
 
 impl Model {
-    /// The other kinds take quadratic time for a long word, and no supported architecture uses them.
+    /// WordPiece takes quadratic time for a word, so the file must say that long words are unknown; no supported
+    /// architecture uses the kinds that are left.
     fn check(&self, has_merges: bool) -> Result<(), TokenizerError> {
         match self.kind.as_deref() {
             Some("BPE" | "Unigram") => {}
+            Some("WordPiece") => match self.max_input_chars_per_word {
+                Some(1..=MAX_WORD_PIECE_CHARS) => {}
+                got => {
+                    let expected = format!("expected 1 to {MAX_WORD_PIECE_CHARS}");
+                    return Err(refused(format!("max_input_chars_per_word: got {got:?}, {expected}")));
+                }
+            },
             None if has_merges => {}
-            other => return Err(refused(format!("model type: got {other:?}, expected BPE or Unigram"))),
+            other => {
+                let expected = "expected BPE, Unigram or WordPiece";
+                return Err(refused(format!("model type: got {other:?}, {expected}")));
+            }
         }
         match self.dropout {
             None | Some(0.0) => Ok(()),

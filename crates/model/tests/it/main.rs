@@ -17,6 +17,7 @@ mod quantise_integers;
 mod quantise_models;
 mod source_adapter;
 mod source_data;
+mod source_encoder;
 mod source_families;
 mod source_folder;
 mod source_hf;
