@@ -43,17 +43,18 @@ impl Download<'_> {
         if part.len > size {
             part.restart()?;
         }
-        let (mut downloaded, mut in_vain) = (0, 0);
+        // What counts is how far the file got: a server that begins anew each time makes no progress.
+        let (mut downloaded, mut in_vain, mut furthest) = (0, 0, part.len);
         while part.len < size {
             report(part.len, in_vain + 1);
-            let before = downloaded;
             let outcome = self.attempt(&mut part, &mut downloaded, in_vain + 1, report);
             let (reason, wait) = match outcome {
                 Ok(()) => continue,
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing { reason, wait }) => (reason, wait),
             };
-            in_vain = if downloaded > before { 1 } else { in_vain + 1 };
+            in_vain = if part.len > furthest { 1 } else { in_vain + 1 };
+            furthest = furthest.max(part.len);
             self.http.pause(&self.http.url(self.path), in_vain, reason, wait)?;
         }
         self.finish(part, report)?;
@@ -95,7 +96,7 @@ impl Download<'_> {
             206 => self.check_range(&answer, part.len)?,
             _ => {
                 part.restart()?;
-                self.check_size(answer.body.content_length())?;
+                self.check_size(answer.header("content-length").and_then(|len| len.parse().ok()))?;
             }
         }
         part.keep_etag(answer.header("etag"))?;

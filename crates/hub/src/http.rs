@@ -227,7 +227,7 @@ impl Http {
             let (url, status) = (answer.url, answer.status);
             return Err(HubError::Status { url, status, expected: "200" }.into());
         }
-        let stated = answer.body.content_length();
+        let stated = answer.header("content-length").and_then(|len| len.parse::<u64>().ok());
         let mut text = Vec::new();
         let reader = answer.body.as_reader().take(max + 1);
         let ended = { reader }.read_to_end(&mut text);

@@ -10,7 +10,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("runtime", &["base"]),
     ("model", &["base"]),
     ("mesh", &["base", "runtime"]),
-    ("node", &["base", "runtime", "model", "mesh"]),
+    ("hub", &[]),
+    ("node", &["base", "runtime", "model", "mesh", "hub"]),
 ];
 /// What the tests of a crate may use besides: an importer is checked by running what it imported.
 const TESTS: &[(&str, &[&str])] = &[("model", &["runtime"])];
