@@ -30,6 +30,37 @@ fn hooks_see_every_linear_input_once_in_order_and_every_key() {
     assert_eq!(observed, Runner::new(&model).step(3).unwrap());
 }
 
+/// A mixture shows the input of every expert that a token runs through, and of no other.
+#[test]
+fn hooks_see_the_experts_that_are_used() {
+    let model = source::open_weights(&fixture("qwen3-moe")).unwrap();
+    let mut seen = Vec::new();
+    let mut input = |layer: usize, site: Site, x: &[f32]| {
+        if matches!(site, Site::DownIn | Site::ExpertDownIn(_)) {
+            seen.push((layer, site, x.len()));
+        }
+    };
+    Runner::new(&model).step_observed(3, &mut Hooks { input: Some(&mut input), key: None }).unwrap();
+    let layers: Vec<usize> = seen.iter().map(|seen| seen.0).collect();
+    assert_eq!(layers, [0, 0, 1, 2, 2], "two of four experts, a dense layer, two experts");
+    assert_eq!(seen[2], (1, Site::DownIn, 24));
+    assert!(seen[0].1 != seen[1].1 && seen.iter().all(|seen| seen.0 == 1 || seen.2 == 20), "{seen:?}");
+}
+
+#[test]
+fn encoders_have_vectors_and_decoders_have_logits() {
+    let encoder = source::open_weights(&fixture("bert")).unwrap();
+    assert_eq!(encoder.logits_all(&[1, 2]), Err(FloatError::NoHead));
+    assert_eq!(Runner::new(&encoder).step(1), Err(FloatError::NoHead));
+    assert_eq!(encoder.embedding(&[]), Err(FloatError::NoTokens));
+    assert_eq!(encoder.embedding(&[64]), Err(FloatError::UnknownToken { got: 64, vocab: 64 }));
+    assert_eq!(encoder.embedding(&[1; 33]), Err(FloatError::ContextFull { got: 32, context: 32 }));
+    let mut runner = Runner::new(&encoder);
+    runner.run(&[1, 2, 3], &mut Hooks::default()).unwrap();
+    assert_eq!(runner.run(&[4], &mut Hooks::default()), Err(FloatError::TextInPortions { got: 3 }));
+    assert_eq!(llama().embedding(&[1]), Err(FloatError::NoPooling));
+}
+
 /// The vector a hook sees is the one the linear multiplies: q of it, turned back by RoPE at position 0, is k.
 #[test]
 fn an_observed_input_gives_the_observed_key() {

@@ -36,9 +36,10 @@ fn beside(model: &FloatModel, adapter: &FloatAdapter, tokens: &[u32]) -> Vec<Vec
     tokens.iter().map(|&token| runner.step_observed(token, &mut Hooks::default()).unwrap()).collect()
 }
 
-/// Separate linears with rsLoRA's scale; fused linears, partial rotation and a gain; transposed and fused linears.
-const ADAPTERS: [(&str, &str); 3] =
-    [("lora-llama", "llama-gqa"), ("lora-phi3", "phi3"), ("lora-gpt2", "gpt2")];
+/// Separate linears with rsLoRA's scale; fused linears, partial rotation and a gain; transposed and fused linears; fused
+/// head by head.
+const ADAPTERS: [(&str, &str); 4] =
+    [("lora-llama", "llama-gqa"), ("lora-phi3", "phi3"), ("lora-gpt2", "gpt2"), ("lora-bloom", "bloom")];
 
 #[test]
 fn adapted_logits_equal_those_of_peft_beside_and_inside_the_weights() {
