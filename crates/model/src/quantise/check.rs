@@ -257,7 +257,12 @@ impl Checker<'_> {
     }
 
     /// Linears that share their formats: one, or those of all experts.
-    fn linears(&mut self, tensors: &[String], matrix: Matrix, linears: &[&Linear]) -> Result<(), BoundsError> {
+    fn linears(
+        &mut self,
+        tensors: &[String],
+        matrix: Matrix,
+        linears: &[&Linear],
+    ) -> Result<(), BoundsError> {
         let mut most = 0;
         for (tensor, linear) in tensors.iter().zip(linears) {
             let sums = structure::check_linear(tensor, matrix, linear, self.tables, self.config)?;
@@ -291,8 +296,9 @@ impl Checker<'_> {
         let rounding = formats::rounding_units(linear.format, expected);
         for row in 0..linear.rows {
             let sums = row_meaning(linear, row, self.tables);
-            let rescaled =
-                (127 * sums.l1) as f64 / f64::from(expected).exp2() * 7.0 * f64::from(linear.multipliers[row]);
+            let rescaled = (127 * sums.l1) as f64 / f64::from(expected).exp2()
+                * 7.0
+                * f64::from(linear.multipliers[row]);
             margin.accumulator = margin.accumulator.max(rescaled / LIMIT as f64);
             let Some(bound) = bound else { continue };
             let bias = linear.bias.get(row).map_or(0.0, |bias| f64::from(*bias) * unit);
@@ -332,7 +338,8 @@ pub(super) fn row_meaning(linear: &Linear, row: usize, tables: &Tables) -> RowMe
     let l2 = match linear.format {
         WeightFormat::Int16 => {
             let high = linear.row_weights(row, &[]).into_iter();
-            let values = high.zip(linear.row_low_parts(row)).map(|(h, l)| f64::from(h) + f64::from(l) / 128.0);
+            let values =
+                high.zip(linear.row_low_parts(row)).map(|(h, l)| f64::from(h) + f64::from(l) / 128.0);
             values.map(|w| w * w).sum::<f64>().sqrt()
         }
         WeightFormat::Int8 | WeightFormat::Int4 => (sums.squares as f64).sqrt(),
@@ -360,7 +367,9 @@ pub fn score_frac_min(config: &ModelConfig) -> i32 {
 #[must_use]
 pub fn output_bound(matrix: Matrix, config: &ModelConfig) -> Option<f64> {
     match matrix {
-        Matrix::Q | Matrix::K | Matrix::V | Matrix::Gate | Matrix::ExpertGate | Matrix::Router => Some(BOUND_I16),
+        Matrix::Q | Matrix::K | Matrix::V | Matrix::Gate | Matrix::ExpertGate | Matrix::Router => {
+            Some(BOUND_I16)
+        }
         Matrix::Up | Matrix::ExpertUp if config.feed_forward == FeedForward::Gated => Some(BOUND_UP),
         Matrix::Up | Matrix::ExpertUp => Some(BOUND_I16),
         Matrix::Head => Some(BOUND_LOGITS),

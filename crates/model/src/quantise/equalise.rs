@@ -202,7 +202,10 @@ mod tests {
             let waves = weight.row_mut(row).iter_mut().enumerate();
             waves.for_each(|(col, w)| *w = size(row) * ((row * 31 + col * 7) as f64).sin());
         }
-        FoldedLinear { weight: weight.into(), bias: Some((0..rows).map(|row| size(row) * (row as f64).cos()).collect()) }
+        FoldedLinear {
+            weight: weight.into(),
+            bias: Some((0..rows).map(|row| size(row) * (row as f64).cos()).collect()),
+        }
     }
 
     /// Keys are large in their first pair, queries in their second.

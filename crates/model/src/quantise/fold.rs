@@ -16,7 +16,7 @@
 //!
 //! The result computes the same logits (tested to 3e-6: the rounding of the float reference and of the folded weights).
 
-use super::folded::{FoldedDense, FoldedFfn, FoldedLayer, FoldedModel};
+use super::folded::{FoldedDense, FoldedFfn, FoldedLayer, FoldedLinear, FoldedModel};
 use super::hadamard::Rotation;
 use super::linalg::dot;
 use super::stream::{Stream, dense, norm, transformed_cols, widened};
@@ -25,6 +25,7 @@ use crate::source::{
 };
 use lockstep_base::config::{DOWN_COLS_MULTIPLE, HADAMARD_BLOCK_MAX, padded};
 use lockstep_base::rng::SplitMix64;
+use lockstep_base::weights::PANEL_ROWS;
 use std::f64::consts::LOG2_E;
 
 /// Which rotations to fold.
@@ -42,12 +43,12 @@ impl Default for Rotations {
     }
 }
 
-/// Width inside the feed-forward networks: of the experts where all layers have them.
+/// Width inside the feed-forward networks: the widest, and whole panels of rows in experts. Narrower ones are padded
+/// with neurons that are silent, since every activation is zero at zero.
 pub(super) fn ffn_width(config: &FloatConfig) -> usize {
-    match &config.experts {
-        Some(experts) if experts.sparse.iter().all(|sparse| *sparse) => experts.hidden,
-        _ => config.ffn_hidden,
-    }
+    let Some(experts) = &config.experts else { return config.ffn_hidden };
+    let dense = if experts.sparse.iter().all(|sparse| *sparse) { 0 } else { config.ffn_hidden };
+    dense.max(experts.hidden).next_multiple_of(PANEL_ROWS)
 }
 
 /// Folds `model`; the rotations are drawn from `seed`.
@@ -56,9 +57,10 @@ pub fn fold(model: &FloatModel, rotations: Rotations, seed: u64) -> FoldedModel 
     let config = &model.config;
     let mut rng = SplitMix64::new(seed);
     let stream = Stream::of(config, rotations.residual, &mut rng);
-    let down_cols = padded(ffn_width(config) as u32, DOWN_COLS_MULTIPLE);
+    let width = ffn_width(config);
+    let down_cols = padded(width as u32, DOWN_COLS_MULTIPLE);
     let hadamard_block = (1usize << down_cols.trailing_zeros()).min(HADAMARD_BLOCK_MAX as usize);
-    let folder = Folder { config, stream, down_cols: down_cols as usize, hadamard_block };
+    let folder = Folder { config, stream, width, down_cols: down_cols as usize, hadamard_block };
     let layers = model
         .layers
         .iter()
@@ -87,6 +89,7 @@ pub fn fold(model: &FloatModel, rotations: Rotations, seed: u64) -> FoldedModel 
 struct Folder<'a> {
     config: &'a FloatConfig,
     stream: Stream,
+    width: usize,
     down_cols: usize,
     hadamard_block: usize,
 }
@@ -137,7 +140,7 @@ impl Folder<'_> {
         layer: &FloatLayer,
         front: Option<&NormWeights>,
         rotations: &[Rotation],
-    ) -> (super::folded::FoldedLinear, super::folded::FoldedLinear) {
+    ) -> (FoldedLinear, FoldedLinear) {
         let (config, dim) = (self.config, self.config.head_dim);
         let mut v = self.stream.reader(&layer.v, front, 1.0);
         let mut o = dense(&layer.o.weight);
@@ -163,11 +166,22 @@ impl Folder<'_> {
 
     fn network(&self, network: &DenseFfn, front: Option<&NormWeights>) -> FoldedDense {
         let down = transformed_cols(&dense(&network.down.weight), self.down_cols, self.hadamard_block);
+        let reader = |linear: &Linear| self.padded_rows(self.stream.reader(linear, front, 1.0));
         FoldedDense {
-            gate: network.gate.as_ref().map(|gate| self.stream.reader(gate, front, 1.0)),
-            up: self.stream.reader(&network.up, front, 1.0),
+            gate: network.gate.as_ref().map(reader),
+            up: reader(&network.up),
             down: self.stream.writer(down, network.down.bias.as_ref().map(|bias| widened(bias))),
         }
+    }
+
+    /// With silent neurons up to the common width.
+    fn padded_rows(&self, mut linear: FoldedLinear) -> FoldedLinear {
+        linear.weight.rows = self.width;
+        linear.weight.data.resize(self.width * linear.weight.cols, 0.0);
+        if let Some(bias) = &mut linear.bias {
+            bias.resize(self.width, 0.0);
+        }
+        linear
     }
 }
 

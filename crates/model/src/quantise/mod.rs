@@ -179,6 +179,7 @@ pub fn quantise(
     let mut report =
         Report { calibration_tokens: text.tokens(), residual_max: text.residual_max, ..Report::default() };
     config.residual_frac = residual_frac(&folded, &mut report);
+    report.warnings.extend(shape::padding(&model.config));
     config.norm_eps = (f64::from(config.d_model)
         * model.config.norm_eps
         * f64::from(2 * i32::from(config.residual_frac)).exp2())

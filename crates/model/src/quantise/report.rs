@@ -121,9 +121,17 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tokens, most) = (self.calibration_tokens, self.residual_max);
-        writeln!(f, "calibration: {tokens} tokens, residual stream up to {most:.1}, {} fractional bits", self.residual_frac)?;
+        writeln!(
+            f,
+            "calibration: {tokens} tokens, residual stream up to {most:.1}, {} fractional bits",
+            self.residual_frac
+        )?;
         let what = if tokens > 0 { "outputs" } else { "weights" };
-        writeln!(f, "{:14} {:>5} {:>5} {:>12} {:>12}  worst", "matrix", "count", "frac", "rms error", "largest")?;
+        writeln!(
+            f,
+            "{:14} {:>5} {:>5} {:>12} {:>12}  worst",
+            "matrix", "count", "frac", "rms error", "largest"
+        )?;
         for kind in self.kinds() {
             let (low, high) = kind.out_frac;
             let frac = if low == high { low.to_string() } else { format!("{low}-{high}") };

@@ -13,9 +13,7 @@ use crate::bundle::names;
 use crate::bundle::structure::{GAIN_FRACS, LIMIT, Matrix};
 use crate::source::FloatConfig;
 use lockstep_base::config::{Block, ModelConfig};
-use lockstep_base::weights::{
-    DenseWeights, FfnWeights, Gain, LayerWeights, Linear, Tables, WeightFormat,
-};
+use lockstep_base::weights::{DenseWeights, FfnWeights, Gain, LayerWeights, Linear, Tables, WeightFormat};
 
 /// Fewer fractional bits than this in a 16-bit format deserve a warning.
 const FRAC_WARNING: i8 = 7;
@@ -104,17 +102,11 @@ impl<'a, 'p> Rounder<'a, 'p> {
     }
 
     /// The norm of query or key heads, over the outputs of `linear`.
-    fn head_norm(
-        &self,
-        tensor: String,
-        gains: &[f64],
-        linear: &Linear,
-    ) -> Result<Gain, QuantiseError> {
+    fn head_norm(&self, tensor: String, gains: &[f64], linear: &Linear) -> Result<Gain, QuantiseError> {
         let norm = FoldedNorm { gain: gains.to_vec(), offset: None };
         let (eps, bound) = (self.float.norm_eps, formats::BOUND_I16);
-        gains::fitting(&norm, eps, linear.out_frac.max(0) as u8, *GAIN_FRACS.end(), bound).map_err(|row| {
-            QuantiseError::Gain { tensor, row, got: gains[row], bound }
-        })
+        gains::fitting(&norm, eps, linear.out_frac.max(0) as u8, *GAIN_FRACS.end(), bound)
+            .map_err(|row| QuantiseError::Gain { tensor, row, got: gains[row], bound })
     }
 
     /// One layer, its K centre and the scales of q and k chosen by what was seen.
@@ -157,9 +149,8 @@ impl<'a, 'p> Rounder<'a, 'p> {
     ) -> Result<FfnWeights, QuantiseError> {
         let (config, format) = (self.config, self.format);
         let input = Seen::new(seen.map(|seen| &seen.ffn_in), config.d_padded(), format);
-        let down_seen = |network: usize| {
-            Seen::new(seen.map(|seen| &seen.down_in[network]), config.down_cols(), format)
-        };
+        let down_seen =
+            |network: usize| Seen::new(seen.map(|seen| &seen.down_in[network]), config.down_cols(), format);
         let name = |matrix: Matrix| names::layer(index, matrix.name());
         match ffn {
             FoldedFfn::Dense(network) => {
@@ -172,7 +163,8 @@ impl<'a, 'p> Rounder<'a, 'p> {
             }
             FoldedFfn::Experts { router, experts } => {
                 let router = self.matrix(name(Matrix::Router), Matrix::Router, router, &input)?;
-                let all = |of: fn(&FoldedDense) -> Option<&FoldedLinear>| experts.iter().filter_map(of).collect();
+                let all =
+                    |of: fn(&FoldedDense) -> Option<&FoldedLinear>| experts.iter().filter_map(of).collect();
                 let gates: Vec<&FoldedLinear> = all(|network| network.gate.as_ref());
                 let ups: Vec<&FoldedLinear> = all(|network| Some(&network.up));
                 let downs: Vec<&FoldedLinear> = all(|network| Some(&network.down));
@@ -181,7 +173,8 @@ impl<'a, 'p> Rounder<'a, 'p> {
                 let downs = self.experts(index, (Matrix::ExpertDown, Matrix::Down), &downs, down_seen)?;
                 let mut gates = gates.into_iter();
                 let experts = ups.into_iter().zip(downs);
-                let experts = experts.map(|(up, down)| DenseWeights { gate: gates.next(), up, down }).collect();
+                let experts =
+                    experts.map(|(up, down)| DenseWeights { gate: gates.next(), up, down }).collect();
                 Ok(FfnWeights::Experts { router, experts })
             }
         }

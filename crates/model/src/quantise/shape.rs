@@ -12,10 +12,7 @@ use lockstep_base::limits::CONTEXT_MAX;
 pub(super) const RESIDUAL_FRAC: i32 = 16;
 
 /// The shape in integers; formats that depend on values (R, the norm's epsilon, the cap of logits) are set later.
-pub(super) fn integer_config(
-    config: &FloatConfig,
-    facts: &ModelFacts,
-) -> Result<ModelConfig, QuantiseError> {
+pub(super) fn integer_config(config: &FloatConfig, facts: &ModelFacts) -> Result<ModelConfig, QuantiseError> {
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let score_cap = tables::score_cap(config).map(|cap| soft_cap("scores", cap)).transpose()?;
     let context = small(config.context).min(CONTEXT_MAX);
@@ -64,6 +61,17 @@ pub(super) fn integer_config(
             Some(PoolKind::Cls) => Pooling::First,
             Some(PoolKind::Mean) | None => Pooling::Mean,
         }),
+    })
+}
+
+/// What padding networks to one width costs, where layers differ.
+pub(super) fn padding(config: &FloatConfig) -> Option<String> {
+    let experts = config.experts.as_ref()?;
+    let (narrow, wide) = (experts.hidden, ffn_width(config));
+    let mixed = experts.sparse.iter().any(|sparse| !*sparse);
+    (mixed && narrow != config.ffn_hidden).then(|| {
+        let dense = config.ffn_hidden;
+        format!("experts of width {narrow} and dense blocks of width {dense} are all padded to {wide}")
     })
 }
 

@@ -12,10 +12,6 @@ pub(super) fn check(model: &FloatModel) -> Result<(), QuantiseError> {
         (Positions::Rope(global), Some(local)) => global.dim != local.dim,
         _ => false,
     };
-    let sparse = |layer: usize| config.is_sparse(layer);
-    let layers = 0..config.n_layers;
-    let mixed = layers.clone().any(sparse) && !layers.clone().all(sparse);
-    let widths = config.experts.as_ref().is_some_and(|experts| experts.hidden != config.ffn_hidden);
     let expert_bias = model.layers.iter().any(|layer| match &layer.ffn {
         Ffn::Dense(_) => false,
         Ffn::Experts { experts, .. } => {
@@ -29,7 +25,6 @@ pub(super) fn check(model: &FloatModel) -> Result<(), QuantiseError> {
         (place != NormPlace::Post && !config.causal, "an encoder with norms in front of blocks"),
         (config.positions == Positions::Alibi && !config.causal, "ALiBi in an encoder"),
         (other_dim, "rotations of different parts of heads"),
-        (mixed && widths, "a mixture of experts of another width than the dense blocks"),
         (expert_bias, "a bias behind experts"),
     ] {
         if found {

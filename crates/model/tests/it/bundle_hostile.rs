@@ -7,6 +7,7 @@ use lockstep_base::part::Part;
 use lockstep_base::weights::{ModelWeights, Region};
 use lockstep_model::bundle::{Bundle, BundleError, HEADER_BYTES, Placed};
 use lockstep_model::quantise::WeightFormat;
+use lockstep_model::source::Ffn;
 use proptest::prelude::*;
 
 /// A header over `manifest`, then `rest`; lengths and root as they are.
@@ -140,7 +141,7 @@ fn shapes_that_do_not_fit_the_configuration_are_refused() {
     }));
     assert_eq!(
         rows,
-        "entry layers.0000.up is a linear layer of 4294967295 x 32 in 4 bits, expected a linear layer of 44 x 32 in 8 or 4 bits"
+        "entry layers.0000.up is a linear layer of 4294967295 x 32 in 4 bits, expected a linear layer of 44 x 32 in 16, 8 or 4 bits"
     );
     let bits = open_error(forged(|entries| {
         let EntryKind::Linear { bits, .. } = &mut entry(entries, "head").0.kind else { panic!() };
@@ -167,7 +168,7 @@ fn configurations_out_of_range_are_refused() {
     assert!(with(&|c| c.head_dim = u32::MAX - 1).starts_with("entry config: head_dim"));
     assert!(with(&|c| c.n_layers = 1 << 30).starts_with("entry config: n_layers"));
     assert!(with(&|c| c.n_kv_heads = 0).starts_with("entry config: n_kv_heads"));
-    assert!(with(&|c| c.context = 32_769).starts_with("entry config: context"));
+    assert!(with(&|c| c.context = 131_073).starts_with("entry config: context"));
     assert!(with(&|c| c.eos = vec![50]).starts_with("entry config: special token is 50"));
     assert!(with(&|c| c.opset = "lockstep-1".into()).contains("opset \"lockstep-1\" is not supported"));
     assert!(with(&|c| c.n_layers = 3).starts_with("entry layers.0002."), "a layer that is not there");
@@ -194,7 +195,10 @@ fn tensors_that_would_break_the_runtime_are_refused() {
             &|w| w.layers[0].q.multipliers[3] = 255,
             "layers.0000.q, row 3: multiplier is 255, expected 1 to 31",
         ),
-        (&|w| w.layers[1].down.shifts[0] = 61, "layers.0001.down, row 0: shift is 61, expected 0 to 60"),
+        (
+            &|w| w.layers[1].ffn.dense_mut().unwrap().down.shifts[0] = 61,
+            "layers.0001.down, row 0: shift is 61, expected 0 to 60",
+        ),
         (
             &|w| w.layers[1].v.out_frac = 15,
             "layers.0001.v: fractional bits of the output is 15, expected 0 to 14",
@@ -204,7 +208,7 @@ fn tensors_that_would_break_the_runtime_are_refused() {
             "layers.0001.o: fractional bits of the output is 15, expected 16 to 16",
         ),
         (
-            &|w| w.layers[1].gate.as_mut().unwrap().out_frac = -128,
+            &|w| w.layers[1].ffn.dense_mut().unwrap().gate.as_mut().unwrap().out_frac = -128,
             "layers.0001.gate: fractional bits of the output is -128, expected 0 to 11",
         ),
         (&|w| w.head.as_mut().unwrap().pre_shift = 31, "head: static shift is 31, expected 0 to 30"),
@@ -225,7 +229,7 @@ fn tensors_that_would_break_the_runtime_are_refused() {
             &|w| w.tables.exp2_sample[9] = u32::MAX,
             "tables/exp2_sample, row 9: entry is 4294967295, expected 0 to",
         ),
-        (&|w| w.tables.rope[7] = -32_768, "tables/rope, row 7: entry is -32768, expected -16384 to 16384"),
+        (&|w| w.tables.rope[0][7] = -32_768, "tables/rope, row 7: entry is -32768, expected -16384 to 16384"),
         (&|w| w.tables.int4[2][15] = -128, "tables/int4, row 2: entry is -128, expected -127 to 127"),
     ];
     for (change, expected) in cases {
@@ -256,12 +260,13 @@ fn accumulators_that_could_wrap_are_refused() {
         .unwrap()
     };
     for layer in &mut model.layers {
-        layer.gate.as_mut().unwrap().weight = wide(2_048, 24);
-        layer.up.weight = wide(2_048, 24);
-        layer.down.weight = wide(24, 2_048);
+        let Ffn::Dense(ffn) = &mut layer.ffn else { panic!("dense") };
+        ffn.gate.as_mut().unwrap().weight = wide(2_048, 24);
+        ffn.up.weight = wide(2_048, 24);
+        ffn.down.weight = wide(24, 2_048);
     }
     let (mut weights, _) = integers(&model, WeightFormat::Int8, 0);
-    let down = &mut weights.layers[0].down;
+    let down = &mut weights.layers[0].ffn.dense_mut().unwrap().down;
     down.codes = Region::from(vec![127u8; down.codes.len()]);
     let bundle = Bundle::from_bytes(bundle_of(&weights)).unwrap();
     let error = bundle.load(&Part::whole(2)).unwrap_err().to_string();

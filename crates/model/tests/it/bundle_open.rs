@@ -1,6 +1,6 @@
 //! A bundle opens to what was written; nothing that was changed, cut or appended gets through unnamed.
 
-use crate::quantise_models::{bundle_of, facts, gpt2, integers, llama, options};
+use crate::quantise_models::{bundle_of, facts, families, gpt2, integers, llama, options};
 use lockstep_base::part::Part;
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::ModelWeights;
@@ -46,6 +46,12 @@ fn model_roots_are_those_on_record() {
             }
         }
     }
+    for (name, model) in families(1) {
+        for format in [WeightFormat::Int8, WeightFormat::Int16] {
+            let bundle = Bundle::from_bytes(bundle_of(&integers(&model, format, 9).0)).unwrap();
+            writeln!(text, "{name} {format:?}: model root {}", bundle.model_root()).unwrap();
+        }
+    }
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/bundle_golden.txt");
     if std::env::var_os("LOCKSTEP_BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();
@@ -72,7 +78,11 @@ fn imports_are_deterministic() {
 #[test]
 fn a_bundle_gives_back_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, format) in [(llama(1), WeightFormat::Int4), (gpt2(2), WeightFormat::Int8)] {
+    let plain = [(llama(1), WeightFormat::Int4), (gpt2(2), WeightFormat::Int8)];
+    let others = families(3).into_iter().flat_map(|(_, model)| {
+        [WeightFormat::Int8, WeightFormat::Int16, WeightFormat::Int4].map(|format| (model.clone(), format))
+    });
+    for (model, format) in plain.into_iter().chain(others) {
         let (weights, _) = integers(&model, format, 9);
         let path = folder.path().join("tiny.lock");
         let tokenizer = crate::quantise_models::tokenizer(weights.config.vocab);
@@ -85,13 +95,17 @@ fn a_bundle_gives_back_what_was_written() {
         let whole = bundle.load(&Part::whole(layers)).unwrap();
         assert_eq!(text_of(&whole), text_of(&weights));
         for (loaded, written) in whole.layers.iter().zip(&weights.layers) {
-            assert_eq!(loaded.ffn.dense().unwrap().down.codes[..], written.ffn.dense().unwrap().down.codes[..]);
+            for (loaded, written) in loaded.ffn.networks().iter().zip(written.ffn.networks()) {
+                assert_eq!(loaded.down.codes[..], written.down.codes[..]);
+            }
             assert_eq!(loaded.q.table_ids[..], written.q.table_ids[..]);
         }
-        let last = bundle.load(&Part::layers(1..2, layers)).unwrap();
-        assert!(last.embed.is_none() && last.positions.is_none() && last.head.is_some());
-        assert_eq!((last.first_layer, last.layers.len()), (1, 1));
-        assert_eq!(last.layers[0].ffn.dense().unwrap().up.codes[..], weights.layers[1].ffn.dense().unwrap().up.codes[..]);
+        let last = bundle.load(&Part::layers(1..layers, layers)).unwrap();
+        assert!(last.embed.is_none() && last.positions.is_none() && last.embed_norm.is_none());
+        assert_eq!(last.head.is_some(), weights.head.is_some());
+        assert_eq!((last.first_layer, last.layers.len()), (1, layers as usize - 1));
+        let up = |layer: &lockstep_base::weights::LayerWeights| layer.ffn.networks()[0].up.codes.to_vec();
+        assert_eq!(up(&last.layers[0]), up(&weights.layers[1]));
         assert_eq!(bundle.tokenizer().unwrap().vocab_size(), weights.config.vocab as usize);
         assert_eq!(bundle.tokenizer().unwrap().bos(), facts().bos);
         assert_eq!(bundle.chat_template().unwrap(), None);

@@ -1,5 +1,6 @@
 //! Behaviour of the importers, the tokenizers and the bundle.
 
+mod bundle_adapter;
 mod bundle_hostile;
 mod bundle_open;
 mod chat;
@@ -11,6 +12,7 @@ mod gguf_tokenizer;
 mod net;
 mod onnx;
 mod quantise_check;
+mod quantise_families;
 mod quantise_fidelity;
 mod quantise_fold;
 mod quantise_integers;

@@ -92,7 +92,7 @@ fn check_model(name: &str, weights: &str, vocabulary: &str) {
             1e3 * rival_mean.kl
         );
         match format {
-            WeightFormat::Int8 => {
+            WeightFormat::Int8 | WeightFormat::Int16 => {
                 assert!(bits(ours) <= 0.5, "{name}: bits {:+.3} % over float", bits(ours));
                 assert!(
                     ours.kl <= 1.6 * rival_mean.kl,

@@ -1,13 +1,13 @@
-//! Tiny random models of both families, with shapes that divide badly: width 24 (Hadamard block 8, padded
-//! to 32) and 20, feed-forward widths 44 and 72 (padded to 64 and 128).
+//! Tiny random models of all families, with shapes that divide badly: widths 24 (padded to 32) and 20,
+//! feed-forward widths 44 and 72 (padded to 64 and 128).
 
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::ModelWeights;
 use lockstep_model::bundle::{Contents, TokenizerSection, write};
 use lockstep_model::quantise::{ModelFacts, Progress, QuantiseOptions, Report, WeightFormat, quantise};
 use lockstep_model::source::{
-    Act, DenseFfn, Ffn, FloatConfig, FloatLayer, FloatModel, HeadKind, Linear, Matrix, NormKind, NormWeights,
-    Positions, Sizes,
+    Act, DenseFfn, Experts, Ffn, FloatConfig, FloatLayer, FloatModel, HeadKind, Linear, Matrix, NormKind,
+    NormPlace, NormWeights, PoolKind, Pooling, Positions, Rope, Sizes,
 };
 
 /// Uniform in [-1, 1).
@@ -74,6 +74,86 @@ pub(crate) fn biased_llama(seed: u64) -> FloatModel {
     random(config, seed)
 }
 
+/// Norms of queries and keys, heads wider together than the stream.
+pub(crate) fn qwen3(seed: u64) -> FloatModel {
+    let config = llama(seed).config;
+    random(FloatConfig { qk_norm: true, attn_scale: 0.3, ..config }, seed)
+}
+
+/// Norms on both sides, windows with a rotation of their own in every other layer, soft caps, a scaled embedding,
+/// a rotation of a part of each head.
+pub(crate) fn gemma(seed: u64) -> FloatModel {
+    let config = llama(seed).config;
+    let rope = |theta, dim| Rope { dim, ..Rope::plain(theta, 6) };
+    random(
+        FloatConfig {
+            n_layers: 4,
+            norm_place: NormPlace::PreAndPost,
+            activation: Act::GeluTanh,
+            positions: Positions::Rope(rope(10_000.0, 4)),
+            local_rope: Some(rope(100.0, 4)),
+            windows: vec![Some(5), None, Some(5), None],
+            attn_scale: 0.5,
+            attn_softcap: Some(2.0),
+            logit_softcap: Some(3.0),
+            embed_scale: 4.9,
+            ..config
+        },
+        seed,
+    )
+}
+
+/// Four experts, of which two run, in every second layer.
+pub(crate) fn mixtral(seed: u64) -> FloatModel {
+    let config = llama(seed).config;
+    let experts = Experts { count: 4, per_token: 2, normalise: true, hidden: 44, sparse: vec![false, true] };
+    random(FloatConfig { experts: Some(experts), windows: vec![Some(7); 2], ..config }, seed)
+}
+
+/// ALiBi over a number of heads that is no power of two, layer norms, biases everywhere.
+pub(crate) fn bloom(seed: u64) -> FloatModel {
+    let config = gpt2(seed).config;
+    let heads = FloatConfig { n_heads: 6, n_kv_heads: 3, head_dim: 4, attn_scale: 0.5, ..config };
+    random(FloatConfig { positions: Positions::Alibi, ..heads }, seed)
+}
+
+/// Learned positions, layer norms and the rectifier.
+pub(crate) fn opt(seed: u64) -> FloatModel {
+    let config = gpt2(seed).config;
+    random(FloatConfig { activation: Act::Relu, head: HeadKind::Tied, ..config }, seed)
+}
+
+/// An encoder: norms behind, no head.
+pub(crate) fn bert(seed: u64) -> FloatModel {
+    let config = gpt2(seed).config;
+    random(
+        FloatConfig {
+            norm_place: NormPlace::Post,
+            activation: Act::GeluErf,
+            causal: false,
+            head: HeadKind::Absent,
+            pooling: Some(Pooling { kind: PoolKind::Mean, normalise: true }),
+            ..config
+        },
+        seed,
+    )
+}
+
+/// One model of every family, by name.
+pub(crate) fn families(seed: u64) -> Vec<(&'static str, FloatModel)> {
+    vec![
+        ("llama", llama(seed)),
+        ("biased llama", biased_llama(seed)),
+        ("gpt2", gpt2(seed)),
+        ("qwen3", qwen3(seed)),
+        ("gemma", gemma(seed)),
+        ("mixtral", mixtral(seed)),
+        ("bloom", bloom(seed)),
+        ("opt", opt(seed)),
+        ("bert", bert(seed)),
+    ]
+}
+
 fn random(config: FloatConfig, seed: u64) -> FloatModel {
     let rng = &mut SplitMix64::new(seed);
     let (d, hidden) = (config.d_model, config.ffn_hidden);
@@ -85,31 +165,40 @@ fn random(config: FloatConfig, seed: u64) -> FloatModel {
         weight: matrix(rng, rows, cols, 2.0 / (cols as f32).sqrt()),
         bias: biased.then(|| vector(rng, rows, 0.1, 0.4)),
     };
+    let dense = |rng: &mut SplitMix64, hidden: usize| DenseFfn {
+        gate: config.gated.then(|| linear(rng, hidden, d, config.ffn_bias)),
+        up: linear(rng, hidden, d, config.ffn_bias),
+        down: linear(rng, d, hidden, config.ffn_bias),
+    };
+    let both = config.norm_place == NormPlace::PreAndPost;
+    let behind = config.norm_place == NormPlace::Post;
     let layers = (0..config.n_layers)
-        .map(|_| FloatLayer {
+        .map(|index| FloatLayer {
             attn_norm: norm(rng),
             q: linear(rng, config.q_dim(), d, config.qkv_bias),
             k: linear(rng, config.kv_dim(), d, config.qkv_bias),
             v: linear(rng, config.kv_dim(), d, config.qkv_bias),
             o: linear(rng, d, config.q_dim(), config.o_bias),
-            q_norm: None,
-            k_norm: None,
-            attn_post_norm: None,
+            q_norm: config.qk_norm.then(|| vector(rng, config.head_dim, 1.5, 0.7)),
+            k_norm: config.qk_norm.then(|| vector(rng, config.head_dim, 1.5, 0.7)),
+            attn_post_norm: both.then(|| norm(rng)),
             ffn_norm: norm(rng),
-            ffn: Ffn::Dense(DenseFfn {
-                gate: config.gated.then(|| linear(rng, hidden, d, config.ffn_bias)),
-                up: linear(rng, hidden, d, config.ffn_bias),
-                down: linear(rng, d, hidden, config.ffn_bias),
-            }),
-            ffn_post_norm: None,
+            ffn: match config.experts.as_ref().filter(|_| config.is_sparse(index)) {
+                None => Ffn::Dense(dense(rng, hidden)),
+                Some(experts) => Ffn::Experts {
+                    router: linear(rng, experts.count, d, false),
+                    experts: (0..experts.count).map(|_| dense(rng, experts.hidden)).collect(),
+                },
+            },
+            ffn_post_norm: both.then(|| norm(rng)),
         })
         .collect();
     let model = FloatModel {
         embed: matrix(rng, config.vocab, d, 1.0),
         positions: (config.positions == Positions::Learned).then(|| matrix(rng, config.context, d, 0.3)),
-        embed_norm: None,
+        embed_norm: behind.then(|| norm(rng)),
         layers,
-        final_norm: Some(norm(rng)),
+        final_norm: (!behind).then(|| norm(rng)),
         head: (config.head == HeadKind::Own).then(|| matrix(rng, config.vocab, d, 0.5)),
         config,
     };

@@ -30,7 +30,8 @@ impl FoldedModel {
     ) -> Dense {
         let mut out = Dense::zeros(input.rows, self.config.d_model);
         let logits = router.run(input);
-        let choices: Vec<Vec<(usize, f64)>> = (0..input.rows).map(|row| self.route(logits.row(row))).collect();
+        let choices: Vec<Vec<(usize, f64)>> =
+            (0..input.rows).map(|row| self.route(logits.row(row))).collect();
         for (expert, network) in experts.iter().enumerate() {
             let chosen: Vec<(usize, f64)> = choices
                 .iter()
@@ -58,7 +59,8 @@ impl FoldedModel {
     fn route(&self, logits: &[f64]) -> Vec<(usize, f64)> {
         let Some(experts) = &self.config.experts else { return Vec::new() };
         let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let mut order: Vec<(usize, f64)> = logits.iter().map(|logit| (logit - max).exp2()).enumerate().collect();
+        let mut order: Vec<(usize, f64)> =
+            logits.iter().map(|logit| (logit - max).exp2()).enumerate().collect();
         let all: f64 = order.iter().map(|(_, weight)| weight).sum();
         order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         order.truncate(experts.per_token);
