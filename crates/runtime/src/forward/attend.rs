@@ -175,10 +175,8 @@ fn show<O: Observer>(
     let alters = batch.alters();
     match op {
         Op::Scores => {
-            let mut rows: Vec<Vec<u16>> = work
-                .chunks(per_row)
-                .map(|row| row.iter().flat_map(|unit| &unit.d).copied().collect())
-                .collect();
+            let mut rows: Vec<Vec<u16>> = Vec::with_capacity(tokens.len());
+            rows.extend(work.chunks(per_row).map(|row| join(row, |unit| &unit.d)));
             let shown = tokens.clone().zip(&mut rows).map(|(token, d)| (token, 0, Values::U16(d)));
             batch.observe(op, shown);
             for (row, d) in work.chunks_mut(per_row).zip(&rows).filter(|_| alters) {
@@ -187,7 +185,7 @@ fn show<O: Observer>(
             }
         }
         Op::Softmax => {
-            let mut rows: Vec<i32> = work.iter().flat_map(|unit| &unit.stats).copied().collect();
+            let mut rows: Vec<i32> = join(work, |unit| &unit.stats);
             let shown = rows.chunks_mut(per_row * units.group * STATS);
             batch.observe(op, tokens.clone().zip(shown).map(|(token, x)| (token, 0, Values::I32(x))));
             let parts = rows.chunks(units.group * STATS);
@@ -197,8 +195,8 @@ fn show<O: Observer>(
             let mut rows: Vec<(usize, u32, Vec<i32>)> = Vec::new();
             for (token, row) in tokens.clone().zip(work.chunks(per_row)) {
                 for block in 0..row[0].partial.len() / width {
-                    let part = |unit: &Unit| unit.partial[block * width..(block + 1) * width].to_vec();
-                    rows.push((token, block as u32, row.iter().flat_map(part).collect()));
+                    let here = block * width..(block + 1) * width;
+                    rows.push((token, block as u32, join(row, |unit| &unit.partial[here.clone()])));
                 }
             }
             batch.observe(op, rows.iter_mut().map(|(token, run, x)| (*token, *run, Values::I32(x))));
@@ -215,4 +213,11 @@ fn show<O: Observer>(
             batch.observe(op, tokens.clone().zip(shown).map(|(token, x)| (token, 0, Values::I32(x))));
         }
     }
+}
+
+/// What `part` names of each unit, one after another.
+fn join<T: Copy>(units: &[Unit], part: impl Fn(&Unit) -> &[T]) -> Vec<T> {
+    let mut joined = Vec::with_capacity(units.iter().map(|unit| part(unit).len()).sum());
+    units.iter().for_each(|unit| joined.extend_from_slice(part(unit)));
+    joined
 }

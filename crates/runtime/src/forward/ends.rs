@@ -48,12 +48,14 @@ impl Engine {
         let rows = (Rows::new(&mut x, width), Rows::new(&mut failed, 1));
         self.compute.pool.rows(grain(width), rows, |row, (x, failed)| {
             let fill = |x: &mut [i32]| -> Result<(), RangeError> {
-                for (col, x) in x.iter_mut().enumerate() {
-                    *x = embedded(table.code(tokens[row] as usize, col), table.frac.into(), frac)?;
-                    if let Some(learned) = &self.weights.positions {
-                        let position = embedded(learned.code(start + row, col), learned.frac.into(), frac)?;
-                        *x = residual_sum(*x, position)?;
-                    }
+                let codes = table.row_bytes(tokens[row] as usize).as_chunks().0;
+                for (x, code) in x.iter_mut().zip(codes) {
+                    *x = embedded(i16::from_le_bytes(*code), table.frac.into(), frac)?;
+                }
+                let Some(learned) = &self.weights.positions else { return Ok(()) };
+                let codes = learned.row_bytes(start + row).as_chunks().0;
+                for (x, code) in x.iter_mut().zip(codes) {
+                    *x = residual_sum(*x, embedded(i16::from_le_bytes(*code), learned.frac.into(), frac)?)?;
                 }
                 Ok(())
             };

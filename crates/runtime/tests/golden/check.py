@@ -191,12 +191,14 @@ def head_codes(x, bound):
     return [rsh(v, e) for v in x], e
 
 
-def scores(q, e_q, keys, e_k, frac, slope=None):
+def scores(q, e_q, keys, e_k, frac, slope=None, capped=None):
     out = []
     for j, (key, e) in enumerate(zip(keys, e_k)):
         s = sum(a * b for a, b in zip(q, key))
         assert abs(s) <= 2**29
         t = within(scale(s, frac - 8 - e_q - e), 2**29)
+        if capped:
+            t = soft_cap(t, *capped)
         if slope:
             a, b = slope
             t -= rsh(a * (len(keys) - 1 - j), b)
@@ -337,79 +339,162 @@ def silu_table():
 # ---- a layer: sections 2 to 7
 
 
-def layer(case):
-    d, n_heads, n_kv, dim = (case.one(key) for key in ("d_model", "n_heads", "n_kv_heads", "head_dim"))
-    rows = chunks(case.list("rows"), d)
-    out = {}
+def site(case, x):
+    """Codes and step of what enters a sublayer (3.1; 3.3 where the stream is rotated online)."""
+    block = case.word("block") if case.has("block") else None
+    if not block:
+        normed = norm(x, case.one("norm_eps"))
+        return normed["codes"], normed["k"], normed["f"]
+    e = smallest(lambda e: rsh(top(x), e) <= 32767)
+    padded = -(-len(x) // 32) * 32
+    z = hadamard([rsh(v, e) for v in x] + [0] * (padded - len(x)), min(128, padded & -padded))
+    assert top(z) <= 2**22
+    if block == "post":
+        return quantise(z, 2**14, e - 14 - case.one("R"))
+    es, _, _, kk, rho = inverse_rms(x, case.one("norm_eps"))
+    return quantise(z, rho, e - es - kk)
 
-    def apply(name, codes, k, f, bound):
-        matrix = read_matrix(case, name + ".")
-        padded = codes + [0] * (len(matrix["w"][0]) - len(codes))
-        return [within(y, bound) for y in linear(matrix, padded, k, f)[1]], padded, matrix["F"]
 
-    def note(name, codes, k, f):
-        out[name], out[name + ".k"], out[name + ".f"] = codes, k, f
+def with_gains(case, name, x):
+    ints, one = case.list, case.one
+    offsets = ints(name + ".offsets") if case.has(name + ".offsets") else []
+    numbers_of = ints(name + ".g"), ints(name + ".t"), offsets, one(name + ".eps"), one(name + ".F")
+    return gain_norm(x, *numbers_of, one(name + ".centred") == 1)["y"]
 
-    cache = [[] for _ in range(n_kv)]
+
+def apply(case, name, codes, k, f, bound):
+    """Outputs, padded codes and F of a matrix of the case."""
+    matrix = read_matrix(case, name + ".")
+    padded = codes + [0] * (len(matrix["w"][0]) - len(codes))
+    return [within(y, bound) for y in linear(matrix, padded, k, f)[1]], padded, matrix["F"]
+
+
+def note(out, name, codes, k, f, run=""):
+    out[name + run], out[name + run + ".k"], out[name + run + ".f"] = codes, k, f
+
+
+def heads_of(case, x, position, out):
+    """Codes and exponents of q, k and v of one token, and their formats: section 6, steps 0 to 3."""
+    dim = case.one("head_dim")
+    codes, *step = site(case, x)
+    q, padded, f_q = apply(case, "q", codes, *step, 32767)
+    k, _, f_k = apply(case, "k", codes, *step, 32767)
+    v, _, f_v = apply(case, "v", codes, *step, 32767)
+    note(out, "attn_norm", padded, *step)
+    out |= {"q_proj": q, "k_proj": k, "v_proj": v}
+    q, k, v = chunks(q, dim), chunks(k, dim), chunks(v, dim)
+    if case.has("q_norm.g"):
+        q = [[within(y, 32767) for y in with_gains(case, "q_norm", head)] for head in q]
+        k = [[within(y, 32767) for y in with_gains(case, "k_norm", head)] for head in k]
+        f_q, f_k = case.one("q_norm.F"), case.one("k_norm.F")
+    if case.has("rope"):
+        turned = case.one("rope_dim") if case.has("rope_dim") else dim
+        cs = case.list("rope")[position * turned : (position + 1) * turned]
+        q, k = [[rope(head[:turned], cs) + head[turned:] for head in heads] for heads in (q, k)]
+    centre = chunks(case.list("k_center"), dim)
+    k = [[a - b for a, b in zip(head, c)] for head, c in zip(k, centre)]
     bound = 1023 if dim > 128 else 2047
-    for position, x in enumerate(rows):
-        normed = norm(x, case.one("norm_eps"))
-        step = (normed["k"], normed["f"])
-        q, padded, f_q = apply("q", normed["codes"], *step, 32767)
-        k, _, f_k = apply("k", normed["codes"], *step, 32767)
-        v, _, f_v = apply("v", normed["codes"], *step, 32767)
-        note("attn_norm", padded, *step)
-        out |= {"q_proj": q, "k_proj": k, "v_proj": v}
-        q, k, v = chunks(q, dim), chunks(k, dim), chunks(v, dim)
-        if case.has("rope"):
-            cs = case.list("rope")[position * dim : (position + 1) * dim]
-            q, k = [rope(head, cs) for head in q], [rope(head, cs) for head in k]
-        centre = chunks(case.list("k_center"), dim)
-        k = [[a - b for a, b in zip(head, c)] for head, c in zip(k, centre)]
-        q, k = [head_codes(head, bound) for head in q], [head_codes(head, bound) for head in k]
-        v = [head_codes(head, 127) for head in v]
-        for name, heads in (("q_codes", q), ("k_codes", k), ("v_codes", v)):
-            out[name] = [code for codes, _ in heads for code in codes]
-            out[name + ".e"] = [e for _, e in heads]
-        for held, key, value in zip(cache, k, v):
-            held.append((key, value))
-        all_d, stats, partial, y = [], [], [], []
-        for head, (codes, e_q) in enumerate(q):
-            held = cache[head * n_kv // n_heads]
-            t = scores(codes, e_q, [key[0] for key, _ in held], [key[1] for key, _ in held], f_q + f_k)
-            soft = softmax(t, [value[1] for _, value in held], TABLES["exp2"], 0)
-            z, big_e = soft["Z"], soft["E"]
-            sums, _, y_head = attention_output(soft["p'"], [value[0] for _, value in held], z, big_e, 0)
-            (o,) = sums
-            all_d, stats, partial, y = all_d + soft["d"], stats + [soft["m"], z, big_e], partial + o, y + y_head
-        out |= {"scores": all_d, "softmax": stats, "attn_partial": partial, "attn": y}
-        codes, k_step, f_step = plain_site(y, f_v + 8)
-        o, padded, _ = apply("o", codes, k_step, f_step, LIMIT)
-        note("attn_codes", padded, k_step, f_step)
-        x = [residual(a + b) for a, b in zip(x, o)]
-        out |= {"o_proj": o, "attn_residual": x}
+    q, k = [[head_codes(head, bound) for head in heads] for heads in (q, k)]
+    v = [head_codes(head, 127) for head in v]
+    for name, heads in (("q_codes", q), ("k_codes", k), ("v_codes", v)):
+        out[name] = [code for codes, _ in heads for code in codes]
+        out[name + ".e"] = [e for _, e in heads]
+    return q, k, v, f_q + f_k, f_v
 
-        normed = norm(x, case.one("norm_eps"))
-        step = (normed["k"], normed["f"])
-        has_gate = case.has("gate.w")
-        u, padded, f_u = apply("up", normed["codes"], *step, 16383 if has_gate else 32767)
-        note("ffn_norm", padded, *step)
-        if has_gate:
-            g, _, f_g = apply("gate", normed["codes"], *step, 32767)
-            out["gate_proj"] = g
-            h, f_h = gated(g, u, f_g, TABLES["activation"]), f_g + f_u - 7
-            assert top(h) <= 2**22
-        else:
-            h, f_h = [activation(v, f_u, TABLES["activation"]) for v in u], f_u
-        out |= {"up_proj": u, "hidden": h}
-        width = case.one("down.cols")
-        z = hadamard(h + [0] * (width - len(h)), min(128, width & -width))
-        codes, k_step, f_step = plain_site(z, f_h)
-        note("hidden_codes", codes, k_step, f_step)
-        down, _, _ = apply("down", codes, k_step, f_step, LIMIT)
-        x = [residual(a + b) for a, b in zip(x, down)]
-        out |= {"down_proj": down, "ffn_residual": x}
-    return out
+
+def attention(case, tokens, position, out):
+    """Output of attention of one token, all heads: section 6, steps 4 to 7."""
+    n_heads, n_kv = case.one("n_heads"), case.one("n_kv_heads")
+    first = max(0, position + 1 - case.one("window")) if case.has("window") else 0
+    seen = tokens if case.has("pooling") else tokens[first : position + 1]
+    all_d, stats, partial, y = [], [], [], []
+    for head, (codes, e_q) in enumerate(tokens[position][0]):
+        keys, values = ([token[i][head * n_kv // n_heads] for token in seen] for i in (1, 2))
+        slope = case.list("alibi")[2 * head : 2 * head + 2] if case.has("alibi") else None
+        t = scores(codes, e_q, [key[0] for key in keys], [key[1] for key in keys], tokens[0][3], slope, cap(case))
+        soft = softmax(t, [value[1] for value in values], TABLES["exp2"], first)
+        z, big_e = soft["Z"], soft["E"]
+        (o,), _, y_head = attention_output(soft["p'"], [value[0] for value in values], z, big_e, first)
+        all_d, stats, partial, y = all_d + soft["d"], stats + [soft["m"], z, big_e], partial + o, y + y_head
+    out |= {"scores": all_d, "softmax": stats, "attn_partial": partial, "attn": y}
+    return y
+
+
+def cap(case):
+    """Table and shift of the soft cap."""
+    if not case.has("score_cap"):
+        return None
+    shift, slope = case.list("score_cap")
+    return [i * 2**shift * slope // (slope + i * 2**shift) for i in range(4097)], shift
+
+
+def network(case, prefix, codes, k, f, rho, kk, out, run=""):
+    """One feed-forward network: section 7, steps 1 to 4, with the factor rho 2^-kk of its codes."""
+    has_gate = case.has(prefix + "gate.w")
+    u, _, f_u = apply(case, prefix + "up", codes, k, f, 16383 if has_gate else 32767)
+    if has_gate:
+        g, _, f_g = apply(case, prefix + "gate", codes, k, f, 32767)
+        out["gate_proj" + run] = g
+        h, f_h = gated(g, u, f_g, TABLES["activation"]), f_g + f_u - 7
+        assert top(h) <= 2**22
+    elif case.has("relu"):
+        h, f_h = [max(v, 0) for v in u], f_u
+    else:
+        h, f_h = [activation(v, f_u, TABLES["activation"]) for v in u], f_u
+    out |= {"up_proj" + run: u, "hidden" + run: h}
+    columns = case.one(prefix + "down.cols")
+    z = hadamard(h + [0] * (columns - len(h)), min(128, columns & -columns))
+    hidden, *step = quantise(z, rho, -kk - f_h)
+    note(out, "hidden_codes", hidden, *step, run)
+    y, _, _ = apply(case, prefix + "down", hidden, *step, LIMIT)
+    out["down_proj" + run] = y
+    return y
+
+
+def feed_forward(case, x, out):
+    codes, *step = site(case, x)
+    note(out, "ffn_norm", codes + [0] * (-len(codes) % 32), *step)
+    if not case.has("experts"):
+        return network(case, "", codes, *step, 2**14, 14, out)
+    _, per_token, normalise = case.list("experts")
+    logits, _, f_r = apply(case, "router", codes, *step, 32767)
+    choice = route(logits, f_r, per_token, normalise == 1, TABLES["exp2"])["choice"]
+    out |= {"router_logits": logits, "router_choice": choice + [-1, 0, 0] * (per_token - len(choice) // 3)}
+    total = [0] * len(x)
+    for slot, (expert, rho, kk) in enumerate(chunks(choice, 3)):
+        run = f".{slot}" if slot else ""
+        y = network(case, f"e{expert}.", codes, *step, rho, kk, out, run)
+        total = [a + b for a, b in zip(total, y)]
+    return [within(v, LIMIT) for v in total]
+
+
+def join(case, name, op, x, y, out):
+    """A sublayer's output joins the stream: sections 5 and 7."""
+    block = case.word("block") if case.has("block") else None
+    if block == "sandwich":
+        y = with_gains(case, name, y)
+        out[op + "_post_norm"] = y
+    x = [residual(a + b) for a, b in zip(x, y)]
+    if block == "post":
+        x = [residual(v) for v in with_gains(case, name, x)]
+    out[op + "_residual"] = x
+    return x
+
+
+def layer(case):
+    rows, out = chunks(case.list("rows"), case.one("d_model")), {}
+    tokens = [heads_of(case, x, position, out) for position, x in enumerate(rows)]
+    for position, x in enumerate(rows):
+        y = attention(case, tokens, position, out)
+        codes, *step = plain_site(y, tokens[position][4] + 8)
+        o, padded, _ = apply(case, "o", codes, *step, LIMIT)
+        note(out, "attn_codes", padded, *step)
+        out["o_proj"] = o
+        x = join(case, "attn_post", "attn", x, o, out)
+        # What the last token leaves is what is compared: earlier ones may have other experts.
+        found = {}
+        x = join(case, "ffn_post", "ffn", x, feed_forward(case, x, found), found)
+    return out | found
 
 
 # ---- the files

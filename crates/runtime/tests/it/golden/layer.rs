@@ -2,9 +2,13 @@
 
 use super::file::{Case, Fields, Out};
 use super::ops::{Tables, matrix, scalar};
-use lockstep_base::config::{FeedForward, ModelConfig, Positions};
-use lockstep_base::op::{Op, Place};
-use lockstep_base::weights::{DenseWeights, FfnWeights, LayerWeights, ModelWeights, Tables as ModelTables};
+use lockstep_base::config::{
+    Activation, Block, Experts, FeedForward, LayerPattern, ModelConfig, Pooling, Positions, SOFT_CAP_ENTRIES,
+};
+use lockstep_base::op::Place;
+use lockstep_base::weights::{
+    DenseWeights, FfnWeights, Gain, LayerWeights, ModelWeights, Slope, Tables as ModelTables,
+};
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::observe::{Observer, Values};
 use lockstep_runtime::synthetic::small_config;
@@ -18,16 +22,18 @@ struct Notes {
 
 impl Observer for Notes {
     fn output(&mut self, place: Place, run: u32, values: Values<'_>) {
-        assert_eq!(run, 0, "fewer than 256 positions");
         if place.position == self.position {
-            self.out = note(std::mem::take(&mut self.out), place.op, values);
+            let name = match run {
+                0 => place.op.name().to_string(),
+                run => format!("{}.{run}", place.op),
+            };
+            self.out = note(std::mem::take(&mut self.out), &name, values);
         }
     }
 }
 
-/// `values` under the name of their op.
-pub(super) fn note(out: Out, op: Op, values: Values<'_>) -> Out {
-    let name = op.name();
+/// `values` under the name of their op and, behind a point, the number of a repeated output.
+fn note(out: Out, name: &str, values: Values<'_>) -> Out {
     match values {
         Values::I32(x) | Values::I16(x) => out.list(name, x),
         Values::U16(x) => out.list(name, x),
@@ -42,10 +48,12 @@ pub(super) fn note(out: Out, op: Op, values: Values<'_>) -> Out {
 
 pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
     let input = &case.input;
+    let config = config(input);
     let weights = ModelWeights {
-        config: config(input),
         tables: ModelTables {
             rope: if input.has("rope") { vec![input.list("rope")] } else { Vec::new() },
+            alibi: slopes(input),
+            score_cap: cap(input).map_or_else(Vec::new, |(_, table)| table),
             exp2: tables.exp2.clone(),
             exp2_sample: tables.exp2_sample.clone(),
             activation: tables.activation.clone(),
@@ -61,17 +69,20 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
             v: matrix(input, "v."),
             o: matrix(input, "o."),
             k_center: input.list("k_center"),
-            q_norm: None,
-            k_norm: None,
-            attn_post: None,
-            ffn: FfnWeights::Dense(DenseWeights {
-                gate: input.has("gate.w").then(|| matrix(input, "gate.")),
-                up: matrix(input, "up."),
-                down: matrix(input, "down."),
-            }),
-            ffn_post: None,
+            q_norm: gain(input, "q_norm."),
+            k_norm: gain(input, "k_norm."),
+            attn_post: gain(input, "attn_post."),
+            ffn: match config.experts {
+                None => FfnWeights::Dense(network(input, "")),
+                Some(experts) => FfnWeights::Experts {
+                    router: matrix(input, "router."),
+                    experts: (0..experts.count).map(|e| network(input, &format!("e{e}."))).collect(),
+                },
+            },
+            ffn_post: gain(input, "ffn_post."),
         }],
         head: None,
+        config,
     };
     let engine = Engine::new(Arc::new(weights), Arc::new(scalar()));
     let mut rows: Vec<i32> = input.list("rows");
@@ -81,7 +92,49 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
     notes.out
 }
 
+fn network(input: &Fields, p: &str) -> DenseWeights {
+    let gate = format!("{p}gate.");
+    DenseWeights {
+        gate: input.has(&format!("{gate}w")).then(|| matrix(input, &gate)),
+        up: matrix(input, &format!("{p}up.")),
+        down: matrix(input, &format!("{p}down.")),
+    }
+}
+
+/// The gains of fields with the prefix `p`, if there are such.
+fn gain(input: &Fields, p: &str) -> Option<Gain> {
+    let key = |name: &str| format!("{p}{name}");
+    input.has(&key("g")).then(|| Gain {
+        mantissas: input.list(&key("g")),
+        shifts: input.list(&key("t")),
+        offsets: if input.has(&key("offsets")) { input.list(&key("offsets")) } else { Vec::new() },
+        eps: input.one(&key("eps")),
+        out_frac: input.one(&key("F")),
+        centred: input.one::<u8>(&key("centred")) == 1,
+    })
+}
+
+fn slopes(input: &Fields) -> Vec<Slope> {
+    if !input.has("alibi") {
+        return Vec::new();
+    }
+    let values: Vec<u16> = input.list("alibi");
+    values.chunks(2).map(|slope| Slope { a: slope[0], b: slope[1] as u8 }).collect()
+}
+
+/// Shift and table of the soft cap: `x / (1 + x / slope)` at the ends of its steps.
+fn cap(input: &Fields) -> Option<(u8, Vec<i32>)> {
+    let [shift, slope] = input.has("score_cap").then(|| input.list::<i64>("score_cap"))?[..] else {
+        panic!("score_cap is shift and slope");
+    };
+    let end = |i: i64| ((i << shift) * slope / (slope + (i << shift))) as i32;
+    Some((shift as u8, (0..SOFT_CAP_ENTRIES as i64).map(end).collect()))
+}
+
 fn config(input: &Fields) -> ModelConfig {
+    let (rope, experts) = (input.has("rope"), input.has("experts"));
+    let rope_dim = if input.has("rope_dim") { input.one("rope_dim") } else { input.one("head_dim") };
+    let window = if input.has("window") { input.one("window") } else { 0 };
     let config = ModelConfig {
         n_layers: 1,
         d_model: input.one("d_model"),
@@ -91,10 +144,35 @@ fn config(input: &Fields) -> ModelConfig {
         d_ffn: input.one("d_ffn"),
         residual_frac: input.one("R"),
         norm_eps: input.one("norm_eps"),
-        positions: if input.has("rope") { Positions::Rope } else { Positions::Learned },
-        feed_forward: if input.has("gate.w") { FeedForward::Gated } else { FeedForward::Plain },
-        rope_dim: if input.has("rope") { input.one("head_dim") } else { 0 },
-        rope_tables: input.has("rope").into(),
+        positions: match (rope, input.has("alibi")) {
+            (true, _) => Positions::Rope,
+            (false, true) => Positions::Alibi,
+            (false, false) => Positions::Learned,
+        },
+        feed_forward: if input.has("gate.w") || input.has("e0.gate.w") {
+            FeedForward::Gated
+        } else {
+            FeedForward::Plain
+        },
+        rope_dim: if rope { rope_dim } else { 0 },
+        rope_tables: rope.into(),
+        block: match input.has("block").then(|| input.word("block")) {
+            None => Block::PreNorm,
+            Some("sandwich") => Block::Sandwich,
+            Some("post") => Block::PostNorm,
+            Some(other) => panic!("unknown block {other}"),
+        },
+        activation: if input.has("relu") { Activation::Relu } else { Activation::Table },
+        qk_norm: input.has("q_norm.g"),
+        pattern: vec![LayerPattern { window, rope: 0, experts }],
+        score_cap: cap(input).map(|(shift, _)| shift),
+        experts: experts.then(|| {
+            let [count, per_token, normalise] = input.list::<u32>("experts")[..] else {
+                panic!("experts are count, per_token, normalise");
+            };
+            Experts { count, per_token, normalise: normalise == 1 }
+        }),
+        pooling: input.has("pooling").then_some(Pooling::Mean),
         ..small_config()
     };
     config.validate().expect("a configuration of the specification");
