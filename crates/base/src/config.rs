@@ -194,21 +194,22 @@ pub struct ModelConfig {
     /// RMS norm with gains of each head's query and key, before RoPE.
     #[n(20)]
     pub qk_norm: bool,
-    /// Layer i is of kind `pattern[i % pattern.len()]`.
-    #[n(21)]
-    pub pattern: Vec<LayerPattern>,
     /// Scores are soft-capped by table; log2 of the table's step in Q8 octaves.
-    #[n(22)]
+    #[n(21)]
     pub score_cap: Option<u8>,
     /// Logits are soft-capped by table; log2 of the table's step in units of the logits.
-    #[n(23)]
+    #[n(22)]
     pub logit_cap: Option<u8>,
     /// Mixture of experts, in the layers whose pattern says so.
-    #[n(24)]
+    #[n(23)]
     pub experts: Option<Experts>,
     /// An encoder: every token sees all others, and the rows become one vector. Absent in decoders.
-    #[n(25)]
+    #[n(24)]
     pub pooling: Option<Pooling>,
+    /// Layer i is of kind `pattern[i % pattern.len()]`. The last field, since it is never absent: every
+    /// configuration has one encoding.
+    #[n(25)]
+    pub pattern: Vec<LayerPattern>,
 }
 
 /// Which number of a configuration is out of range.

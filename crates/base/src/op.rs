@@ -137,6 +137,9 @@ ops! {
     Sample = 30, "sample", Token;
     /// A residual vector that crosses from one stage to the next.
     Boundary = 31, "boundary", I32;
+    /// Codes between the two matrices of an adapter; one run of leaves for each adapted matrix. They come
+    /// before the output of the matrix that they are added to.
+    AdapterCodes = 32, "adapter_codes", Codes8;
 }
 
 impl Op {

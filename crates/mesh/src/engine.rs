@@ -46,6 +46,7 @@ impl ComputeFactory for EngineFactory {
             mode: if open.full_trace { TraceMode::Full } else { TraceMode::Boundary },
             keep_leaves: self.keep_leaves,
             top_logprobs: open.logprobs.map(u32::from),
+            adapter: None,
         };
         let run = StageRun::new(self.engine.clone(), self.part, task);
         let drill = self.drill.as_ref().map(|make| make(open));

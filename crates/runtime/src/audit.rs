@@ -229,6 +229,7 @@ fn start(file: &ReceiptFile, engine: &Engine, stage: usize, record: &StageRecord
         mode: if full { TraceMode::Full } else { TraceMode::Boundary },
         keep_leaves: false,
         top_logprobs: None,
+        adapter: None,
     };
     let weights = engine.weights.restrict(&record.part);
     StageRun::new(Engine::new(Arc::new(weights), engine.compute.clone()), record.part, task)

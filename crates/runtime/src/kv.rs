@@ -1,6 +1,8 @@
 //! The cache of keys and values: codes and exponents, exactly what receipts commit to.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::config::ModelConfig;
 
 /// Keys and values of one layer and one kv head, position after position.
@@ -16,9 +18,10 @@ pub struct HeadKv {
     pub v_exponents: Vec<u8>,
 }
 
-/// The cache of one sequence for a range of layers.
+/// The cache of one sequence for a range of layers, under the adapter that all of the sequence is computed with.
 #[derive(Debug, Clone)]
 pub struct KvCache {
+    adapter: Option<Arc<AdapterWeights>>,
     /// `(layers * n_kv_heads)`.
     heads: Vec<HeadKv>,
     n_kv_heads: usize,
@@ -32,11 +35,25 @@ impl KvCache {
     pub fn new(config: &ModelConfig, layers: usize) -> KvCache {
         let n_kv_heads = config.n_kv_heads as usize;
         KvCache {
+            adapter: None,
             heads: (0..layers * n_kv_heads).map(|_| HeadKv::default()).collect(),
             n_kv_heads,
             head_dim: config.head_dim as usize,
             len: 0,
         }
+    }
+
+    /// The same with an adapter, which fits the model (`AdapterWeights::check_fits`).
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: Option<Arc<AdapterWeights>>) -> KvCache {
+        self.adapter = adapter;
+        self
+    }
+
+    /// The adapter of the sequence.
+    #[must_use]
+    pub fn adapter(&self) -> Option<&Arc<AdapterWeights>> {
+        self.adapter.as_ref()
     }
 
     /// Positions held.

@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::leaf::StageSecrets;
 use lockstep_base::merkle::Accumulator;
 use lockstep_base::params::{Parameters, draw};
@@ -65,6 +66,8 @@ pub struct Task {
     pub keep_leaves: bool,
     /// Alternatives with log-probabilities; `None` computes no distribution.
     pub top_logprobs: Option<u32>,
+    /// The adapter, which fits the model and holds the layers of the part.
+    pub adapter: Option<Arc<AdapterWeights>>,
 }
 
 /// The roots of one span.
@@ -126,7 +129,7 @@ impl StageRun {
     /// Starts a task on `engine`, which holds the weights of `part`.
     #[must_use]
     pub fn new(engine: Engine, part: Part, task: Task) -> StageRun {
-        let cache = engine.new_cache();
+        let cache = engine.new_cache().with_adapter(task.adapter.clone());
         let tracer = Tracer::new(engine.clone(), task.secrets.own, task.mode, task.keep_leaves);
         StageRun { engine, part, task, cache, tracer, edges: BTreeMap::new() }
     }

@@ -19,6 +19,8 @@ const PROJECTION_FRAC: i8 = 9;
 const UP_FRAC: i8 = 8;
 /// Fractional bits of the logits.
 const LOGITS_FRAC: i8 = 10;
+/// Fractional bits between the matrices of an adapter, which read more than the normed stream.
+const ADAPTER_FRAC: i8 = 4;
 /// Row multiplier of every row.
 const MULTIPLIER: u8 = 24;
 /// int4 tables of a synthetic model.
@@ -101,7 +103,7 @@ pub fn adapter(model: &ModelWeights, base: Digest, rank: u32, seed: u64) -> Adap
     let mut rng = SplitMix64::new(seed);
     let config = AdapterConfig { opset: OPSET.into(), name: "synthetic".into(), base, rank };
     let mut one = |matrix: &Linear| LowRank {
-        a: linear(WeightFormat::Int8, rank as usize, matrix.cols, PROJECTION_FRAC, &mut rng),
+        a: linear(WeightFormat::Int8, rank as usize, matrix.cols, ADAPTER_FRAC, &mut rng),
         b: linear(WeightFormat::Int8, matrix.rows, config.rank_padded() as usize, matrix.out_frac, &mut rng),
     };
     let mut layers = Vec::with_capacity(model.layers.len());

@@ -48,7 +48,7 @@ fn every_number_has_its_limits() {
         // Near the end of 32 bits, padding to a multiple of 64 would wrap to zero columns.
         ("d_ffn", |c, v| c.d_ffn = v, &[0, 65_537, u32::MAX - 63, u32::MAX]),
         ("vocab", |c, v| c.vocab = v, &[0, (1 << 20) + 1, u32::MAX]),
-        ("context", |c, v| c.context = v, &[0, 32_769, u32::MAX]),
+        ("context", |c, v| c.context = v, &[0, 131_073, u32::MAX]),
         ("residual_frac", |c, v| c.residual_frac = v as u8, &[0, 3, 25, 255]),
         ("special token", |c, v| c.bos = Some(v), &[512, u32::MAX]),
         ("special token", |c, v| c.eos = vec![2, v], &[512, u32::MAX]),

@@ -65,6 +65,7 @@ impl Engine {
         batch.observe_rows(Op::AttnCodes, attended_codes.rows());
         let y =
             self.product(&weights.o, attended_codes, Op::OProj, LIMIT, y, &|row| batch.at(row, Op::OProj))?;
+        self.adapt(Op::OProj, attended_codes, y, LIMIT, batch)?;
         batch.observe_rows(Op::OProj, y.chunks_mut(self.width()).map(|y| values(Op::OProj, y)));
         Ok(())
     }

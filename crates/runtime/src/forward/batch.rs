@@ -2,8 +2,10 @@
 //! observer; linear layers do not care, attention and observers do.
 
 use crate::observe::{Observer, Output, Values};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::op::{Op, Place};
 
 /// The rows of a batch, row by row and sequence by sequence.
@@ -17,6 +19,7 @@ pub(super) struct Batch<'a, O> {
 
 struct Sequence<'a, O> {
     rows: Range<usize>,
+    adapter: Option<Arc<AdapterWeights>>,
     observer: &'a mut O,
 }
 
@@ -30,7 +33,27 @@ impl<'a, O: Observer> Batch<'a, O> {
     pub(super) fn push(&mut self, positions: impl Iterator<Item = u32>, observer: &'a mut O) {
         let start = self.positions.len();
         self.positions.extend(positions);
-        self.sequences.push(Sequence { rows: start..self.positions.len(), observer });
+        self.sequences.push(Sequence { rows: start..self.positions.len(), adapter: None, observer });
+    }
+
+    /// The adapter of the sequence that was pushed last.
+    pub(super) fn set_adapter(&mut self, adapter: Option<&Arc<AdapterWeights>>) {
+        if let Some(sequence) = self.sequences.last_mut() {
+            sequence.adapter = adapter.cloned();
+        }
+    }
+
+    /// Every adapter once, with the rows of its sequences.
+    pub(super) fn adapters(&self) -> Vec<(Arc<AdapterWeights>, Vec<usize>)> {
+        let mut all: Vec<(Arc<AdapterWeights>, Vec<usize>)> = Vec::new();
+        for sequence in &self.sequences {
+            let Some(adapter) = &sequence.adapter else { continue };
+            match all.iter_mut().find(|(known, _)| Arc::ptr_eq(known, adapter)) {
+                Some((_, rows)) => rows.extend(sequence.rows.clone()),
+                None => all.push((adapter.clone(), sequence.rows.clone().collect())),
+            }
+        }
+        all
     }
 
     /// Rows of all sequences.

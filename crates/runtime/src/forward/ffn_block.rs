@@ -74,6 +74,7 @@ impl Engine {
         let mut linear = |weights: &Linear, site: &Coded, op: Op, bound: i32, out: &mut Vec<i32>| {
             let at = place(op);
             let out = self.product(weights, site, op, bound, out, &|row| at(batch, row))?;
+            self.adapt(op, site, out, bound, batch)?;
             let rows = members.iter().zip(out.chunks_mut(weights.rows));
             batch.observe(op, rows.map(|(member, y)| (member.row, member.run, values(op, y))));
             Ok(())
@@ -130,6 +131,7 @@ impl Engine {
         batch.observe(Op::HiddenCodes, rows.map(|(member, codes)| (member.row, member.run, codes)));
         let at = place(Op::DownProj);
         let y = self.product(&weights.down, hidden_codes, Op::DownProj, LIMIT, y, &|row| at(batch, row))?;
+        self.adapt(Op::DownProj, hidden_codes, y, LIMIT, batch)?;
         let rows = members.iter().zip(y.chunks_mut(self.width()));
         batch.observe(Op::DownProj, rows.map(|(member, y)| (member.row, member.run, Values::I32(y))));
         Ok(())

@@ -9,8 +9,10 @@
 //! - `ends`: embedding and head; `attention_block`, `ffn_block`: the two halves of a layer
 //! - `attend`: attention over many tokens and heads
 //! - `steps`: what they are made of: norm, quantise, linear, residual addition
+//! - `adapters`: what low-rank adapters add to a linear layer, sequence by sequence
 //! - `batch`, `buffers`: who sees which rows; memory that ops share
 
+mod adapters;
 mod attend;
 mod attention_block;
 mod batch;
@@ -164,6 +166,7 @@ impl Engine {
                 return Err(ForwardError::Encoder { got: start });
             }
             batch.push((start as u32..).take(*rows), observer);
+            batch.set_adapter(cache.adapter());
             caches.push(cache);
         }
         let mut buffers = Buffers::default();

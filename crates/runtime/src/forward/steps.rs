@@ -154,6 +154,7 @@ impl Engine {
         batch: &mut Batch<'_, O>,
     ) -> Result<&'y mut [i32], ForwardError> {
         let out = self.product(weights, coded, op, bound, out, &|row| batch.at(row, op))?;
+        self.adapt(op, coded, out, bound, batch)?;
         batch.observe_rows(op, out.chunks_mut(weights.rows).map(|y| values(op, y)));
         Ok(out)
     }

@@ -63,7 +63,7 @@ fn any_bit_of_any_op_is_wrong_bits_or_a_range_error() {
 /// Ops that no layer of `config` has.
 fn absent(op: Op, config: &ModelConfig) -> bool {
     match op {
-        Op::Token | Op::Sample | Op::Boundary | Op::Pooled => true,
+        Op::Token | Op::Sample | Op::Boundary | Op::Pooled | Op::AdapterCodes => true,
         Op::GateProj => config.feed_forward == FeedForward::Plain,
         Op::AttnPostNorm | Op::FfnPostNorm => config.block != Block::Sandwich,
         Op::RouterLogits | Op::RouterChoice => config.experts.is_none(),

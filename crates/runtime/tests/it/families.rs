@@ -162,6 +162,7 @@ fn run(engine: &Engine, secret: u8) -> StageRun {
         mode: TraceMode::Full,
         keep_leaves: true,
         top_logprobs: None,
+        adapter: None,
     };
     StageRun::new(engine.clone(), Part::whole(engine.weights.config.n_layers), task)
 }

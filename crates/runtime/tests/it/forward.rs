@@ -140,6 +140,7 @@ fn truncation_forgets() {
         mode: lockstep_runtime::trace::TraceMode::Full,
         keep_leaves: true,
         top_logprobs: Some(3),
+        adapter: None,
     };
     let mut straight = lockstep_runtime::stage::StageRun::new(engine.clone(), part, task());
     let mut winding = lockstep_runtime::stage::StageRun::new(engine, part, task());

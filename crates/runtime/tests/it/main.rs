@@ -1,5 +1,6 @@
 //! The exact arithmetic against its specification.
 
+mod adapters;
 mod audit;
 mod drill;
 mod families;

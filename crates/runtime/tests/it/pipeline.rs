@@ -79,6 +79,7 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
                 mode: job.mode,
                 keep_leaves: true,
                 top_logprobs: None,
+                adapter: None,
             };
             StageRun::new(Engine::new(weights, engine.compute.clone()), *part, task)
         })

@@ -92,6 +92,7 @@ impl<'a> Signer<'a> {
             mode,
             keep_leaves: false,
             top_logprobs: None,
+            adapter: None,
         };
         let blank = Receipt {
             task: Digest::of(&[b"bench task"]),

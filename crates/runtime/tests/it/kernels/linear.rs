@@ -135,7 +135,7 @@ fn permute(matrix: &Matrix, order: &[usize]) -> Matrix {
     for (to, from) in order.iter().enumerate() {
         let source = matrix.linear.row_bytes(*from);
         let (code_bytes, id_bytes) = match format {
-            WeightFormat::Int8 => (&source[2..], &[][..]),
+            WeightFormat::Int8 | WeightFormat::Int16 => (&source[2..], &[][..]),
             WeightFormat::Int4 => source[2..].split_at(bytes_in(4)),
         };
         let step = if format == WeightFormat::Int8 { 16 } else { 32 };

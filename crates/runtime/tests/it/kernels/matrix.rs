@@ -59,7 +59,7 @@ impl Matrix {
         let mut codes = vec![0u8; format.code_bytes(rows, cols)];
         let mut ids = vec![0u8; format.id_bytes(rows, cols)];
         let tables: Vec<[i8; 16]> = match format {
-            WeightFormat::Int8 => Vec::new(),
+            WeightFormat::Int8 | WeightFormat::Int16 => Vec::new(),
             // More than 256, so that ids need both bytes.
             WeightFormat::Int4 => {
                 (0..300).map(|_| fill.vector(16, rng).try_into().expect("16 entries")).collect()
@@ -68,7 +68,7 @@ impl Matrix {
         let mut meaning = vec![0; rows * cols];
         for (row, weights) in meaning.chunks_mut(cols).enumerate() {
             match format {
-                WeightFormat::Int8 => weights.copy_from_slice(&fill.vector(cols, rng)),
+                WeightFormat::Int8 | WeightFormat::Int16 => weights.copy_from_slice(&fill.vector(cols, rng)),
                 WeightFormat::Int4 => {
                     for group in 0..cols / GROUP_COLS {
                         let id = rng.below(300) as usize;
