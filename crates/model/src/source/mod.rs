@@ -97,8 +97,15 @@ pub fn open_weights(path: &Path) -> Result<FloatModel, SourceError> {
 /// Reads the LoRA adapter in folder `path` (as PyPI `peft` writes it) for the Hugging Face model at `base`, of which only
 /// the config is read.
 pub fn open_adapter(path: &Path, base: &Path) -> Result<FloatAdapter, SourceError> {
-    let folder = if base.is_dir() { base } else { base.parent().unwrap_or(Path::new("")) };
-    hugging_face::peft::open(path, folder)
+    if base.is_dir() {
+        return hugging_face::peft::open(path, base);
+    }
+    if base.extension().is_none_or(|extension| extension != "safetensors") {
+        // What lies beside another file may belong to another model.
+        let got = "no folder and no .safetensors as the adapter's base".into();
+        return Err(SourceError::UnknownFormat { path: base.into(), got });
+    }
+    hugging_face::peft::open(path, base.parent().unwrap_or(Path::new("")))
 }
 
 fn is_gguf(path: &Path) -> bool {

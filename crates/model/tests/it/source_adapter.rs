@@ -136,4 +136,7 @@ fn an_adapter_of_something_else_is_refused_with_the_tensor() {
     let error = source::open_adapter(&fixture("lora-llama"), &fixture("mixtral")).unwrap_err();
     assert!(matches!(&error, SourceError::AdapterTensor { name } if name.contains("mlp")), "{error}");
     assert!(source::open_adapter(Path::new("nowhere"), &fixture("gpt2")).is_err());
+    let base = fixture("llama-gqa");
+    assert!(source::open_adapter(&fixture("lora-llama"), &base.join("model.safetensors")).is_ok());
+    assert!(source::open_adapter(&fixture("lora-llama"), &base.join("config.json")).is_err());
 }

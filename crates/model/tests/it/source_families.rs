@@ -277,6 +277,44 @@ fn configs_mean_what_they_should() {
     assert!(!bert.causal && bert.pooling.unwrap().normalise && bert.norm_place == NormPlace::Post);
 }
 
+/// Since transformers 5 all numbers of rotations stand in `rope_parameters`, by kind of layer where they differ.
+#[test]
+fn configs_of_transformers_5_mean_the_same() {
+    use serde_json::json;
+    for (name, old, parameters) in [
+        ("qwen2", &["rope_theta"][..], json!({"rope_type": "default", "rope_theta": 500.0})),
+        (
+            "gemma3",
+            &["rope_theta", "rope_scaling", "rope_local_base_freq"],
+            json!({
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            }),
+        ),
+        (
+            "phi3",
+            &["rope_theta", "rope_scaling", "partial_rotary_factor", "original_max_position_embeddings"],
+            json!({
+                "rope_type": "longrope", "rope_theta": 500.0, "partial_rotary_factor": 0.75,
+                "original_max_position_embeddings": 16,
+                "short_factor": [1.0, 1.2, 1.5], "long_factor": [1.1, 2.5, 4.0],
+            }),
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = "model.safetensors";
+        fs::copy(fixture(name).join(weights), folder.path().join(weights)).unwrap();
+        let config = fs::read(fixture(name).join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        for field in old {
+            config.as_object_mut().unwrap().remove(*field);
+        }
+        config["rope_parameters"] = parameters;
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        assert!(source::open_weights(folder.path()).unwrap() == open(name), "{name}");
+    }
+}
+
 /// A prompt in portions gives the same as token by token: the window moves with the positions.
 #[test]
 fn portions_do_not_matter() {

@@ -129,7 +129,10 @@ impl Reader<'_> {
                 return Ok(None);
             }
             let gain = self.gain(&format!("{}.weight", name(part)), c.head_dim)?;
-            Ok(Some(self.pairs(index).map_or(gain.clone(), |pairs| pairs.vector(&gain))))
+            Ok(Some(match self.pairs(index) {
+                Some(pairs) => pairs.vector(&gain),
+                None => gain,
+            }))
         };
         let both = c.norm_place == NormPlace::PreAndPost;
         let post_norm = |part| both.then(|| self.norm(&name(part))).transpose();

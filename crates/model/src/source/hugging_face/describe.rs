@@ -177,8 +177,7 @@ pub(super) fn gated(json: &ConfigJson, defaults: Defaults) -> Result<Described, 
         vocab: json.size("vocab_size")?,
         context: json.size("max_position_embeddings")?,
     };
-    let dim = (head_dim as f64 * json.float_or("partial_rotary_factor", 1.0)?) as usize; // rounds down, as Python's int()
-    let rotation = rotation(json, Wanted { kind: "full_attention", theta: defaults.theta, dim })?;
+    let rotation = rotation(json, Wanted { kind: "full_attention", theta: defaults.theta, head_dim })?;
     let config = FloatConfig {
         norm_eps: json.float_or("rms_norm_eps", 1e-6)?,
         activation: activation(json, defaults.act, Act::Silu)?,

@@ -40,7 +40,7 @@ pub(super) fn gemma3(json: &ConfigJson) -> Result<Described, SourceError> {
     let every = json.size_or_none("sliding_window_pattern")?.unwrap_or(6).max(1);
     // Before transformers 5 the local rotation has a field of its own and is never scaled.
     let theta = json.float_or("rope_local_base_freq", 10_000.0)?;
-    let wanted = Wanted { kind: "sliding_attention", theta, dim: head_dim };
+    let wanted = Wanted { kind: "sliding_attention", theta, head_dim };
     let local = match json.section_or_empty("rope_parameters", "").get("sliding_attention") {
         Some(_) => rotation(json, wanted)?.rope,
         None => Rope::plain(theta, head_dim),

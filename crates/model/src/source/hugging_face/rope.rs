@@ -17,8 +17,8 @@ pub(super) struct Wanted {
     pub kind: &'static str,
     /// Theta where the config is silent.
     pub theta: f64,
-    /// Channels of a head that turn.
-    pub dim: usize,
+    /// Width of a head.
+    pub head_dim: usize,
 }
 
 /// Reads a rotation.
@@ -29,8 +29,11 @@ pub(super) fn rotation(json: &ConfigJson, wanted: Wanted) -> Result<Rotation, So
         None => section,
     };
     let theta = section.float_or("rope_theta", json.float_or("rope_theta", wanted.theta)?)?;
+    let share = json.float_or("partial_rotary_factor", 1.0)?;
+    let share = section.float_or("partial_rotary_factor", share)?;
+    let dim = (wanted.head_dim as f64 * share) as usize; // rounds down, as Python's int()
     let field = if section.get("rope_type").is_some() { "rope_type" } else { "type" };
-    let plain = |scaling| Ok(Rotation { rope: Rope { theta, scaling, dim: wanted.dim }, gain: 1.0 });
+    let plain = |scaling| Ok(Rotation { rope: Rope { theta, scaling, dim }, gain: 1.0 });
     match section.text_or(field, "default")? {
         "default" => plain(RopeScaling::None),
         "linear" => plain(RopeScaling::Linear { factor: section.float("factor")? }),
@@ -42,7 +45,7 @@ pub(super) fn rotation(json: &ConfigJson, wanted: Wanted) -> Result<Rotation, So
         }),
         "longrope" | "su" => {
             let (scaling, gain) = long_rope(json, &section)?;
-            Ok(Rotation { rope: Rope { theta, scaling, dim: wanted.dim }, gain })
+            Ok(Rotation { rope: Rope { theta, scaling, dim }, gain })
         }
         other => Err(SourceError::Unsupported {
             field: "rope_type",
