@@ -29,7 +29,7 @@ fn agrees_with_llama_cpp(folder: &Path, name: &str) -> Tokenizer {
 fn real_vocabularies_agree_with_all_vectors_of_llama_cpp() {
     let Some(folder) = data("tokenizer-gguf") else { return };
     let llama = agrees_with_llama_cpp(&folder, "ggml-vocab-llama-spm.gguf");
-    assert_eq!((llama.kind(), llama.vocab_size()), (TokenizerKind::SentencePiece, 32_000));
+    assert_eq!((llama.kind(), llama.vocab_size()), (TokenizerKind::HfJson, 32_000));
     assert_eq!((llama.bos(), llama.eos()), (Some(1), &[2][..]));
     assert!(llama.is_control(1) && llama.token_name(2).as_deref() == Some("</s>"));
     let gpt2 = agrees_with_llama_cpp(&folder, "ggml-vocab-gpt-2.gguf");
@@ -150,9 +150,30 @@ fn scored_vocabularies_merge_by_score_and_fall_back_to_bytes() {
     assert_eq!(names(&tokenizer, "ab"), ["▁ab"]);
     assert_eq!(names(&tokenizer, "abé<sep>"), ["▁ab", "<0xC3>", "<0xA9>", "<sep>"]);
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), &[2][..]));
+    assert_eq!(tokenizer.kind(), TokenizerKind::HfJson);
     let mut file = scored();
     file.set("tokenizer.ggml.add_space_prefix", Meta::Bool(false));
     assert_eq!(names(&open(&file).unwrap().unwrap(), "ab"), ["ab"]);
+    // A chat template writes control tokens by name.
+    let tokens = tokenizer.encode("<s>ab</s>", false).unwrap();
+    assert_eq!((tokens[0], tokens[tokens.len() - 1]), (1, 2));
+}
+
+/// The same vocabulary without byte tokens, and one of the other algorithm, are SentencePiece models.
+#[test]
+fn vocabularies_without_bytes_and_unigrams_are_sentencepiece_models() {
+    let mut file = File::default();
+    file.set("tokenizer.ggml.model", Meta::text("llama"))
+        .set("tokenizer.ggml.tokens", Meta::texts(&["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "ab", ""]))
+        .set("tokenizer.ggml.scores", Meta::F32s(vec![0.0, 0.0, 0.0, -9.0, -8.0, -7.0, -2.0, -1.0, 0.0]))
+        .set("tokenizer.ggml.token_type", Meta::I32s(vec![2, 3, 3, 1, 1, 1, 1, 1, 5]))
+        .set("tokenizer.ggml.eos_token_id", Meta::U32(2));
+    let bpe = open(&file).unwrap().unwrap();
+    assert_eq!((bpe.kind(), bpe.vocab_size()), (TokenizerKind::SentencePiece, 9));
+    assert_eq!(bpe.encode("ab", false).unwrap(), [3, 7], "the best merge first");
+    file.set("tokenizer.ggml.model", Meta::text("t5"));
+    let unigram = open(&file).unwrap().unwrap();
+    assert_eq!(unigram.encode("ab", false).unwrap(), [6, 5], "the best sum");
 }
 
 #[test]
@@ -206,7 +227,7 @@ fn vocabularies_that_do_not_fit_are_refused_by_name() {
         ("scores", |f| {
             f.set("tokenizer.ggml.scores", Meta::F32s(vec![0.0; 2]));
         }),
-        ("NaN", |f| {
+        ("finite", |f| {
             f.set("tokenizer.ggml.scores", Meta::F32s(vec![f32::NAN; 266]));
         }),
     ] {

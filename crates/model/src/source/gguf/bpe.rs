@@ -111,7 +111,9 @@ pub(super) fn write(vocabulary: &Vocabulary<'_>) -> Result<Written, GgufError> {
 }
 
 /// Names to ids, and the tokens that are looked for before a text is split. Unused entries get no name.
-fn tokens(vocabulary: &Vocabulary<'_>) -> Result<(serde_json::Map<String, Value>, Vec<Value>), GgufError> {
+pub(super) fn tokens(
+    vocabulary: &Vocabulary<'_>,
+) -> Result<(serde_json::Map<String, Value>, Vec<Value>), GgufError> {
     let (mut vocab, mut added) = (serde_json::Map::new(), Vec::new());
     for (index, (name, kind)) in vocabulary.iter().enumerate() {
         let refused = |reason: &str| GgufError::Vocabulary { list: "tokens", index, reason: reason.into() };
@@ -122,11 +124,11 @@ fn tokens(vocabulary: &Vocabulary<'_>) -> Result<(serde_json::Map<String, Value>
         if vocab.insert(name.into(), json!(index)).is_some() {
             return Err(refused(&format!("{name:?} occurs twice")));
         }
-        if matches!(kind, token_type::CONTROL | token_type::USER_DEFINED) {
+        if matches!(kind, token_type::UNKNOWN | token_type::CONTROL | token_type::USER_DEFINED) {
             if name.is_empty() {
                 return Err(refused("an added token without a name"));
             }
-            let special = kind == token_type::CONTROL;
+            let special = kind != token_type::USER_DEFINED;
             added.push(json!({"id": index, "content": name, "single_word": false, "lstrip": false,
                 "rstrip": false, "normalized": false, "special": special}));
         }

@@ -16,6 +16,7 @@ mod family;
 mod header;
 mod k_quants;
 pub mod limits;
+mod scored_bpe;
 mod spm;
 mod store;
 mod types;

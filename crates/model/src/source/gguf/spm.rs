@@ -15,9 +15,6 @@ pub(super) enum Algorithm {
     Bpe = 2,
 }
 
-/// SentencePiece's type of a raw byte.
-const BYTE: u32 = 6;
-
 /// Writes the model.
 pub(super) fn write(vocabulary: &Vocabulary<'_>, algorithm: Algorithm) -> Result<Vec<u8>, GgufError> {
     let scores = scores(vocabulary)?;
@@ -29,10 +26,9 @@ pub(super) fn write(vocabulary: &Vocabulary<'_>, algorithm: Algorithm) -> Result
         number_field(&mut piece, 3, kind.into());
         bytes_field(&mut file, 1, &piece);
     }
-    let has_bytes = vocabulary.types.iter().filter(|&&kind| kind == BYTE).count() == 256;
     let mut trainer = Vec::new();
     number_field(&mut trainer, 3, algorithm as u64);
-    number_field(&mut trainer, 35, has_bytes.into());
+    number_field(&mut trainer, 35, vocabulary.has_all_bytes().into());
     bytes_field(&mut file, 2, &trainer);
     bytes_field(&mut file, 3, &normaliser(vocabulary)?);
     Ok(file)
@@ -47,10 +43,11 @@ fn named(name: &[u8], kind: u32, index: usize) -> Vec<u8> {
     }
 }
 
-fn scores(vocabulary: &Vocabulary<'_>) -> Result<Vec<f32>, GgufError> {
+/// One finite score a token.
+pub(super) fn scores(vocabulary: &Vocabulary<'_>) -> Result<Vec<f32>, GgufError> {
     let key = "tokenizer.ggml.scores";
-    let float = |number: Number| number.float().map(|score| score as f32);
-    let scores = vocabulary.metadata.numbers(key, "numbers", float)?;
+    let float = |number: Number| number.float().map(|score| score as f32).filter(|score| score.is_finite());
+    let scores = vocabulary.metadata.numbers(key, "finite numbers", float)?;
     let scores = scores.ok_or(GgufError::MissingKey { key: key.into() })?;
     match vocabulary.tokens.len() {
         expected if scores.len() != expected => {

@@ -2,6 +2,7 @@
 //!
 //! | `tokenizer.ggml.model` | becomes |
 //! |---|---|
+//! | `llama` with byte tokens | a Hugging Face `tokenizer.json` ([`super::scored_bpe`]) |
 //! | `llama` | a SentencePiece model of kind BPE ([`super::spm`]) |
 //! | `t5` | a SentencePiece model of kind unigram |
 //! | `gpt2` | a Hugging Face `tokenizer.json` ([`super::bpe`]) |
@@ -10,16 +11,18 @@
 
 use super::store::Gguf;
 use super::value::{Metadata, Number, Texts};
-use super::{GgufError, bpe, spm};
+use super::{GgufError, bpe, scored_bpe, spm};
 use crate::chat::MAX_TEMPLATE_BYTES;
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 
 /// `llama_token_type`; the numbers are those of SentencePiece.
 pub(super) mod token_type {
     pub(crate) const NORMAL: u32 = 1;
+    pub(crate) const UNKNOWN: u32 = 2;
     pub(crate) const CONTROL: u32 = 3;
     pub(crate) const USER_DEFINED: u32 = 4;
     pub(crate) const UNUSED: u32 = 5;
+    pub(crate) const BYTE: u32 = 6;
     pub(crate) const MAX: u32 = 6;
 }
 
@@ -39,6 +42,11 @@ impl Vocabulary<'_> {
     /// Every token with its type.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
         self.tokens.iter().zip(self.types.iter().copied())
+    }
+
+    /// Whether every text can be expressed: one token for each byte.
+    pub(super) fn has_all_bytes(&self) -> bool {
+        self.types.iter().filter(|&&kind| kind == token_type::BYTE).count() == 256
     }
 
     fn id(&self, key: &str) -> Result<Option<u32>, GgufError> {
@@ -87,7 +95,10 @@ pub(super) fn tokenizer(metadata: &Metadata) -> Result<Tokenizer, GgufError> {
     let tokens = metadata.texts(key)?.ok_or(GgufError::MissingKey { key: key.into() })?;
     let vocabulary = Vocabulary { metadata, tokens, types: types(metadata, tokens.len())? };
     let (kind, file, adds_bos) = match model {
-        "llama" => (TokenizerKind::SentencePiece, spm::write(&vocabulary, spm::Algorithm::Bpe)?, true),
+        "llama" => match scored_bpe::write(&vocabulary)? {
+            Some(json) => (TokenizerKind::HfJson, json, true),
+            None => (TokenizerKind::SentencePiece, spm::write(&vocabulary, spm::Algorithm::Bpe)?, true),
+        },
         "t5" => (TokenizerKind::SentencePiece, spm::write(&vocabulary, spm::Algorithm::Unigram)?, false),
         "gpt2" => {
             let written = bpe::write(&vocabulary)?;
