@@ -1,19 +1,59 @@
 //! One front for the accumulators of all kernels: shapes are checked here, once, and the kernels
-//! behind it rely on them.
+//! behind it rely on them. With two planes of weights, both multiply the same codes, and
+//! `acc = acc_h + floor(acc_l / 128)` (docs/spec/arithmetic.md, section 4).
 
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
-use super::kernel::{Avx2, Avx512, Kernel};
+use super::kernel::{Avx2, Avx512, AvxVnni, Kernel};
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
-use super::x86::{avx2, avx512, panel::Panels, tiles::Tiled};
+use super::x86::{
+    avx2,
+    block::Unpacked,
+    panel::Panels,
+    tiles::Tiled,
+    vnni::{DIRECT_TILES, avx_vnni, avx512},
+};
 use super::{Compute, scalar};
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
 use core::ops::Range;
-use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS};
+use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS, WeightFormat};
 
-/// The codes of some tokens, prepared for one kernel.
+/// Rows whose accumulators are held at a time, at most.
+pub(super) const BLOCK_ROWS: usize = 128;
+/// The same for a few tokens, whose accumulators are few.
+const FEW_BLOCK_ROWS: usize = 64;
+/// Tiles of tokens whose accumulators are held at a time: with the unpacked rows, they stay in the
+/// second-level cache.
+const PASS_TILES: usize = 44;
+/// `acc_l` counts in units of 2^-7.
+const LOW_BITS: u32 = 7;
+
+/// How the accumulators of some rows are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Row after row.
+    Rows,
+    /// In blocks of 16 rows, four panels of four: the first rows of the panels, the second rows, ...
+    Lanes,
+}
+
+impl Order {
+    /// Where row `row` (counted from the first) is.
+    pub(super) fn column(self, row: usize) -> usize {
+        match self {
+            Order::Rows => row,
+            Order::Lanes => row / 16 * 16 + row % 4 * 4 + row % 16 / 4,
+        }
+    }
+}
+
+/// The codes of some tokens, prepared for one kernel. What is prepared once may be multiplied with
+/// several matrices: see [`super::linear_of`].
 #[derive(Debug)]
 pub struct Activations<'a> {
     pub(super) tokens: usize,
-    cols: usize,
+    pub(super) cols: usize,
     prepared: Prepared<'a>,
 }
 
@@ -21,12 +61,18 @@ pub struct Activations<'a> {
 enum Prepared<'a> {
     /// As they are.
     Scalar(&'a [i8]),
+    /// A few tokens, as two digits.
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    Avx2Few(Avx2, Tiled<'a, avx2::Digits>),
     /// Tiles of i16.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    Avx2(Avx2, Tiled<'a, i16>),
+    Avx2(Avx2, Tiled<'a, avx2::Wide>),
     /// Tiles of i8.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    Avx512(Avx512, Tiled<'a, i8>),
+    AvxVnni(AvxVnni, Tiled<'a, [i8; 16]>),
+    /// Tiles of i8.
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    Avx512(Avx512, Tiled<'a, [i8; 16]>),
 }
 
 impl<'a> Activations<'a> {
@@ -41,22 +87,28 @@ impl<'a> Activations<'a> {
             "{cols} columns, expected a multiple of {GROUP_COLS}"
         );
         assert!(codes.len().is_multiple_of(cols), "{} codes, expected a multiple of {cols}", codes.len());
+        let tokens = codes.len() / cols;
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        let vnni = |tile_tokens| match tokens {
+            1 => Tiled::single(compute, codes, tile_tokens),
+            _ => Tiled::new(compute, codes, cols, tile_tokens),
+        };
         let prepared = match compute.kernel {
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Kernel::Avx2(witness) if tokens <= avx2::TILE_TOKENS => {
+                Prepared::Avx2Few(witness, Tiled::new(compute, codes, cols, avx2::TILE_TOKENS))
+            }
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
             Kernel::Avx2(witness) => {
-                Prepared::Avx2(witness, Tiled::new(&compute.pool, codes, cols, avx2::TILE_TOKENS))
+                Prepared::Avx2(witness, Tiled::new(compute, codes, cols, avx2::TILE_TOKENS))
             }
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
-            Kernel::Avx512(witness) if codes.len() == cols => {
-                Prepared::Avx512(witness, Tiled::single(codes, avx512::TILE_TOKENS))
-            }
+            Kernel::AvxVnni(witness) => Prepared::AvxVnni(witness, vnni(avx_vnni::TILE_TOKENS)),
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
-            Kernel::Avx512(witness) => {
-                Prepared::Avx512(witness, Tiled::new(&compute.pool, codes, cols, avx512::TILE_TOKENS))
-            }
+            Kernel::Avx512(witness) => Prepared::Avx512(witness, vnni(avx512::TILE_TOKENS)),
             _ => Prepared::Scalar(codes),
         };
-        Activations { tokens: codes.len() / cols, cols, prepared }
+        Activations { tokens, cols, prepared }
     }
 
     /// How many tokens there are.
@@ -64,15 +116,180 @@ impl<'a> Activations<'a> {
     pub fn tokens(&self) -> usize {
         self.tokens
     }
+
+    /// Rows whose accumulators are held at a time: a multiple of 16.
+    pub(super) fn block_rows(&self) -> usize {
+        match &self.prepared {
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::AvxVnni(_, x) | Prepared::Avx512(_, x) if x.count() > DIRECT_TILES => BLOCK_ROWS,
+            _ => FEW_BLOCK_ROWS,
+        }
+    }
+
+    /// How many tiles the tokens are divided into, as evenly as possible.
+    fn tiles(&self) -> usize {
+        match &self.prepared {
+            Prepared::Scalar(_) => self.tokens,
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::Avx2Few(_, x) => x.count(),
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::Avx2(_, x) => x.count(),
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::AvxVnni(_, x) | Prepared::Avx512(_, x) => x.count(),
+        }
+    }
+
+    /// The tiles in the fewest passes whose accumulators stay in cache.
+    pub(super) fn passes(&self) -> impl Iterator<Item = Pass> {
+        let (tokens, tiles) = (self.tokens, self.tiles());
+        let passes = tiles.div_ceil(PASS_TILES);
+        let token = move |tile: usize| tile * tokens / tiles;
+        (0..passes).map(move |pass| {
+            let tiles = pass * tiles / passes..(pass + 1) * tiles / passes;
+            Pass { tokens: token(tiles.start)..token(tiles.end), tiles }
+        })
+    }
 }
 
-/// Memory that a kernel unpacks weights into; kept by the caller so that it is allocated once.
+/// Some tiles, and the tokens in them.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    pub(super) tiles: Range<usize>,
+    pub(super) tokens: Range<usize>,
+}
+
+/// A matrix as the kernels read it.
+pub(super) struct Matrix<'a> {
+    weights: &'a Linear,
+    tables: &'a [[i8; 16]],
+    /// The tables' entries + 128, where the kernel wants them so.
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    bytes: Cow<'a, [[u8; 16]]>,
+}
+
+impl<'a> Matrix<'a> {
+    /// Checks that the parts of `weights` fit its shape, and that shape the codes.
+    pub(super) fn new(x: &Activations<'_>, weights: &'a Linear, tables: &'a [[i8; 16]]) -> Matrix<'a> {
+        let (format, all) = (weights.format, weights.rows);
+        assert_eq!(weights.cols, x.cols, "columns of weights and codes");
+        assert_eq!(weights.codes.len(), format.code_bytes(all, x.cols), "bytes of packed weights");
+        assert_eq!(weights.table_ids.len(), format.id_bytes(all, x.cols), "bytes of table ids");
+        Matrix {
+            weights,
+            tables,
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            bytes: match &x.prepared {
+                _ if format != WeightFormat::Int4 => Cow::Borrowed(&[]),
+                Prepared::Scalar(_) => Cow::Borrowed(&[]),
+                Prepared::Avx2(..) => tables.iter().map(|table| table.map(|entry| entry as u8)).collect(),
+                _ => tables.iter().map(|table| table.map(|entry| entry as u8 ^ 128)).collect(),
+            },
+        }
+    }
+
+    /// The accumulators of `rows` (at most as many as a block has) for the tokens of `pass`. They
+    /// are in `scratch.acc`, `(tokens, width)`, in the order that is returned.
+    pub(super) fn accumulate(
+        &self,
+        x: &Activations<'_>,
+        pass: &Pass,
+        rows: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> Order {
+        let all = self.weights.rows;
+        assert!(rows.start.is_multiple_of(PANEL_ROWS) && rows.end <= all, "rows {rows:?} of {all}");
+        let order = self.plane(x, pass, rows.clone(), 0, scratch);
+        if self.weights.format == WeightFormat::Int16 {
+            core::mem::swap(&mut scratch.acc, &mut scratch.low);
+            self.plane(x, pass, rows.clone(), 1, scratch);
+            core::mem::swap(&mut scratch.acc, &mut scratch.low);
+            let len = pass.tokens.len() * width(&rows);
+            for (high, low) in scratch.acc[..len].iter_mut().zip(&scratch.low[..len]) {
+                *high = high.wrapping_add(low >> LOW_BITS);
+            }
+        }
+        order
+    }
+
+    fn plane(
+        &self,
+        x: &Activations<'_>,
+        pass: &Pass,
+        rows: Range<usize>,
+        plane: usize,
+        scratch: &mut Scratch,
+    ) -> Order {
+        let width = width(&rows);
+        let len = pass.tokens.len() * width;
+        if scratch.acc.len() < len {
+            scratch.acc.resize(len, 0);
+        }
+        let acc = &mut scratch.acc[..len];
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        let (panels, tiles) = (Panels::new(self.weights, &self.bytes, plane), pass.tiles.clone());
+        match &x.prepared {
+            Prepared::Scalar(codes) => {
+                let codes = &codes[pass.tokens.start * x.cols..pass.tokens.end * x.cols];
+                scalar::accumulate(self.weights, self.tables, codes, plane, rows, acc, width);
+                Order::Rows
+            }
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::Avx2Few(witness, x) => {
+                avx2::accumulate_few(*witness, x, &panels, rows, acc, width);
+                Order::Rows
+            }
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::Avx2(witness, x) => {
+                avx2::accumulate(*witness, x, &panels, tiles, rows, acc, width, &mut scratch.avx2);
+                Order::Rows
+            }
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::AvxVnni(witness, x) => {
+                avx_vnni::accumulate(*witness, x, &panels, tiles, rows, acc, width, &mut scratch.vnni)
+            }
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            Prepared::Avx512(witness, x) => {
+                avx512::accumulate(*witness, x, &panels, tiles, rows, acc, width, &mut scratch.vnni)
+            }
+        }
+    }
+}
+
+/// Accumulators that a token has for `rows`: kernels write whole groups of 16.
+pub(super) fn width(rows: &Range<usize>) -> usize {
+    rows.len().next_multiple_of(16)
+}
+
+/// Memory that accumulators and unpacked weights are kept in; kept itself, so that it is allocated once.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    pub(super) acc: Vec<i32>,
+    /// Of the low parts, where there are two planes.
+    low: Vec<i32>,
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     avx2: avx2::Unpacked,
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
-    avx512: avx512::Unpacked,
+    vnni: Unpacked,
+}
+
+#[cfg(feature = "std")]
+std::thread_local! {
+    static SCRATCH: core::cell::RefCell<Scratch> = core::cell::RefCell::default();
+}
+
+impl Scratch {
+    /// Lends the thread's own scratch memory to `f`.
+    pub(super) fn lend<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
+        // Taken out while it is used, so that nothing can borrow it twice.
+        #[cfg(feature = "std")]
+        let mut scratch = SCRATCH.take();
+        #[cfg(not(feature = "std"))]
+        let mut scratch = Scratch::default();
+        let result = f(&mut scratch);
+        #[cfg(feature = "std")]
+        SCRATCH.set(scratch);
+        result
+    }
 }
 
 /// `acc[t][r] = sum_j W[rows.start + r][j] x[t][j]`, exact; `acc` is `(tokens, rows.len())`, token
@@ -89,25 +306,19 @@ pub fn accumulate(
     acc: &mut [i32],
     scratch: &mut Scratch,
 ) {
-    let (format, all) = (weights.format, weights.rows);
-    assert!(rows.start.is_multiple_of(PANEL_ROWS) && rows.end <= all, "rows {rows:?} of {all}");
-    assert_eq!(weights.cols, x.cols, "columns of weights and codes");
+    let matrix = Matrix::new(x, weights, tables);
     assert_eq!(acc.len(), x.tokens * rows.len(), "accumulators");
-    assert_eq!(weights.codes.len(), format.code_bytes(all, x.cols), "bytes of packed weights");
-    assert_eq!(weights.table_ids.len(), format.id_bytes(all, x.cols), "bytes of table ids");
-    match &x.prepared {
-        Prepared::Scalar(codes) => {
-            // The specification unpacks nothing.
-            let _ = scratch;
-            scalar::accumulate(weights, tables, codes, rows, acc);
-        }
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        Prepared::Avx2(witness, x) => {
-            avx2::accumulate(*witness, x, &Panels::new(weights, tables), rows, acc, &mut scratch.avx2);
-        }
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        Prepared::Avx512(witness, x) => {
-            avx512::accumulate(*witness, x, &Panels::new(weights, tables), rows, acc, &mut scratch.avx512);
+    let count = rows.len();
+    for pass in x.passes() {
+        for start in rows.clone().step_by(x.block_rows()) {
+            let block = start..rows.end.min(start + x.block_rows());
+            let order = matrix.accumulate(x, &pass, block.clone(), scratch);
+            for (token, sums) in pass.tokens.clone().zip(scratch.acc.chunks(width(&block))) {
+                let acc = &mut acc[token * count..(token + 1) * count];
+                for row in 0..block.len() {
+                    acc[start - rows.start + row] = sums[order.column(row)];
+                }
+            }
         }
     }
 }

@@ -33,6 +33,8 @@ pub fn scores(kernel: Kernel, q: &[i16], keys: &[i16], out: &mut [i32]) {
             heads_avx2::scores(witness, q, keys, out);
         }
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        Kernel::AvxVnni(witness) => scores(Kernel::Avx2(witness.avx2()), q, keys, out),
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
         Kernel::Avx512(witness) => heads_avx512::scores(witness, q, keys, out),
         _ => {
             out.fill(0);
@@ -51,6 +53,8 @@ pub fn weighted_values(kernel: Kernel, p: &[i32], values: &[i8], out: &mut [i32]
     assert_eq!(values.len(), p.len() * out.len(), "one value a weight");
     out.fill(0);
     match kernel {
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        Kernel::AvxVnni(witness) => weighted_values(Kernel::Avx2(witness.avx2()), p, values, out),
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         Kernel::Avx2(witness) if !out.is_empty() && out.len().is_multiple_of(16) => {
             heads_avx2::weighted_values(witness, p, values, out);

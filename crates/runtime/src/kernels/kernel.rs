@@ -11,6 +11,18 @@ use core::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
 
+/// Witness that this machine has AVX2 and AVX-VNNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AvxVnni(());
+
+impl AvxVnni {
+    /// A machine with AVX-VNNI has AVX2.
+    #[must_use]
+    pub const fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
+}
+
 /// Witness that this machine has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
@@ -22,24 +34,29 @@ pub enum Kernel {
     Scalar,
     /// 256-bit vectors: products of i16 pairs.
     Avx2(Avx2),
+    /// 256-bit vectors: dot products of bytes (VNNI).
+    AvxVnni(AvxVnni),
     /// 512-bit vectors: dot products of bytes (VNNI).
     Avx512(Avx512),
 }
 
 impl Kernel {
     /// Every kernel that exists, by name, slowest first.
-    pub const NAMES: [&'static str; 3] = ["scalar", "avx2", "avx512"];
+    pub const NAMES: [&'static str; 4] = ["scalar", "avx2", "avxvnni", "avx512"];
 
     /// The kernels that this machine can run, slowest first.
     #[must_use]
     pub fn available() -> Vec<Kernel> {
-        let mut kernels = Vec::with_capacity(3);
+        let mut kernels = Vec::with_capacity(Kernel::NAMES.len());
         kernels.push(Kernel::Scalar);
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx2") {
                 kernels.push(Kernel::Avx2(Avx2(())));
+            }
+            if has!("avx2") && has!("avxvnni") {
+                kernels.push(Kernel::AvxVnni(AvxVnni(())));
             }
             let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             if avx512 && has!("avx512vnni") {
@@ -61,7 +78,8 @@ impl Kernel {
         match self {
             Kernel::Scalar => Kernel::NAMES[0],
             Kernel::Avx2(_) => Kernel::NAMES[1],
-            Kernel::Avx512(_) => Kernel::NAMES[2],
+            Kernel::AvxVnni(_) => Kernel::NAMES[2],
+            Kernel::Avx512(_) => Kernel::NAMES[3],
         }
     }
 }
@@ -76,7 +94,7 @@ impl fmt::Display for Kernel {
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum KernelError {
     /// No kernel has that name.
-    #[error("unknown kernel {got:?}, expected scalar, avx2 or avx512")]
+    #[error("unknown kernel {got:?}, expected scalar, avx2, avxvnni or avx512")]
     Unknown {
         /// The name.
         got: String,
@@ -124,6 +142,8 @@ macro_rules! multiversion {
                     $crate::kernels::Kernel::Scalar => $body($($arg),*),
                     // SAFETY: the witness in the variant says that the machine has AVX2.
                     $crate::kernels::Kernel::Avx2(_) => unsafe { avx2($($arg),*) },
+                    // SAFETY: and the machines with AVX-VNNI have it too.
+                    $crate::kernels::Kernel::AvxVnni(_) => unsafe { avx2($($arg),*) },
                     // SAFETY: the witness in the variant says that the machine has AVX-512.
                     $crate::kernels::Kernel::Avx512(_) => unsafe { avx512($($arg),*) },
                 }

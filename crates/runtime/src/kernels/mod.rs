@@ -3,7 +3,7 @@
 //! suite). Integer sums do not depend on their order, so tiles, vector widths and threads are free.
 //!
 //! - [`Kernel`]: which instructions; [`Compute`]: a kernel and a thread pool
-//! - [`linear`]: a whole linear layer; [`accumulate`] and [`requantise`] are its two halves
+//! - [`linear`], [`linear_of`]: a whole linear layer; [`accumulate`] and [`requantise`] are its two halves
 //! - [`scores`], [`weighted_values`], [`dot_i16`]: attention
 //! - [`max_abs`], [`codes`], [`hadamard`]: quantisation sites
 //!
@@ -23,8 +23,8 @@ mod x86;
 pub use accumulate::{Activations, Scratch, accumulate};
 pub use heads::{dot_i16, scores, weighted_values};
 pub(crate) use kernel::multiversion;
-pub use kernel::{Avx2, Avx512, Kernel, KernelError};
-pub use linear::linear;
+pub use kernel::{Avx2, Avx512, AvxVnni, Kernel, KernelError};
+pub use linear::{linear, linear_of};
 pub use requantise::requantise;
 pub use vector::{codes, hadamard, max_abs};
 

@@ -9,6 +9,7 @@
 //! One multiplication and one rounding shift a value. [`requantise`] is the specification; [`block`]
 //! does many rows and tokens without branches, and only says *whether* something left its range.
 
+use super::accumulate::{BLOCK_ROWS, Order};
 use super::columns::Claim;
 use super::kernel::multiversion;
 use crate::arith::{LIMIT, RangeError, SHIFT_MAX, Step, scale};
@@ -55,81 +56,164 @@ fn pre_shifted(acc: i32, s: u32) -> i32 {
     if s == 0 { acc } else { (acc >> (s - 1)).wrapping_add(1) >> 1 }
 }
 
-/// Rows that are done together: their scales stay in registers for all tokens.
+/// Rows that are done together, in the order of the kernel's registers.
 const LANES: usize = 16;
+/// Such groups in the largest block.
+const GROUPS: usize = BLOCK_ROWS / LANES;
+
+/// The accumulators of some rows and tokens: `(tokens, width)`, width a multiple of 16.
+#[derive(Clone, Copy)]
+pub(super) struct Sums<'a> {
+    pub(super) acc: &'a [i32],
+    pub(super) width: usize,
+    pub(super) order: Order,
+}
 
 multiversion! {
-    /// The outputs of `rows` for every token: [`requantise`] for each, without branches. `acc` is
-    /// `(tokens, rows.len())`. False if a value left its range; then `out` holds nothing of use.
+    /// The outputs of `rows`, the rows of a block, for `tokens`: [`requantise`] for each, without
+    /// branches. False if a value left its range; then `out` holds nothing of use.
     #[must_use]
-    pub(super) fn block(acc: &[i32], weights: &Linear, rows: Range<usize>, steps: &[Step], out: &mut Claim<'_>) -> bool = block_body
+    pub(super) fn block(sums: Sums<'_>, weights: &Linear, rows: Range<usize>, tokens: Range<usize>, steps: &[Step], out: &mut Claim<'_>) -> bool = block_body
 }
 
 #[inline(always)]
 fn block_body(
-    acc: &[i32],
+    sums: Sums<'_>,
     weights: &Linear,
     rows: Range<usize>,
+    tokens: Range<usize>,
     steps: &[Step],
     out: &mut Claim<'_>,
 ) -> bool {
     let count = rows.len();
-    let mut bad = [0; LANES];
-    for first in (0..count).step_by(LANES) {
-        let lanes = LANES.min(count - first);
-        let scales = Scales::new(weights, rows.start + first..rows.start + first + lanes);
-        for (token, (acc, step)) in acc.chunks_exact(count).zip(steps).enumerate() {
-            let (k, offset) = (i32::from(step.k), shift_offset(weights, *step));
-            let (acc, out) = (&acc[first..first + lanes], out.of_token(token, first, lanes));
-            if let (Some(acc), Some(out)) = (acc.first_chunk(), out.first_chunk_mut()) {
-                scales.apply(acc, k, offset, out, &mut bad);
-            } else {
-                let mut y = [0; LANES];
-                scales.apply(&filled(acc), k, offset, &mut y, &mut bad);
-                out.copy_from_slice(&y[..lanes]);
-            }
+    let mut scales = [Scales::EMPTY; GROUPS];
+    for (scales, first) in scales.iter_mut().zip(rows.clone().step_by(LANES)) {
+        *scales = Scales::new(weights, first..rows.end.min(first + LANES));
+    }
+    let smallest_shift = weights.shifts[rows].iter().copied().min().map_or(0, i32::from);
+    let mut bad = Bad::default();
+    for (index, acc) in tokens.zip(sums.acc.chunks_exact(sums.width)) {
+        let (k, offset) = (i32::from(steps[index].k), shift_offset(weights, steps[index]));
+        let token = Token { pre_shift: pre_shift(weights), k, offset, order: sums.order };
+        let out = out.of_token(index, 0, count);
+        if smallest_shift.wrapping_add(offset) < 0 {
+            token.outputs::<true>(acc.as_chunks().0, &scales, out, &mut bad);
+        } else {
+            token.outputs::<false>(acc.as_chunks().0, &scales, out, &mut bad);
         }
     }
-    bad == [0; LANES]
+    bad.none()
+}
+
+/// Largest magnitudes of t and of y, and marks of values that a left shift would make too large.
+#[derive(Clone, Copy, Default)]
+struct Bad {
+    t: [u32; LANES],
+    y: [u32; LANES],
+    shifted: [u32; LANES],
+}
+
+impl Bad {
+    #[inline(always)]
+    fn none(&self) -> bool {
+        let largest = |lanes: &[u32; LANES]| lanes.iter().fold(0, |max, lane| *lane.max(&max));
+        largest(&self.t) <= PRE_SHIFTED_MAX && largest(&self.y) <= LIMIT as u32 && largest(&self.shifted) == 0
+    }
+}
+
+/// What all rows of a token share.
+struct Token {
+    pre_shift: u32,
+    k: i32,
+    offset: i32,
+    order: Order,
+}
+
+impl Token {
+    /// The outputs of all rows of a block. Only with `LEFT` may there be shifts to the left.
+    #[inline(always)]
+    fn outputs<const LEFT: bool>(
+        &self,
+        acc: &[[i32; LANES]],
+        scales: &[Scales; GROUPS],
+        out: &mut [i32],
+        bad: &mut Bad,
+    ) {
+        // A copy stays in registers.
+        let mut marks = *bad;
+        let (full, rest) = out.as_chunks_mut();
+        for ((out, acc), scales) in full.iter_mut().zip(acc).zip(scales) {
+            *out = self.apply::<LEFT>(&self.by_row(acc), scales, &mut marks);
+        }
+        if !rest.is_empty() {
+            let mut acc = self.by_row(&acc[full.len()]);
+            acc[rest.len()..].fill(0);
+            let y = self.apply::<LEFT>(&acc, &scales[full.len()], &mut marks);
+            rest.copy_from_slice(&y[..rest.len()]);
+        }
+        *bad = marks;
+    }
+
+    /// The accumulators row by row: [`Order::Lanes`] is a transposition of 4 x 4.
+    #[inline(always)]
+    fn by_row(&self, acc: &[i32; LANES]) -> [i32; LANES] {
+        if self.order == Order::Rows {
+            return *acc;
+        }
+        let mut rows = [0; LANES];
+        for i in 0..LANES {
+            rows[i] = acc[i % 4 * 4 + i / 4];
+        }
+        rows
+    }
+
+    /// The outputs of up to 16 rows.
+    #[inline(always)]
+    fn apply<const LEFT: bool>(&self, acc: &[i32; LANES], scales: &Scales, bad: &mut Bad) -> [i32; LANES] {
+        let mut y = [0; LANES];
+        for i in 0..LANES {
+            let t = pre_shifted(acc[i], self.pre_shift);
+            bad.t[i] = bad.t[i].max(t.unsigned_abs());
+            let v = t.wrapping_mul(scales.multipliers[i].wrapping_mul(self.k));
+            let s = scales.shifts[i].wrapping_add(self.offset);
+            // A right shift by 31 of |v| < 2^30 rounds to 0.
+            let right = if s > SHIFT_MAX { 31 } else { s.max(0) as u32 };
+            let half = ((1u32 << right) >> 1) as i32;
+            let v = if LEFT {
+                // One of the two shifts is 0.
+                let left = s.wrapping_neg().clamp(0, 31) as u32;
+                bad.shifted[i] |= u32::from(v.unsigned_abs() > LIMIT as u32 >> left);
+                v << left
+            } else {
+                v
+            };
+            let sum = (v.wrapping_add(half) >> right).wrapping_add(scales.bias[i]);
+            // A sum that wrapped is out of range too: it is at most LIMIT + 2^31, and 2^32 less
+            // than that is below -LIMIT.
+            bad.y[i] = bad.y[i].max(sum.unsigned_abs());
+            y[i] = sum;
+        }
+        y
+    }
 }
 
 /// The scales of up to 16 rows; the rows that are missing have zeros and give 0.
+#[derive(Clone, Copy)]
 struct Scales {
-    pre_shift: u32,
-    multipliers: [u8; LANES],
-    shifts: [u8; LANES],
+    multipliers: [i32; LANES],
+    shifts: [i32; LANES],
     bias: [i32; LANES],
 }
 
 impl Scales {
+    const EMPTY: Scales = Scales { multipliers: [0; LANES], shifts: [0; LANES], bias: [0; LANES] };
+
     #[inline(always)]
     fn new(weights: &Linear, rows: Range<usize>) -> Scales {
-        let multipliers = filled(&weights.multipliers[rows.clone()]);
-        let shifts = filled(&weights.shifts[rows.clone()]);
+        let multipliers = filled(&weights.multipliers[rows.clone()]).map(i32::from);
+        let shifts = filled(&weights.shifts[rows.clone()]).map(i32::from);
         let bias = if weights.bias.is_empty() { [0; LANES] } else { filled(&weights.bias[rows]) };
-        Scales { pre_shift: pre_shift(weights), multipliers, shifts, bias }
-    }
-
-    /// The outputs of one token; `bad` becomes non-zero where a value left its range.
-    #[inline(always)]
-    fn apply(&self, acc: &[i32; LANES], k: i32, offset: i32, y: &mut [i32; LANES], bad: &mut [u32; LANES]) {
-        for i in 0..LANES {
-            let t = pre_shifted(acc[i], self.pre_shift);
-            let v = t.wrapping_mul(i32::from(self.multipliers[i]).wrapping_mul(k));
-            let s = i32::from(self.shifts[i]).wrapping_add(offset);
-            // One of the two shifts is 0. A right shift by 31 of |v| < 2^30 rounds to 0.
-            let left = s.wrapping_neg().clamp(0, 31) as u32;
-            let right = if s > SHIFT_MAX { 31 } else { s.max(0) as u32 };
-            let half = ((1u32 << right) >> 1) as i32;
-            let scaled = (v << left).wrapping_add(half) >> right;
-            let sum = scaled.wrapping_add(self.bias[i]);
-            // A sum that wrapped is out of range too: it is at most LIMIT + 2^31, and 2^32 less
-            // than that is below -LIMIT.
-            bad[i] |= u32::from(t.unsigned_abs() > PRE_SHIFTED_MAX)
-                | u32::from(v.unsigned_abs() > LIMIT as u32 >> left)
-                | u32::from(sum.unsigned_abs() > LIMIT as u32);
-            y[i] = sum;
-        }
+        Scales { multipliers, shifts, bias }
     }
 }
 

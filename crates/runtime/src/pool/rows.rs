@@ -122,6 +122,7 @@ impl Pool {
     ///
     /// # Panics
     /// As [`Pool::rows`].
+    #[allow(clippy::needless_pass_by_value)] // Taken, so that nobody else can take a row.
     pub fn rows_with<D: Split, S>(
         &self,
         grain: usize,

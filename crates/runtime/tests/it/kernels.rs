@@ -3,7 +3,7 @@
 //! instantiated for each.
 //!
 //! A kernel that this machine lacks is skipped by name, unless `LOCKSTEP_EXPECT_KERNELS` (a list
-//! such as `scalar,avx2,avx512`) says that it has to be there.
+//! such as `scalar,avx2,avxvnni,avx512`) says that it has to be there.
 
 mod heads;
 mod linear;
@@ -34,6 +34,7 @@ macro_rules! laws {
             $kernel:
             linear::dot_products_are_exact
             linear::long_rows_are_exact
+            linear::batches_are_exact
             linear::extremes_do_not_saturate
             linear::random_shapes_agree
             linear::rows_are_independent
@@ -41,6 +42,7 @@ macro_rules! laws {
             linear::outputs_follow_the_specification
             linear::outputs_reach_the_bounds
             linear::range_errors_are_the_first
+            linear::planes_add_up
             vector::largest_magnitude
             vector::codes_follow_the_specification
             vector::hadamard_is_its_definition
@@ -63,6 +65,9 @@ mod scalar {
 }
 mod avx2 {
     laws!("avx2");
+}
+mod avxvnni {
+    laws!("avxvnni");
 }
 mod avx512 {
     laws!("avx512");

@@ -8,8 +8,10 @@ use lockstep_base::weights::{GROUP_COLS, Linear, Region, WeightFormat, code_offs
 pub(super) struct Matrix {
     pub(super) linear: Linear,
     pub(super) tables: Vec<[i8; 16]>,
-    /// `(rows, cols)`.
+    /// `(rows, cols)`; of the high parts, where there are two planes.
     pub(super) meaning: Vec<i8>,
+    /// The low parts, `(rows, cols)`, or nothing.
+    pub(super) low: Vec<i8>,
 }
 
 /// Which values codes and weights take.
@@ -48,7 +50,8 @@ impl Fill {
 
 impl Matrix {
     /// A matrix whose weights are filled with `fill`. For int4, `fill` makes the tables, and the
-    /// nibbles are random (the index of the entry wherever the fill is ordered).
+    /// nibbles are random (the index of the entry wherever the fill is ordered); for int16, it makes
+    /// both planes.
     pub(super) fn new(
         format: WeightFormat,
         rows: usize,
@@ -68,7 +71,12 @@ impl Matrix {
         let mut meaning = vec![0; rows * cols];
         for (row, weights) in meaning.chunks_mut(cols).enumerate() {
             match format {
-                WeightFormat::Int8 | WeightFormat::Int16 => weights.copy_from_slice(&fill.vector(cols, rng)),
+                WeightFormat::Int8 | WeightFormat::Int16 => {
+                    weights.copy_from_slice(&fill.vector(cols, rng));
+                    for (col, weight) in weights.iter().enumerate() {
+                        codes[code_offset(format, cols, row, col)] = *weight as u8;
+                    }
+                }
                 WeightFormat::Int4 => {
                     for group in 0..cols / GROUP_COLS {
                         let id = rng.below(300) as usize;
@@ -84,10 +92,13 @@ impl Matrix {
                     }
                 }
             }
-            if format == WeightFormat::Int8 {
-                for (col, weight) in weights.iter().enumerate() {
-                    codes[code_offset(format, cols, row, col)] = *weight as u8;
-                }
+        }
+        let mut low = Vec::new();
+        if format == WeightFormat::Int16 {
+            let plane = codes.len() / 2;
+            low = fill.vector(rows * cols, rng);
+            for (at, weight) in low.iter().enumerate() {
+                codes[plane + code_offset(format, cols, at / cols, at % cols)] = *weight as u8;
             }
         }
         let linear = Linear {
@@ -102,18 +113,26 @@ impl Matrix {
             pre_shift: 0,
             out_frac: 0,
         };
-        Matrix { linear, tables, meaning }
+        Matrix { linear, tables, meaning, low }
     }
 
-    /// The exact dot products `(tokens, rows)`, from the plain rows.
+    /// The exact accumulators `(tokens, rows)`, from the plain rows.
     pub(super) fn dot_products(&self, x: &[i8]) -> Vec<i32> {
+        let mut acc = self.plane_products(&self.meaning, x);
+        for (acc, low) in acc.iter_mut().zip(self.plane_products(&self.low, x)) {
+            *acc += low.div_euclid(128);
+        }
+        acc
+    }
+
+    fn plane_products(&self, weights: &[i8], x: &[i8]) -> Vec<i32> {
         let cols = self.linear.cols;
         let row = |codes: &[i8], weights: &[i8]| -> i32 {
             let sum: i64 = codes.iter().zip(weights).map(|(x, w)| i64::from(*x) * i64::from(*w)).sum();
             sum.try_into().expect("dot products of 65,536 columns fit i32")
         };
         x.chunks(cols)
-            .flat_map(|codes| self.meaning.chunks(cols).map(move |weights| row(codes, weights)))
+            .flat_map(|codes| weights.chunks(cols).map(move |weights| row(codes, weights)))
             .collect()
     }
 }
