@@ -3,6 +3,10 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::time::Duration;
+
+/// How often a clock moves.
+const TICK: Duration = Duration::from_millis(120);
 
 /// A progress bar; nothing at all where nobody looks.
 #[derive(Debug)]
@@ -17,13 +21,27 @@ impl Progress {
         } else {
             ProgressDrawTarget::stderr()
         };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        // The template is a constant; were it wrong, the plain bar would do.
-        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {percent:>3}% {wide_msg}") {
-            bar.set_style(style.progress_chars("=> "));
+        let bar = Progress(ProgressBar::with_draw_target(Some(total), target));
+        bar.count();
+        bar.label(label);
+        bar
+    }
+
+    /// A clock instead of a bar, for a phase whose steps nobody counts; [`Progress::count`] ends it.
+    pub fn wait(&self) {
+        // The templates are constants; were they wrong, the plain bar would do.
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {spinner} {elapsed} {wide_msg}") {
+            self.0.set_style(style);
         }
-        bar.set_prefix(label.to_owned());
-        Progress(bar)
+        self.0.enable_steady_tick(TICK);
+    }
+
+    /// A bar.
+    pub fn count(&self) {
+        self.0.disable_steady_tick();
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {percent:>3}% {wide_msg}") {
+            self.0.set_style(style.progress_chars("=> "));
+        }
     }
 
     /// `done` steps are done.

@@ -1,27 +1,34 @@
-//! `lockstep import`: a float model in, a committed integer bundle out.
+//! `lockstep import`: a float model in, a committed integer bundle out. A model may come from the hub by name.
 
 use super::CommandResult;
 use crate::output::{Progress, bytes, table};
+use lockstep_hub::{Fetched, Hub, HubError, ModelRef, Settings};
 use lockstep_model::quantise::{
     self, ImportOptions, Imported, QuantiseOptions, Report, Stage, Update, WeightFormat,
 };
+use lockstep_model::source;
 use serde_json::{Value, json};
 use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 
 /// Quantise a model into a bundle: one file under one model root.
 ///
-/// SRC is a llama2.c .bin, a .safetensors file beside its config.json, or a Hugging Face folder
-/// (Llama family, GPT-2). The tokenizer is taken from beside it (tokenizer.json, tokenizer.model,
+/// SRC is a Hugging Face folder, a .safetensors file beside its config.json, a .gguf file, a llama2.c
+/// .bin, or hf:owner/name[@revision][:file.gguf] to fetch a model from the hub first. The tokenizer is
+/// taken from the GGUF file or from beside the weights (tokenizer.json, tokenizer.model,
 /// tokenizer.bin) unless --tokenizer names one; a vocabulary with one character a line will do too.
+///
+/// Downloads are resumed where they broke off, checked against the hub's hashes and kept (--cache).
+/// HF_TOKEN is sent to the hub alone, HF_ENDPOINT names another hub.
 ///
 /// Examples:
 ///   lockstep import TinyLlama-1.1B/ --out tinyllama.lockstep --weights int8
+///   lockstep import hf:HuggingFaceTB/SmolLM2-135M-Instruct --out smollm2.lockstep
 ///   lockstep import stories260K.bin --tokenizer tok512.bin --out stories.lockstep --weights int4 --report
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ImportArgs {
-    /// Model to import: a file or a folder
+    /// Model to import: a file, a folder or hf:owner/name
     src: PathBuf,
     /// Tokenizer, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
@@ -29,6 +36,9 @@ pub struct ImportArgs {
     /// Bundle to write
     #[arg(long, value_name = "BUNDLE")]
     out: PathBuf,
+    /// Folder of models from the hub [default: lockstep/hub in the user's cache]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// How weights are stored
     #[arg(long, value_enum, default_value_t = Weights::Int8)]
     weights: Weights,
@@ -78,8 +88,38 @@ impl Weights {
     }
 }
 
+/// A model of the hub: its name, and the commit that its branch meant today.
+struct FromHub {
+    model: ModelRef,
+    fetched: Fetched,
+}
+
+/// Fetches `hf:owner/name`; anything else is a path.
+fn from_hub(src: &Path, cache: Option<&Path>, bar: &Progress) -> Result<Option<FromHub>, HubError> {
+    let Some(name) = src.to_str().and_then(|src| src.strip_prefix("hf:")) else { return Ok(None) };
+    let model: ModelRef = name.parse()?;
+    let hub = Hub::new(Settings::from_env(cache, |name| std::env::var(name).ok())?)?;
+    bar.label("fetching");
+    bar.say(&model.to_string());
+    let mut report = |progress: lockstep_hub::Progress<'_>| {
+        bar.set_total(progress.total);
+        bar.set(progress.done);
+        let again =
+            if progress.attempt > 1 { format!(", attempt {}", progress.attempt) } else { String::new() };
+        bar.say(&format!("{} ({} of {}){again}", progress.file, bytes(progress.done), bytes(progress.total)));
+    };
+    let fetched = hub.fetch(&model, &mut report)?;
+    Ok(Some(FromHub { model, fetched }))
+}
+
 /// Runs the command.
 pub fn run(args: ImportArgs) -> CommandResult {
+    let bar = Progress::new("reading", 1, args.json);
+    let hub = from_hub(&args.src, args.cache.as_deref(), &bar)?;
+    let path = hub.as_ref().map_or(args.src.as_path(), |hub| hub.fetched.path.as_path());
+    // The folder of a model of the hub is called by its commit.
+    let short =
+        hub.as_ref().filter(|hub| hub.model.file().is_none()).map(|hub| hub.model.short_name().into());
     let options = ImportOptions {
         quantise: QuantiseOptions {
             weights: args.weights.format(),
@@ -87,10 +127,13 @@ pub fn run(args: ImportArgs) -> CommandResult {
             calibration_tokens: args.calibration_tokens,
             ..QuantiseOptions::default()
         },
-        name: args.name,
+        name: args.name.or(short),
     };
-    let bar = Progress::new("reading", 1, args.json);
-    bar.say(&args.src.display().to_string());
+    bar.label("reading");
+    bar.say(&path.display().to_string());
+    bar.wait();
+    let source = source::open(path, args.tokenizer.as_deref())?;
+    bar.count();
     let mut sink = |update: Update<'_>| {
         bar.label(match update.stage {
             Stage::Calibrate => "calibrating",
@@ -101,16 +144,20 @@ pub fn run(args: ImportArgs) -> CommandResult {
         bar.set(update.done as u64);
         bar.say(update.site);
     };
-    let imported = quantise::import(
-        &args.src,
-        args.tokenizer.as_deref(),
-        &options,
-        &mut quantise::Progress::new(&mut sink),
-    )?;
+    let imported = quantise::import_source(&source, &options, &mut quantise::Progress::new(&mut sink))?;
     bar.finish();
     replace(&args.out, &imported.bytes)?;
     if args.json {
-        writeln!(stdout(), "{}", to_json(&imported, args.weights, args.report))?;
+        let mut value = to_json(&imported, args.weights, args.report);
+        if let Some(FromHub { model, fetched }) = &hub {
+            value["hub"] = json!({
+                "model": model.name(),
+                "file": model.file().map(ToString::to_string),
+                "commit": fetched.commit,
+                "downloaded": fetched.downloaded,
+            });
+        }
+        writeln!(stdout(), "{value}")?;
         return Ok(());
     }
     for warning in &imported.report.warnings {
@@ -121,6 +168,9 @@ pub fn run(args: ImportArgs) -> CommandResult {
     }
     writeln!(stdout(), "{}  {}", args.out.display(), bytes(imported.bytes.len() as u64))?;
     writeln!(stdout(), "model root {}", imported.model_root.hex())?;
+    if let Some(FromHub { model, fetched }) = &hub {
+        writeln!(stdout(), "from {} at commit {}", model.name(), fetched.commit)?;
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod api_requests;
 mod api_streams;
 mod cli;
 mod cli_import;
+mod cli_import_hub;
 mod http;
 mod local;
 mod mesh;
