@@ -96,8 +96,10 @@ fn metadata_types_duplicates_and_depth() {
     twice.metadata = vec![("x".into(), Meta::U32(1)), ("x".into(), Meta::U32(2))];
     assert!(matches!(refused(&twice.bytes()), GgufError::DuplicateKey { .. }));
     let mut key = with(Meta::U32(1));
-    key[24 + 8] = 0xff;
-    assert!(matches!(refused(&key), GgufError::NotText { .. }));
+    for bad in [0xff, 0x1b, b'\n'] {
+        key[24 + 8] = bad;
+        assert!(matches!(refused(&key), GgufError::NotText { .. }), "{bad}");
+    }
     for alignment in [0u32, 3, 48] {
         let mut file = File::default();
         file.set("general.alignment", Meta::U32(alignment));

@@ -253,6 +253,7 @@ fn tensors_are_found_by_name_and_shape() {
     assert_eq!((info.shape.as_slice(), info.kind.name()), (&[4, 24, 32][..], "F32"));
     let all = gguf.stacked(&info.name, (3, 4), 24, 32).unwrap();
     assert_eq!((all.rows(), all.cols()), (24, 32));
+    assert!(matches!(gguf.stacked(&info.name, (4, 4), 24, 32), Err(SourceError::OutOfRange { .. })));
     assert!(matches!(gguf.matrix("output.weight", 32, 64), Err(SourceError::Shape { .. })));
     assert!(matches!(gguf.vector("ghost", 3), Err(SourceError::MissingTensor { .. })));
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::GgufError;
 use super::vocabulary::{Vocabulary, token_type};
 
+/// Merges at most: as many as the reader of `tokenizer.json` takes.
+pub(super) const MAX_MERGES: usize = 1 << 20;
 /// The splitting expression of Llama 3.
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Of Qwen 2.
@@ -140,6 +142,10 @@ pub(super) fn tokens(
 fn merges(vocabulary: &Vocabulary<'_>) -> Result<Vec<Value>, GgufError> {
     let key = "tokenizer.ggml.merges";
     let merges = vocabulary.metadata.texts(key)?.ok_or(GgufError::MissingKey { key: key.into() })?;
+    if merges.len() > MAX_MERGES {
+        let (what, got) = ("entries of tokenizer.ggml.merges", merges.len() as u64);
+        return Err(GgufError::TooLarge { what, got, max: MAX_MERGES as u64 });
+    }
     let pair = |(index, merge): (usize, &[u8])| {
         let pair = std::str::from_utf8(merge).ok().and_then(|merge| merge.split_once(' '));
         let pair = pair.filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));

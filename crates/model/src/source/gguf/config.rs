@@ -192,7 +192,7 @@ impl Keys<'_> {
                 Some(factor) if factor != 1.0 => RopeScaling::Linear { factor },
                 _ => RopeScaling::None,
             }),
-            Some(other) => self.refused(key, other, "none, linear, or factors in tensors"),
+            Some(other) => self.refused(key, format!("{other:?}"), "none, linear, or factors in tensors"),
         }
     }
 

@@ -42,7 +42,7 @@ pub enum GgufError {
         max: u64,
     },
     /// A name that is not text.
-    #[error("{what} at byte {at} is not UTF-8")]
+    #[error("{what} at byte {at} is not UTF-8 without control characters")]
     NotText {
         /// Which name.
         what: &'static str,

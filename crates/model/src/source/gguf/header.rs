@@ -172,7 +172,9 @@ impl<R: Read> Reader<R> {
         let len = self.count(what, MAX_NAME_BYTES)?;
         let mut bytes = Vec::new();
         self.append(what, len, &mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| GgufError::NotText { what, at })
+        // Names stand in error messages, and those on terminals.
+        let name = String::from_utf8(bytes).ok().filter(|name| !name.chars().any(char::is_control));
+        name.ok_or(GgufError::NotText { what, at })
     }
 
     fn value(&mut self, key: &str, kind: u32) -> Result<Value, GgufError> {

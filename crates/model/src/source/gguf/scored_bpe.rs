@@ -9,14 +9,12 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::GgufError;
-use super::bpe;
+use super::bpe::{self, MAX_MERGES};
 use super::spm;
 use super::vocabulary::{Vocabulary, token_type};
 
 /// Longest piece that merges make, in bytes; longer ones are never made.
 const MAX_PIECE_BYTES: usize = 256;
-/// Merges at most: as many as the reader of `tokenizer.json` takes.
-const MAX_MERGES: usize = 1 << 20;
 /// How SentencePiece writes a space.
 const SPACE: &str = "\u{2581}";
 

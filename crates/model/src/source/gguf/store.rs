@@ -83,6 +83,14 @@ impl Gguf {
         rows: usize,
         cols: usize,
     ) -> Result<Matrix, SourceError> {
+        if index >= count {
+            return Err(SourceError::OutOfRange {
+                what: format!("index into tensor {name}"),
+                got: index as u64,
+                min: 0,
+                max: (count as u64).saturating_sub(1),
+            });
+        }
         let data = self.values(name, &[count, rows, cols], index.saturating_mul(rows), rows)?;
         Matrix::new(name, rows, cols, data)
     }

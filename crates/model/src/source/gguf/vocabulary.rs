@@ -13,7 +13,7 @@ use super::store::Gguf;
 use super::value::{Metadata, Number, Texts};
 use super::{GgufError, bpe, scored_bpe, spm};
 use crate::chat::MAX_TEMPLATE_BYTES;
-use crate::tokenizer::{Tokenizer, TokenizerKind};
+use crate::tokenizer::{MAX_VOCAB, Tokenizer, TokenizerKind};
 
 /// `llama_token_type`; the numbers are those of SentencePiece.
 pub(super) mod token_type {
@@ -93,6 +93,10 @@ pub(super) fn tokenizer(metadata: &Metadata) -> Result<Tokenizer, GgufError> {
     let model = metadata.text(key)?.ok_or(GgufError::MissingKey { key: key.into() })?;
     let key = "tokenizer.ggml.tokens";
     let tokens = metadata.texts(key)?.ok_or(GgufError::MissingKey { key: key.into() })?;
+    if tokens.len() > MAX_VOCAB {
+        let (what, got) = ("entries of tokenizer.ggml.tokens", tokens.len() as u64);
+        return Err(GgufError::TooLarge { what, got, max: MAX_VOCAB as u64 });
+    }
     let vocabulary = Vocabulary { metadata, tokens, types: types(metadata, tokens.len())? };
     let (kind, file, adds_bos) = match model {
         "llama" => match scored_bpe::write(&vocabulary)? {
