@@ -17,3 +17,4 @@ pub mod output;
 pub mod p2p;
 pub mod service;
 pub mod text;
+pub mod verified;

@@ -13,6 +13,7 @@ use lockstep_base::Digest;
 use lockstep_base::params::{client_seed, draw};
 use lockstep_base::part::Part;
 use lockstep_base::weights::Linear;
+use lockstep_model::bundle::Verification;
 use lockstep_runtime::forward::{Engine, ForwardError};
 use lockstep_runtime::kv::KvCache;
 use lockstep_runtime::observe::Silent;
@@ -44,6 +45,7 @@ pub enum LocalError {
 pub struct LocalGenerator {
     engine: Engine,
     info: ModelInfo,
+    verification: Option<Verification>,
 }
 
 impl LocalGenerator {
@@ -67,7 +69,14 @@ impl LocalGenerator {
             return Err(LocalError::Part { got, expected });
         }
         let info = ModelInfo::new(weights.config.clone(), root);
-        Ok(LocalGenerator { engine, info })
+        Ok(LocalGenerator { engine, info, verification: None })
+    }
+
+    /// The weights are still being verified: no token is told before the verdict.
+    #[must_use]
+    pub fn awaiting(mut self, verification: Verification) -> LocalGenerator {
+        self.verification = Some(verification);
+        self
     }
 
     /// The engine.
@@ -85,9 +94,12 @@ impl Generator for LocalGenerator {
     fn generate(&self, request: GenerateRequest) -> mpsc::Receiver<GenerateEvent> {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         let engine = self.engine.clone();
+        let verification = self.verification.clone();
         let refused = sender.clone();
         let run = move || {
-            let last = match Run::new(&engine, &request, &sender).and_then(Run::finish) {
+            let last = match Run::new(&engine, &request, &sender)
+                .and_then(|run| run.finish(verification.as_ref()))
+            {
                 Ok(done) => GenerateEvent::Done(Box::new(done)),
                 Err(Ended::Failed(failure)) => GenerateEvent::Failed(failure),
                 Err(Ended::Cancelled) => return,
@@ -140,9 +152,12 @@ impl<'a> Run<'a> {
         Ok(Run { engine, head, request, sender, cache: engine.new_cache(), sampler_seed, budget })
     }
 
-    fn finish(mut self) -> Result<Done, Ended> {
+    fn finish(mut self, verification: Option<&Verification>) -> Result<Done, Ended> {
         let began = Instant::now();
         let mut logits = self.prefill()?;
+        if let Some(verification) = verification {
+            verification.wait().map_err(|error| Ended::Failed(Failure::compute(error)))?;
+        }
         let first = Instant::now();
         let mut reason = FinishReason::Length;
         for left in (0..self.budget).rev() {

@@ -1,74 +1,144 @@
 //! `lockstep bench`: speed on models of known shapes with random weights, with and without
-//! receipts.
+//! receipts, and beside llama.cpp.
 //!
 //! Speed depends on shapes and formats, not on what weights say, so weights are random; each
 //! layer has its own memory, so that they are really streamed. Prefill and decode are timed as a
-//! node serves them: prompts in chunks, then one token at a time. With `--trace` every run without
-//! receipts is followed by one of the same tokens with them, through as many stages as asked for,
-//! signatures included; the overhead is the ratio of the medians.
+//! node serves them: prompts in chunks, then one token at a time (or one for each sequence of a batch). With `--trace`
+//! every run without receipts is followed by one of the same tokens with them, through as many stages as asked for,
+//! signatures included; the overhead is the ratio of the medians. With `--vs` every run is followed by one of
+//! the rival.
 
+mod batch;
+mod bundle;
+mod memory;
+mod rival;
 mod route;
 mod shape;
+mod times;
 
 use super::CommandResult;
 use super::compute::ComputeArgs;
 use super::import::Weights;
 use crate::local::PREFILL_CHUNK;
 use crate::output::Progress;
+use batch::Sequences;
+use lockstep_base::config::ModelConfig;
 use lockstep_base::limits::STAGES_MAX;
 use lockstep_base::rng::SplitMix64;
-use lockstep_base::weights::{LayerWeights, Linear, ModelWeights};
 use lockstep_runtime::forward::{Engine, ForwardError};
 use lockstep_runtime::observe::Silent;
 use lockstep_runtime::sample::greedy;
 use lockstep_runtime::synthetic;
+pub(super) use memory::{available, token_bytes};
+use rival::{LlamaCpp, Rival};
 use route::Stages;
 use serde_json::{Value, json};
 pub use shape::Shape;
 use std::io::{Write as _, stdout};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+pub(super) use times::{Times, median};
 
 /// Seed of weights and prompt.
 const SEED: u64 = 1;
+/// Runs without --runs.
+const RUNS: usize = 3;
+/// The same beside a rival.
+const RUNS_BESIDE: usize = 5;
+/// Sequences of a batch without --batch.
+const BATCH: usize = 8;
 
-/// Measure prefill and decode on random weights.
+/// Measure prefill, decode and batches on random weights.
 ///
 /// Ends with one JSON object: prefill_tokens_per_second and decode_tokens_per_second are medians
-/// over the runs. With --trace also those with receipts, and what these cost in percent.
+/// over the runs; decode_share_of_ceiling is the share of the memory bandwidth measured in the same
+/// runs that decoding reaches. With --batch N also N sequences at once, each compared bit for bit with
+/// computing it alone; with --trace the speeds with receipts, and what these cost in percent;
+/// with --vs llama.cpp the rival's figures and the ratios.
 ///
 /// Examples:
 ///   lockstep bench --shape llama-1.1b --weights int4 --threads 2 --prompt 512 --generate 64 --json
+///   lockstep bench --shape llama-1.1b --mode batch --batch 8
+///   lockstep bench --shape llama-1.1b --weights int4 --prompt 512 --vs llama.cpp --rival-python VENV/bin/python
 ///   lockstep bench --shape gpt2-xl --weights int8 --trace full --stages 3 --runs 5
+///   lockstep bench open model.lockstep
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    speed: SpeedArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum BenchCommand {
+    Open(bundle::OpenArgs),
+    #[command(hide = true)]
+    WriteBundle(bundle::WriteArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct SpeedArgs {
     /// Shape of the model
     #[arg(long, value_enum, default_value_t = Shape::Default)]
     shape: Shape,
     /// How weights are stored
     #[arg(long, value_enum, default_value_t = Weights::Int8)]
     weights: Weights,
+    /// Layers, instead of all of the shape
+    #[arg(long, value_name = "N")]
+    layers: Option<u32>,
+    /// What to measure [default: prefill and decode, and batch with --batch]
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 128)]
     prompt: usize,
     /// Tokens to decode after it
     #[arg(long, value_name = "N", default_value_t = 64)]
     generate: usize,
-    /// Runs; figures are medians
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    runs: usize,
+    /// Sequences to decode at once [default: 8 with --mode batch]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Runs; figures are medians [default: 3, beside a rival 5]
+    #[arg(long, value_name = "N")]
+    runs: Option<usize>,
     /// Receipts to measure against none
     #[arg(long, value_enum, default_value_t = Trace::Off)]
     trace: Trace,
     /// Stages that sign receipts, with --trace
     #[arg(long, value_name = "N", default_value_t = 3)]
     stages: u32,
+    /// Engine to run in turn with this one
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    vs: Option<Rival>,
+    /// Python with llama-cpp-python [default: that of LOCKSTEP_RIVAL_PYTHON]
+    #[arg(long, value_name = "PATH")]
+    rival_python: Option<PathBuf>,
+    /// The rival's type of weights [default: q8_0 beside int8, q4_0 beside int4]
+    #[arg(long, value_name = "TYPE")]
+    rival_weights: Option<String>,
+    /// Folder that keeps the rival's model files [default: a temporary one]
+    #[arg(long, value_name = "FOLDER")]
+    rival_cache: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// The JSON object and nothing else
     #[arg(long)]
     json: bool,
+}
+
+/// `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// The prompt only.
+    Prefill,
+    /// One token at a time, after the prompt.
+    Decode,
+    /// One token for each of many sequences at a time.
+    Batch,
 }
 
 /// `--trace`.
@@ -84,78 +154,174 @@ pub enum Trace {
 
 /// Runs the command.
 pub fn run(args: BenchArgs) -> CommandResult {
-    let config = args.shape.config()?;
-    let tokens = args.prompt + args.generate;
-    if args.prompt == 0 || args.generate == 0 || args.runs == 0 {
-        return Err("--prompt, --generate and --runs are at least 1".into());
+    match args.command {
+        Some(BenchCommand::Open(args)) => bundle::open(args),
+        Some(BenchCommand::WriteBundle(args)) => bundle::write(args),
+        None => speed(args.speed),
     }
-    if tokens > config.context as usize {
-        return Err(format!(
-            "--prompt + --generate = {tokens}, expected at most the context of {}: {}",
-            config.name, config.context
-        )
-        .into());
+}
+
+/// What is measured, from flags that fit each other.
+struct Plan {
+    config: ModelConfig,
+    runs: usize,
+    prefill: bool,
+    decode: bool,
+    batch: Option<usize>,
+}
+
+impl SpeedArgs {
+    fn plan(&self) -> Result<Plan, Box<dyn std::error::Error>> {
+        let mut config = self.shape.config()?;
+        config.n_layers = self.layers.unwrap_or(config.n_layers);
+        config.validate()?;
+        let tokens = self.prompt.saturating_add(self.generate);
+        let runs = self.runs.unwrap_or(if self.vs.is_some() { RUNS_BESIDE } else { RUNS });
+        let batch = self.batch.or((self.mode == Some(Mode::Batch)).then_some(BATCH));
+        if self.prompt == 0 || self.generate == 0 || runs == 0 || batch == Some(0) {
+            return Err("--prompt, --generate, --batch and --runs are at least 1".into());
+        }
+        if tokens > config.context as usize {
+            let (name, context) = (&config.name, config.context);
+            return Err(format!(
+                "--prompt + --generate = {tokens}, expected at most the context of {name}: {context}"
+            )
+            .into());
+        }
+        let stages_max = STAGES_MAX.min(config.n_layers as usize);
+        if self.trace != Trace::Off && (self.stages == 0 || self.stages as usize > stages_max) {
+            return Err(format!("--stages {}, expected 1 to {stages_max}", self.stages).into());
+        }
+        let one_by_one = matches!(self.mode, None | Some(Mode::Prefill | Mode::Decode));
+        if !one_by_one && (self.vs.is_some() || self.trace != Trace::Off) {
+            return Err("--vs and --trace measure prefill and decode: leave out --mode batch".into());
+        }
+        if self.vs.is_some() && self.layers.is_some() {
+            return Err("--vs measures whole shapes: leave out --layers".into());
+        }
+        let needed = estimate(&config, self.weights);
+        if let Some(free) = available().filter(|free| *free < needed) {
+            let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+            return Err(format!(
+                "{} in {} takes {:.1} GiB, {:.1} are free: take fewer --layers",
+                config.name,
+                self.weights.name(),
+                gib(needed),
+                gib(free)
+            )
+            .into());
+        }
+        Ok(Plan {
+            config,
+            runs,
+            prefill: matches!(self.mode, None | Some(Mode::Prefill)),
+            decode: matches!(self.mode, None | Some(Mode::Decode)),
+            batch,
+        })
     }
-    if args.stages == 0 || args.stages as usize > STAGES_MAX.min(config.n_layers as usize) {
-        return Err(format!(
-            "--stages {}, expected 1 to {}",
-            args.stages,
-            STAGES_MAX.min(config.n_layers as usize)
-        )
-        .into());
+
+    fn rival_weights(&self) -> &str {
+        let own = if self.weights == Weights::Int4 { "q4_0" } else { "q8_0" };
+        self.rival_weights.as_deref().unwrap_or(own)
     }
+}
+
+/// Bytes of a model's weights.
+fn estimate(config: &ModelConfig, weights: Weights) -> u64 {
+    let sizes = super::plan::Sizes::new(config, weights.format(), false);
+    sizes.embed + sizes.head + u64::from(config.n_layers) * sizes.layer
+}
+
+fn speed(args: SpeedArgs) -> CommandResult {
+    let plan = args.plan()?;
     let compute = args.compute.build()?;
-    let bar = Progress::new("weights", args.runs as u64, args.json);
-    let weights = Arc::new(synthetic::model(&config, args.weights.format(), SEED));
+    let mut rival = match args.vs {
+        Some(Rival::LlamaCpp) => Some(LlamaCpp::find(args.rival_python.clone(), args.rival_cache.clone())?),
+        None => None,
+    };
+    let bar = Progress::new("weights", plan.runs as u64, args.json);
+    let weights = Arc::new(synthetic::model(&plan.config, args.weights.format(), SEED));
     let engine = Engine::new(weights, compute.clone());
     let mut rng = SplitMix64::new(SEED);
-    let prompt: Vec<u32> = (0..args.prompt).map(|_| rng.below(config.vocab.into()) as u32).collect();
+    let prompt: Vec<u32> = (0..args.prompt).map(|_| rng.below(plan.config.vocab.into()) as u32).collect();
     let stages = (args.trace != Trace::Off).then(|| Stages::new(&engine, args.trace, args.stages));
+    let mut batch = match plan.batch {
+        Some(count) => Some(Sequences::new(&engine, count, args.prompt, args.generate, SEED)?),
+        None => None,
+    };
+    let generate = if plan.decode { args.generate } else { 0 };
+    let alone = plan.prefill || plan.decode;
 
     bar.label("running");
-    let (mut plain, mut traced) = (Times::default(), Times::default());
+    let (mut plain, mut traced, mut ceiling) = (Times::default(), Times::default(), 0f64);
     let mut receipts = 0;
-    for run in 0..args.runs {
-        let answer = plain_run(&engine, &prompt, args.generate, &mut plain)?;
-        if let Some(stages) = &stages {
-            let (same, count) = stages.run(&prompt, args.generate, &mut traced)?;
-            if same != answer {
-                return Err("the answer with receipts differs from the one without: this is a defect".into());
+    if rival.is_some() {
+        // The rival warms up too.
+        plain_run(&engine, &prompt, generate.min(1), &mut Times::default())?;
+    }
+    for run in 0..plan.runs {
+        if alone {
+            let answer = plain_run(&engine, &prompt, generate, &mut plain)?;
+            if let Some(stages) = &stages {
+                let (same, count) = stages.run(&prompt, generate, &mut traced)?;
+                if same != answer {
+                    return Err(
+                        "the answer with receipts differs from the one without: this is a defect".into()
+                    );
+                }
+                receipts = count;
             }
-            receipts = count;
+        }
+        if let Some(batch) = &mut batch {
+            batch.round()?;
+        }
+        ceiling = ceiling.max(memory::ceiling(&engine.weights, &compute));
+        if let Some(rival) = &mut rival {
+            rival.round(&rival::Run {
+                shape: &plan.config.name,
+                weights: args.rival_weights(),
+                threads: compute.pool.threads(),
+                prompt: args.prompt,
+                generate: args.generate,
+            })?;
         }
         bar.set(run as u64 + 1);
     }
     bar.finish();
 
-    let (prompt, generate) = (args.prompt as f64, args.generate as f64);
+    let bytes = token_bytes(&engine.weights);
     let mut result = json!({
-        "shape": config.name,
+        "shape": plan.config.name,
+        "layers": plan.config.n_layers,
         "weights": args.weights.name(),
-        "weight_bytes": weight_bytes(&engine.weights),
+        "weight_bytes": bytes,
         "kernel": compute.kernel.name(),
         "threads": compute.pool.threads(),
         "prompt": args.prompt,
         "generate": args.generate,
-        "runs": args.runs,
-        "prefill_tokens_per_second": prompt / median(&plain.prefill),
-        "decode_tokens_per_second": generate / median(&plain.decode),
-        "prefill_seconds": plain.prefill,
-        "decode_seconds": plain.decode,
+        "runs": plan.runs,
+        "memory_ceiling_bytes_per_second": ceiling,
+        "peak_resident_bytes": memory::peak_resident(),
     });
-    if stages.is_some() {
-        let percent = |traced: &[f64], plain: &[f64]| 100.0 * (median(traced) / median(plain) - 1.0);
-        result["trace"] = json!({
-            "mode": if args.trace == Trace::Full { "full" } else { "boundary" },
-            "stages": args.stages,
-            "receipts": receipts,
-            "prefill_tokens_per_second": prompt / median(&traced.prefill),
-            "decode_tokens_per_second": generate / median(&traced.decode),
-            "prefill_overhead_percent": percent(&traced.prefill, &plain.prefill),
-            "decode_overhead_percent": percent(&traced.decode, &plain.decode),
-            "prefill_seconds": traced.prefill,
-            "decode_seconds": traced.decode,
-        });
+    let speeds = [args.prompt as f64 / median(&plain.prefill), generate as f64 / median(&plain.decode)];
+    if plan.prefill {
+        result["prefill_tokens_per_second"] = json!(speeds[0]);
+        result["prefill_seconds"] = json!(plain.prefill);
+    }
+    if plan.decode {
+        result["decode_tokens_per_second"] = json!(speeds[1]);
+        result["decode_bytes_per_second"] = json!(speeds[1] * bytes as f64);
+        result["decode_share_of_ceiling"] = json!(speeds[1] * bytes as f64 / ceiling);
+        result["decode_seconds"] = json!(plain.decode);
+    }
+    if let Some(batch) = &batch {
+        result["batch"] = batch.report();
+    }
+    if stages.is_some() && alone {
+        result["trace"] = trace_report(&args, &plain, &traced, generate, receipts);
+    }
+    if let Some(rival) = &rival {
+        result["rival"] = rival.report(speeds);
     }
     if !args.json {
         print_text(&result)?;
@@ -164,41 +330,75 @@ pub fn run(args: BenchArgs) -> CommandResult {
     Ok(())
 }
 
+fn trace_report(args: &SpeedArgs, plain: &Times, traced: &Times, generate: usize, receipts: usize) -> Value {
+    let percent = |traced: &[f64], plain: &[f64]| 100.0 * (median(traced) / median(plain) - 1.0);
+    json!({
+        "mode": if args.trace == Trace::Full { "full" } else { "boundary" },
+        "stages": args.stages,
+        "receipts": receipts,
+        "prefill_tokens_per_second": args.prompt as f64 / median(&traced.prefill),
+        "decode_tokens_per_second": generate as f64 / median(&traced.decode),
+        "prefill_overhead_percent": percent(&traced.prefill, &plain.prefill),
+        "decode_overhead_percent": percent(&traced.decode, &plain.decode),
+        "prefill_seconds": traced.prefill,
+        "decode_seconds": traced.decode,
+    })
+}
+
 fn print_text(result: &Value) -> std::io::Result<()> {
+    let number = |of: &Value, key: &str| of[key].as_f64();
     let speeds = |of: &Value| {
-        let speed = |key: &str| of[key].as_f64().unwrap_or_default();
-        format!(
-            "prefill {:.1} tokens/s, decode {:.1} tokens/s",
-            speed("prefill_tokens_per_second"),
-            speed("decode_tokens_per_second")
-        )
+        let named = [("prefill", "prefill_tokens_per_second"), ("decode", "decode_tokens_per_second")];
+        let known =
+            named.iter().filter_map(|(name, key)| Some(format!("{name} {:.1} tokens/s", number(of, key)?)));
+        known.collect::<Vec<_>>().join(", ")
     };
-    writeln!(stdout(), "{}", speeds(result))?;
-    if let Some(trace) = result.get("trace") {
-        let percent = |key: &str| trace[key].as_f64().unwrap_or_default();
+    let mut out = stdout();
+    let alone = speeds(result);
+    if !alone.is_empty() {
+        writeln!(out, "{alone}")?;
+    }
+    if let Some(rate) = number(result, "decode_bytes_per_second") {
+        let ceiling = number(result, "memory_ceiling_bytes_per_second").unwrap_or_default();
+        let (share, giga) = (100.0 * rate / ceiling, 1e9);
+        let (rate, ceiling) = (rate / giga, ceiling / giga);
         writeln!(
-            stdout(),
+            out,
+            "decode reads {rate:.1} GB/s of weights, {share:.0} % of the {ceiling:.1} GB/s of a plain read"
+        )?;
+    }
+    if let Some(batch) = result.get("batch") {
+        let figure = |key: &str| number(batch, key).unwrap_or_default();
+        writeln!(
+            out,
+            "batch of {}: {:.1} tokens/s, {:.2} x one sequence ({:.1}); every sequence has the bits of computing it alone",
+            batch["sequences"],
+            figure("tokens_per_second"),
+            figure("ratio_to_one_sequence"),
+            figure("one_sequence_tokens_per_second")
+        )?;
+    }
+    if let Some(trace) = result.get("trace") {
+        let percent = |key: &str| number(trace, key).unwrap_or_default();
+        writeln!(
+            out,
             "with receipts: {} ({:+.2} % and {:+.2} %)",
             speeds(trace),
             percent("prefill_overhead_percent"),
             percent("decode_overhead_percent")
         )?;
     }
+    if let Some(rival) = result.get("rival") {
+        writeln!(
+            out,
+            "llama.cpp {}: {} ({:.2} x and {:.2} x)",
+            rival["weights"].as_str().unwrap_or_default(),
+            speeds(rival),
+            number(rival, "prefill_ratio").unwrap_or_default(),
+            number(rival, "decode_ratio").unwrap_or_default()
+        )?;
+    }
     Ok(())
-}
-
-/// Seconds of each run.
-#[derive(Default)]
-struct Times {
-    prefill: Vec<f64>,
-    decode: Vec<f64>,
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
 /// Without receipts; the greedy answer.
@@ -247,16 +447,4 @@ fn run_timed(
     times.prefill.push((first - began).as_secs_f64());
     times.decode.push(first.elapsed().as_secs_f64());
     Ok(answer)
-}
-
-/// Bytes that decoding one token reads: all matrices.
-fn weight_bytes(weights: &ModelWeights) -> usize {
-    let linear = |linear: &Linear| linear.codes.len() + linear.table_ids.len();
-    let layer = |layer: &LayerWeights| {
-        let all = [Some(&layer.q), Some(&layer.k), Some(&layer.v), Some(&layer.o)];
-        let ffn =
-            layer.ffn.networks().iter().flat_map(|one| [one.gate.as_ref(), Some(&one.up), Some(&one.down)]);
-        all.into_iter().chain(ffn).flatten().map(linear).sum::<usize>()
-    };
-    weights.layers.iter().map(layer).sum::<usize>() + weights.head.as_ref().map_or(0, linear)
 }

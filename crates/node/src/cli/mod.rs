@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod import;
 pub mod inspect;
 pub mod node;
+pub mod plan;
 pub mod run;
 pub mod sampling;
 pub mod serve;
@@ -82,6 +83,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
+    Plan(plan::PlanArgs),
     /// Show settings and where each of them came from
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -132,6 +134,7 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Inspect(args) => inspect::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Config(command) => config::run(command),
     }
 }

@@ -5,6 +5,7 @@ use super::compute::ComputeArgs;
 use super::drill;
 use crate::bundles;
 use crate::p2p::{self, Network};
+use crate::verified::Gated;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::part::Part;
 use lockstep_mesh::engine::EngineFactory;
@@ -74,7 +75,8 @@ pub fn run(args: NodeArgs) -> CommandResult {
         .into());
     }
     let part = Part::layers(layers, config.n_layers);
-    let engine = Engine::new(Arc::new(bundle.load(&part)?), args.compute.build()?);
+    let (weights, verification) = bundle.load_unverified(&part)?.unverified();
+    let engine = Engine::new(Arc::new(weights), args.compute.build()?);
     let key = match &args.key {
         Some(path) => p2p::load_or_create_key(path)?,
         None => p2p::random_key(),
@@ -90,6 +92,7 @@ pub fn run(args: NodeArgs) -> CommandResult {
         context: config.context,
     };
     let factory = EngineFactory { engine, part, keep_leaves: true, drill: args.drill.map(drill::factory) };
+    let factory = Gated::new(factory, verification);
     let agent = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
     let node = Node::new(served, NodeLimits::default(), agent, key.clone(), Box::new(factory));
     super::runtime()?.block_on(serve(node, key, part, args.listen, args.until_eof, args.json))

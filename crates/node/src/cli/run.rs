@@ -63,12 +63,13 @@ pub struct RunArgs {
 pub fn load(bundle: &Bundle, compute: Arc<Compute>, quiet: bool) -> Result<Served, Box<dyn Error>> {
     let progress = Progress::new("loading", 2, quiet);
     progress.say(&bundle.config().name);
-    let weights = bundle.load(&Part::whole(bundle.config().n_layers))?;
+    let (weights, verification) =
+        bundle.load_unverified(&Part::whole(bundle.config().n_layers))?.unverified();
     progress.set(1);
     let tokenizer = Arc::new(bundle.tokenizer()?);
     let chat = ChatTemplate::of_model(bundle.chat_template()?.as_deref())?;
     let engine = Engine::new(Arc::new(weights), compute);
-    let generator = LocalGenerator::new(engine, bundle.model_root())?;
+    let generator = LocalGenerator::new(engine, bundle.model_root())?.awaiting(verification);
     progress.finish();
     Ok(Served::new(Arc::new(generator), tokenizer, chat))
 }
