@@ -42,14 +42,15 @@ impl Meta {
             Self::U32(number) => (4, number.to_le_bytes().into()),
             Self::F32(number) => (6, number.to_le_bytes().into()),
             Self::Text(text) => (8, text_bytes(text)),
-            Self::Texts(texts) => {
-                (9, array(8, texts.len(), texts.iter().flat_map(|text| text_bytes(text)).collect()))
-            }
+            Self::Texts(texts) => (
+                9,
+                array(8, texts.len(), &texts.iter().flat_map(|text| text_bytes(text)).collect::<Vec<u8>>()),
+            ),
             Self::F32s(list) => {
-                (9, array(6, list.len(), list.iter().flat_map(|x| x.to_le_bytes()).collect()))
+                (9, array(6, list.len(), &list.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))
             }
             Self::I32s(list) => {
-                (9, array(5, list.len(), list.iter().flat_map(|x| x.to_le_bytes()).collect()))
+                (9, array(5, list.len(), &list.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))
             }
             Self::Raw(kind, bytes) => (*kind, bytes.clone()),
         };
@@ -62,8 +63,8 @@ pub(crate) fn text_bytes(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text].concat()
 }
 
-fn array(kind: u32, len: usize, values: Vec<u8>) -> Vec<u8> {
-    [&kind.to_le_bytes()[..], &(len as u64).to_le_bytes(), &values].concat()
+fn array(kind: u32, len: usize, values: &[u8]) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &(len as u64).to_le_bytes(), values].concat()
 }
 
 /// A tensor; dimensions fastest first.

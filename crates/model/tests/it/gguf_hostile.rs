@@ -92,8 +92,8 @@ fn metadata_types_duplicates_and_depth() {
     assert!(open_bytes(&with(Meta::Raw(9, deep(limits::MAX_ARRAY_DEPTH as usize)))).is_ok());
     let too_deep = refused(&with(Meta::Raw(9, deep(limits::MAX_ARRAY_DEPTH as usize + 1))));
     assert!(matches!(too_deep, GgufError::TooLarge { what: "depth of a metadata array", .. }), "{too_deep}");
-    let mut twice = File::default();
-    twice.metadata = vec![("x".into(), Meta::U32(1)), ("x".into(), Meta::U32(2))];
+    let metadata = vec![("x".into(), Meta::U32(1)), ("x".into(), Meta::U32(2))];
+    let twice = File { metadata, ..File::default() };
     assert!(matches!(refused(&twice.bytes()), GgufError::DuplicateKey { .. }));
     let mut key = with(Meta::U32(1));
     for bad in [0xff, 0x1b, b'\n'] {

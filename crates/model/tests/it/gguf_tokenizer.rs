@@ -281,7 +281,7 @@ fn a_file_with_everything_needs_nothing_beside_it() {
     fs::write(&path, file.bytes()).unwrap();
     match source::open(&path, Some(&chars)) {
         Err(SourceError::Gguf { error: GgufError::Value { key, .. }, .. }) => {
-            assert!(key.contains("chat_template"))
+            assert!(key.contains("chat_template"));
         }
         other => panic!("{:?}", other.map(|source| source.name)),
     }

@@ -1,5 +1,7 @@
 //! Metadata and family to a [`FloatConfig`]. Keys: `docs/gguf.md` of ggml; `{arch}.` stands in front of all of them.
 
+use std::fmt::Display;
+
 use super::super::SourceError;
 use super::super::config::{Experts, FloatConfig, HeadKind, Sizes};
 use super::super::limits::MAX_LAYERS;
@@ -60,7 +62,7 @@ impl Keys<'_> {
         self.wrap(self.gguf.metadata().text(&self.key(key)))
     }
 
-    fn refused<T>(&self, key: &str, got: impl ToString, expected: &'static str) -> Result<T, SourceError> {
+    fn refused<T>(&self, key: &str, got: impl Display, expected: &'static str) -> Result<T, SourceError> {
         Err(self.gguf.error(GgufError::Value { key: self.key(key), got: got.to_string(), expected }))
     }
 
