@@ -22,6 +22,12 @@ pub enum OpenError {
     /// The embedded one is broken.
     #[error("the embedded model: {0}")]
     Embedded(Box<BundleError>),
+    /// The model gives vectors, not text.
+    #[error("{name} is an encoder, expected a decoder; `lockstep embed` makes vectors with it")]
+    Encoder {
+        /// Its name.
+        name: String,
+    },
     /// The settings cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -49,4 +55,16 @@ pub fn open(path: Option<&Path>) -> Result<Bundle, OpenError> {
         }),
         None => Bundle::from_bytes(EMBEDDED).map_err(|error| OpenError::Embedded(Box::new(error))),
     }
+}
+
+/// As [`open`], for a model that generates text.
+///
+/// # Errors
+/// [`OpenError`], naming the file or the model.
+pub fn open_decoder(path: Option<&Path>) -> Result<Bundle, OpenError> {
+    let bundle = open(path)?;
+    if bundle.config().pooling.is_some() {
+        return Err(OpenError::Encoder { name: bundle.config().name.clone() });
+    }
+    Ok(bundle)
 }

@@ -58,7 +58,7 @@ pub struct DemoArgs {
 /// Runs the command.
 pub fn run(args: DemoArgs) -> CommandResult {
     let began = Instant::now();
-    let bundle = bundles::open(None)?;
+    let bundle = bundles::open_decoder(None)?;
     let folder = tempfile::tempdir().map_err(|error| format!("no place for the receipts: {error}"))?;
     let report = Report::new(args.json);
     super::runtime()?.block_on(async {

@@ -98,7 +98,7 @@ pub fn served(bundle: &Bundle, gateway: Arc<Gateway>) -> Result<Served, Box<dyn 
 
 /// Runs `lockstep gateway`.
 pub fn run(args: GatewayArgs) -> CommandResult {
-    let bundle = bundles::open(args.route.bundle.as_deref())?;
+    let bundle = bundles::open_decoder(args.route.bundle.as_deref())?;
     super::runtime()?.block_on(async {
         let gateway = args.route.connect(&bundle).await?;
         for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
@@ -111,7 +111,7 @@ pub fn run(args: GatewayArgs) -> CommandResult {
 
 /// Runs `lockstep ask`.
 pub fn ask(args: AskArgs) -> CommandResult {
-    let bundle = bundles::open(args.route.bundle.as_deref())?;
+    let bundle = bundles::open_decoder(args.route.bundle.as_deref())?;
     super::runtime()?.block_on(async {
         let gateway = args.route.connect(&bundle).await?;
         let served = served(&bundle, gateway.clone())?;

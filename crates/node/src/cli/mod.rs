@@ -16,6 +16,7 @@ pub mod compute;
 pub mod config;
 pub mod demo;
 pub mod drill;
+pub mod embed;
 pub mod eval;
 pub mod gateway;
 pub mod import;
@@ -79,6 +80,7 @@ enum Command {
     Ask(gateway::AskArgs),
     Demo(demo::DemoArgs),
     Verify(verify::VerifyArgs),
+    Embed(embed::EmbedArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Eval(eval::EvalArgs),
@@ -130,6 +132,7 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Ask(args) => gateway::ask(args),
         Command::Demo(args) => demo::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Embed(args) => embed::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Eval(args) => eval::run(args),

@@ -64,7 +64,7 @@ fn parse_layers(text: &str) -> Result<Range<u32>, String> {
 
 /// Runs the command.
 pub fn run(args: NodeArgs) -> CommandResult {
-    let bundle = bundles::open(args.bundle.as_deref())?;
+    let bundle = bundles::open_decoder(args.bundle.as_deref())?;
     let config = bundle.config().clone();
     let layers = args.layers.unwrap_or(0..config.n_layers);
     if layers.end > config.n_layers {

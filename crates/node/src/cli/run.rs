@@ -77,7 +77,7 @@ pub fn load(bundle: &Bundle, compute: Arc<Compute>, quiet: bool) -> Result<Serve
 /// Runs the command.
 pub fn run(args: RunArgs) -> CommandResult {
     let compute = args.compute.build()?;
-    let bundle = bundles::open(args.bundle.as_deref())?;
+    let bundle = bundles::open_decoder(args.bundle.as_deref())?;
     let parameters = args.sampling.parameters(bundle.config())?;
     let seed = match args.sampling.seed {
         Some(seed) => seed,

@@ -38,7 +38,7 @@ pub fn run(args: ServeArgs) -> CommandResult {
         .value
         .parse()
         .map_err(|_| invalid(Key::Listen, &listen, "an address such as 127.0.0.1:8080"))?;
-    let bundle = bundles::open(args.bundle.as_deref())?;
+    let bundle = bundles::open_decoder(args.bundle.as_deref())?;
     let compute = args.compute.build()?;
     eprintln!("kernel {}, {} threads", compute.kernel, compute.pool.threads());
     let served = load(&bundle, compute, false)?;
