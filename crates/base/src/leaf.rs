@@ -83,11 +83,42 @@ impl LeafIndex {
     }
 }
 
+/// Bytes whose hash begins with the salt of a leaf.
+pub const SALT_MESSAGE_BYTES: usize = DOMAIN_BYTES + 32 + 16;
+/// Bytes in front of those of the output in what is hashed to a leaf.
+pub const HEADER_BYTES: usize = SALT_BYTES + DOMAIN_BYTES + 16;
+
+/// What is hashed to the salt of a leaf under `secret` (an edge or stage secret): for whoever
+/// hashes many leaves at once.
+#[must_use]
+pub fn salt_message(secret: &Digest, index: &LeafIndex) -> [u8; SALT_MESSAGE_BYTES] {
+    let mut message = [0; SALT_MESSAGE_BYTES];
+    message[..16].copy_from_slice(&domain_tag("lockstep/salt"));
+    message[16..48].copy_from_slice(&secret.0);
+    message[48..].copy_from_slice(&index.bytes());
+    message
+}
+
+/// What stands in front of the bytes in what is hashed to a leaf.
+#[must_use]
+pub fn header(salt: &[u8; SALT_BYTES], index: &LeafIndex) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..16].copy_from_slice(salt);
+    header[16..32].copy_from_slice(&domain_tag("lockstep/leaf"));
+    header[32..].copy_from_slice(&index.bytes());
+    header
+}
+
+/// The salt in the hash of a [`salt_message`].
+#[must_use]
+pub fn salt_of(hash: &Digest) -> [u8; SALT_BYTES] {
+    hash.0[..SALT_BYTES].try_into().expect("16 of 32 bytes")
+}
+
 /// The salt of a leaf under `secret` (an edge or stage secret).
 #[must_use]
 pub fn salt(secret: &Digest, index: &LeafIndex) -> [u8; SALT_BYTES] {
-    let hash = Digest::tagged("lockstep/salt", &[&secret.0, &index.bytes()]);
-    hash.0[..SALT_BYTES].try_into().expect("16 of 32 bytes")
+    salt_of(&Digest::of(&[&salt_message(secret, index)]))
 }
 
 /// The hash of one leaf.
@@ -103,9 +134,7 @@ pub fn leaf_hash(secret: &Digest, index: &LeafIndex, bytes: &[u8]) -> Digest {
 /// The hash of a leaf whose salt was shown.
 #[must_use]
 pub fn opened_leaf_hash(salt: &[u8; SALT_BYTES], index: &LeafIndex, bytes: &[u8]) -> Digest {
-    const TAG: &str = "lockstep/leaf";
-    let tag: [u8; DOMAIN_BYTES] = domain_tag(TAG);
-    Digest::of(&[salt, &tag, &index.bytes(), bytes])
+    Digest::of(&[&header(salt, index), bytes])
 }
 
 /// The leaves of one op's output, in order. An empty output is one empty leaf.

@@ -27,7 +27,17 @@ pub fn leaf(content: &[u8]) -> Digest {
 /// Hash of an inner node.
 #[must_use]
 pub fn node(left: &Digest, right: &Digest) -> Digest {
-    Digest::of(&[&[NODE], &left.0, &right.0])
+    Digest::of(&[&node_message(left, right)])
+}
+
+/// What is hashed to an inner node: for whoever hashes many at once. Pairing the nodes of a level from
+/// the left, and passing on a last one that has no partner, gives the tree of [`root`] level by level.
+#[must_use]
+pub fn node_message(left: &Digest, right: &Digest) -> [u8; 65] {
+    let mut message = [NODE; 65];
+    message[1..33].copy_from_slice(&left.0);
+    message[33..].copy_from_slice(&right.0);
+    message
 }
 
 /// Root over leaf hashes, in order.

@@ -7,23 +7,25 @@
 //! Hashing is the only cost of a trace, so it runs on all threads, leaf by leaf: outputs of many
 //! tokens at once; those of few tokens are put aside until there are enough of them.
 
+mod many;
+mod sha256;
+
 use crate::forward::Engine;
 use crate::observe::{Observer, Output, Values};
-use crate::pool::Rows;
 use alloc::collections::BTreeMap;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 use lockstep_base::Digest;
 use lockstep_base::leaf::{self, LeafIndex, StageSecrets};
 use lockstep_base::limits::LEAF_BYTES_MAX;
-use lockstep_base::merkle::{self, Accumulator};
+use lockstep_base::merkle::Accumulator;
 use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Op, Place};
 use lockstep_base::receipt_file::ServedLeaf;
+use many::{Job, hash_leaves, tree_root};
 
 /// Leaves that are worth the threads.
-const LEAVES_AT_ONCE: usize = 64;
-/// Fewest leaves of a task of the pool.
-const LEAVES_GRAIN: usize = 8;
+const LEAVES_AT_ONCE: usize = 128;
 
 /// What the trace root covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +58,6 @@ struct Leaf {
     index: LeafIndex,
     output: usize,
     bytes: Range<usize>,
-    hash: Digest,
-    kept: Option<Vec<u8>>,
 }
 
 /// Hashes op outputs into leaves.
@@ -99,15 +99,14 @@ impl Tracer {
     pub fn close_span(&mut self, positions: Range<u32>) -> (SpanRoots, Vec<ServedLeaf>) {
         assert_eq!(u64::from(positions.start), self.kv.count(), "spans are closed in order");
         self.hash_waiting();
-        let mut trace = Accumulator::default();
-        let mut kept = Vec::new();
+        let (mut trace, mut kept) = (Vec::new(), Vec::new());
         for position in positions {
             let leaves = self.open.remove(&position).unwrap_or_default();
-            self.kv.push(merkle::root(&leaves.kv));
-            leaves.trace.into_iter().for_each(|leaf| trace.push(leaf));
+            self.kv.push(tree_root(&self.engine.compute, leaves.kv));
+            trace.extend(leaves.trace);
             kept.extend(leaves.kept);
         }
-        (SpanRoots { kv: self.kv.root(), trace: trace.root() }, kept)
+        (SpanRoots { kv: self.kv.root(), trace: tree_root(&self.engine.compute, trace) }, kept)
     }
 
     /// Sets whether the bytes under leaves are kept from here on.
@@ -131,27 +130,34 @@ impl Tracer {
     pub(crate) fn hash_waiting(&mut self) {
         let mut leaves = core::mem::take(&mut self.waiting);
         let bytes = core::mem::take(&mut self.bytes);
-        self.hash(&mut leaves, |leaf, buffer| buffer.extend_from_slice(&bytes[leaf.bytes.clone()]));
+        self.hash(&leaves, |leaf, buffer| buffer.extend_from_slice(&bytes[leaf.bytes.clone()]));
         leaves.clear();
         (self.waiting, self.bytes) = (leaves, bytes);
         self.bytes.clear();
     }
 
     /// Hashes `leaves`, whose bytes `encode` appends, and puts them under their positions.
-    fn hash(&mut self, leaves: &mut [Leaf], encode: impl Fn(&Leaf, &mut Vec<u8>) + Sync) {
-        let (secret, keep) = (&self.secret, self.keep);
-        let pool = &self.engine.compute.pool;
-        pool.rows_with(LEAVES_GRAIN, Rows::new(leaves, 1), Vec::new, |buffer, _, leaf| {
-            buffer.clear();
-            encode(&leaf[0], buffer);
-            leaf[0].hash = leaf::leaf_hash(secret, &leaf[0].index, buffer);
-            leaf[0].kept = keep.then(|| buffer.clone());
+    fn hash(&mut self, leaves: &[Leaf], encode: impl Fn(&Leaf, &mut Vec<u8>) + Sync) {
+        let mut hashes = vec![Digest::ZERO; leaves.len()];
+        let mut kept: Vec<Vec<u8>> = vec![Vec::new(); if self.keep { leaves.len() } else { 0 }];
+        let mut kept_places = kept.iter_mut();
+        let job = |((number, leaf), hash): ((usize, &Leaf), _)| Job {
+            index: leaf.index,
+            len: leaf.bytes.len(),
+            number,
+            hash,
+            kept: kept_places.next(),
+        };
+        let jobs = leaves.iter().enumerate().zip(&mut hashes).map(job).collect();
+        hash_leaves(&self.engine.compute, &self.secret, jobs, |number, buffer| {
+            encode(&leaves[number], buffer);
         });
-        for leaf in leaves {
+        let mut kept = kept.into_iter();
+        for (leaf, hash) in leaves.iter().zip(hashes) {
             let open = self.open.entry(leaf.index.place.position).or_default();
             let is_kv = is_kv(leaf.index.place.op);
-            if is_kv { &mut open.kv } else { &mut open.trace }.push(leaf.hash);
-            open.kept.extend(leaf.kept.take().map(|bytes| served(&leaf.index, bytes)));
+            if is_kv { &mut open.kv } else { &mut open.trace }.push(hash);
+            open.kept.extend(kept.next().map(|bytes| served(&leaf.index, bytes)));
         }
     }
 
@@ -164,8 +170,6 @@ impl Tracer {
             index: LeafIndex { place, chunk: (first + chunk) as u32 },
             output: number,
             bytes: chunk * LEAF_BYTES_MAX..len.min((chunk + 1) * LEAF_BYTES_MAX),
-            hash: Digest::ZERO,
-            kept: None,
         })
     }
 }
@@ -181,11 +185,11 @@ impl Observer for Tracer {
 
     fn outputs(&mut self, outputs: &mut [Output<'_>]) {
         let outputs: &[Output<'_>] = outputs;
-        let mut leaves: Vec<Leaf> =
+        let leaves: Vec<Leaf> =
             outputs.iter().enumerate().flat_map(|(i, output)| Tracer::leaves(i, output)).collect();
         if leaves.len() >= LEAVES_AT_ONCE {
             self.hash_waiting();
-            self.hash(&mut leaves, |leaf, buffer| {
+            self.hash(&leaves, |leaf, buffer| {
                 outputs[leaf.output].values.encode_part(leaf.bytes.clone(), buffer);
             });
             return;
