@@ -12,6 +12,7 @@
 //! sees its whole text in one.
 
 use super::ggml::round_activations;
+use super::ggml_k::round_q8_k;
 use super::hooks::{Hooks, Site};
 use super::math::{activation, add, add_low_rank, dot, linear, norm, norm_head, rotate, soft_cap, softmax};
 use crate::source::{
@@ -64,6 +65,8 @@ pub enum Activations {
     Float,
     /// Rounded to ggml's Q8_0 blocks, as llama.cpp does for quantised weights.
     Q8_0,
+    /// Rounded to ggml's Q8_K super-blocks, as llama.cpp does for weights in Q4_K and Q6_K.
+    Q8K,
 }
 
 /// A model with its KV cache.
@@ -374,6 +377,7 @@ impl<'m> Runner<'m> {
         match self.activations {
             Activations::Float => {}
             Activations::Q8_0 => round_activations(&mut x),
+            Activations::Q8K => round_q8_k(&mut x),
         }
         x
     }

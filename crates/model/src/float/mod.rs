@@ -8,6 +8,7 @@ mod compare;
 mod embed;
 mod forward;
 pub mod ggml;
+pub mod ggml_k;
 mod hooks;
 mod math;
 mod sample;

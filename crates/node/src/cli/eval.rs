@@ -8,7 +8,7 @@
 //! Documents end at `<|endoftext|>`; each is cut into windows of the context, and each window
 //! begins with BOS where the model has one.
 
-mod texts;
+pub(super) mod texts;
 
 use super::CommandResult;
 use super::compute::ComputeArgs;
@@ -19,6 +19,7 @@ use lockstep_base::config::ModelConfig;
 use lockstep_base::part::Part;
 use lockstep_base::weights::ModelWeights;
 use lockstep_model::float::ggml::{self, quantise_weights};
+use lockstep_model::float::ggml_k;
 use lockstep_model::float::{self, Activations, compare};
 use lockstep_model::source::{self, FloatModel};
 use lockstep_model::tokenizer::Tokenizer;
@@ -40,8 +41,8 @@ const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Compare a bundle with the float model that it was made of.
 ///
 /// Ends with one JSON object: tokens, bits_per_token, bits_per_byte, float_bits_per_token,
-/// float_bits_per_byte, top1_agreement, mean_kl. With --rival the same figures for ggml's Q8_0 and
-/// Q4_0, simulated on the same weights and text.
+/// float_bits_per_byte, top1_agreement, mean_kl. With --rival the same figures for ggml's Q8_0,
+/// Q4_0 and (where 256 divides all widths) Q4_K_M, simulated on the same weights and text.
 ///
 /// Examples:
 ///   lockstep eval stories.lockstep --text stories.txt --float stories260K.bin --json
@@ -69,7 +70,7 @@ pub struct EvalArgs {
     /// Seed of the generated text
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Judge ggml's Q8_0 and Q4_0 on the same weights and text
+    /// Judge ggml's formats on the same weights and text
     #[arg(long)]
     rival: bool,
     #[command(flatten)]
@@ -99,7 +100,7 @@ pub fn run(args: EvalArgs) -> CommandResult {
         return Err(format!("{}: no token to predict, expected some text", args.text.display()).into());
     }
     let rivals = if args.rival { Rivals::new(&float)? } else { Rivals::default() };
-    let judge = Judge { weights, kernel: compute.kernel, float: &float, rivals: &rivals };
+    let judge = Judge { weights: vec![weights], kernel: compute.kernel, float: &float, rivals: &rivals };
     let bar = Progress::new("evaluating", set.windows.len() as u64, args.json);
     let totals = judge.all(&set.windows, compute.pool.threads(), &bar)?;
     bar.finish();
@@ -140,24 +141,31 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(std::fs::read(path).map_err(|error| named(&error))?)
 }
 
-/// ggml's formats on the same weights.
+/// ggml's formats on the same weights: name, rounded model, what happens to inputs.
 #[derive(Default)]
-struct Rivals(Vec<(&'static str, FloatModel)>);
+pub(super) struct Rivals(pub(super) Vec<(&'static str, FloatModel, Activations)>);
 
 impl Rivals {
-    fn new(float: &FloatModel) -> Result<Rivals, Box<dyn Error>> {
+    /// Q8_0, Q4_0, and Q4_K_M where the shape allows it.
+    pub(super) fn new(float: &FloatModel) -> Result<Rivals, Box<dyn Error>> {
         let formats = [("q8_0", ggml::WeightFormat::Q8_0), ("q4_0", ggml::WeightFormat::Q4_0)];
-        let rounded = formats.into_iter().map(|(name, format)| Ok((name, quantise_weights(float, format)?)));
-        rounded.collect::<Result<_, _>>().map(Rivals)
+        let mut all = Vec::new();
+        for (name, format) in formats {
+            all.push((name, quantise_weights(float, format)?, Activations::Q8_0));
+        }
+        if ggml_k::fits(float) {
+            all.push(("q4_k_m", ggml_k::quantise_weights(float)?, Activations::Q8K));
+        }
+        Ok(Rivals(all))
     }
 }
 
 /// Sums over windows.
 #[derive(Clone, Copy, Default)]
-struct Total {
-    bits: f64,
-    agreeing: f64,
-    kl: f64,
+pub(super) struct Total {
+    pub(super) bits: f64,
+    pub(super) agreeing: f64,
+    pub(super) kl: f64,
 }
 
 impl Total {
@@ -169,38 +177,43 @@ impl Total {
     }
 }
 
-/// The bundle, the float model, then the rivals.
+/// The bundles, the float model, then the rivals.
 #[derive(Clone, Default)]
-struct Totals {
-    ours: Total,
-    float: Total,
-    rivals: Vec<Total>,
+pub(super) struct Totals {
+    pub(super) ours: Vec<Total>,
+    pub(super) float: Total,
+    pub(super) rivals: Vec<Total>,
 }
 
-struct Judge<'a> {
-    weights: Arc<ModelWeights>,
-    kernel: Kernel,
-    float: &'a FloatModel,
-    rivals: &'a Rivals,
+/// Compares bundles of one float model with it.
+pub(super) struct Judge<'a> {
+    pub(super) weights: Vec<Arc<ModelWeights>>,
+    pub(super) kernel: Kernel,
+    pub(super) float: &'a FloatModel,
+    pub(super) rivals: &'a Rivals,
 }
 
 type ThreadError = Box<dyn Error + Send + Sync>;
 
 impl Judge<'_> {
     /// All windows, on `threads` threads; the sums are taken in order, so they do not depend on them.
-    fn all(&self, windows: &[Vec<u32>], threads: usize, bar: &Progress) -> Result<Totals, Box<dyn Error>> {
+    pub(super) fn all(
+        &self,
+        windows: &[Vec<u32>],
+        threads: usize,
+        bar: &Progress,
+    ) -> Result<Totals, Box<dyn Error>> {
         let next = AtomicUsize::new(0);
         let done = AtomicUsize::new(0);
         let work = || {
-            let engine = Engine::new(
-                self.weights.clone(),
-                Arc::new(Compute { kernel: self.kernel, pool: Pool::new(1) }),
-            );
+            let compute = Arc::new(Compute { kernel: self.kernel, pool: Pool::new(1) });
+            let engines: Vec<Engine> =
+                self.weights.iter().map(|weights| Engine::new(weights.clone(), compute.clone())).collect();
             let mut results = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(window) = windows.get(index) else { return Ok::<_, ThreadError>(results) };
-                results.push((index, self.window(&engine, window)?));
+                results.push((index, self.window(&engines, window)?));
                 bar.set(done.fetch_add(1, Ordering::Relaxed) as u64 + 1);
             }
         };
@@ -216,14 +229,18 @@ impl Judge<'_> {
         Ok(sum(results))
     }
 
-    fn window(&self, engine: &Engine, tokens: &[u32]) -> Result<Totals, ThreadError> {
+    fn window(&self, engines: &[Engine], tokens: &[u32]) -> Result<Totals, ThreadError> {
         let reference = float::logits_all(self.float, Activations::Float, tokens)?;
         let mut totals = Totals::default();
         totals.float.add(&reference, &reference, tokens);
-        totals.ours.add(&reference, &integer_logits(engine, tokens)?, tokens);
-        for (_, rival) in &self.rivals.0 {
+        for engine in engines {
             let mut total = Total::default();
-            total.add(&reference, &float::logits_all(rival, Activations::Q8_0, tokens)?, tokens);
+            total.add(&reference, &integer_logits(engine, tokens)?, tokens);
+            totals.ours.push(total);
+        }
+        for (_, rival, activations) in &self.rivals.0 {
+            let mut total = Total::default();
+            total.add(&reference, &float::logits_all(rival, *activations, tokens)?, tokens);
             totals.rivals.push(total);
         }
         Ok(totals)
@@ -239,10 +256,11 @@ fn sum(mut results: Vec<(usize, Totals)>) -> Totals {
         all.kl += one.kl;
     };
     for (_, one) in results {
-        add(&mut all.ours, one.ours);
         add(&mut all.float, one.float);
-        all.rivals.resize(one.rivals.len(), Total::default());
-        all.rivals.iter_mut().zip(one.rivals).for_each(|(all, one)| add(all, one));
+        for (all, one) in [(&mut all.ours, one.ours), (&mut all.rivals, one.rivals)] {
+            all.resize(one.len(), Total::default());
+            all.iter_mut().zip(one).for_each(|(all, one)| add(all, one));
+        }
     }
     all
 }
@@ -272,17 +290,18 @@ fn report(totals: &Totals, set: &TestSet, rivals: &Rivals) -> Value {
     let (tokens, bytes) = (set.predicted as f64, set.bytes.max(1) as f64);
     let positions: usize = set.windows.iter().map(Vec::len).sum();
     let mean = |sum: f64| sum / positions as f64;
+    let ours = totals.ours.first().copied().unwrap_or_default();
     let mut value = json!({
         "tokens": set.predicted,
-        "bits_per_token": totals.ours.bits / tokens,
-        "bits_per_byte": totals.ours.bits / bytes,
+        "bits_per_token": ours.bits / tokens,
+        "bits_per_byte": ours.bits / bytes,
         "float_bits_per_token": totals.float.bits / tokens,
         "float_bits_per_byte": totals.float.bits / bytes,
-        "top1_agreement": mean(totals.ours.agreeing),
-        "mean_kl": mean(totals.ours.kl),
+        "top1_agreement": mean(ours.agreeing),
+        "mean_kl": mean(ours.kl),
     });
     if !rivals.0.is_empty() {
-        let figures = rivals.0.iter().zip(&totals.rivals).map(|((name, _), total)| {
+        let figures = rivals.0.iter().zip(&totals.rivals).map(|((name, ..), total)| {
             let figures = json!({
                 "bits_per_token": total.bits / tokens,
                 "bits_per_byte": total.bits / bytes,

@@ -18,6 +18,7 @@ pub mod demo;
 pub mod drill;
 pub mod embed;
 pub mod eval;
+pub mod eval_suite;
 pub mod gateway;
 pub mod import;
 pub mod inspect;
@@ -84,6 +85,7 @@ enum Command {
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Eval(eval::EvalArgs),
+    EvalSuite(eval_suite::EvalSuiteArgs),
     Bench(bench::BenchArgs),
     Plan(plan::PlanArgs),
     /// Show settings and where each of them came from
@@ -136,6 +138,7 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::EvalSuite(args) => eval_suite::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Config(command) => config::run(command),

@@ -16,15 +16,15 @@ const GENERATED_TEMPERATURE: f64 = 1.0;
 
 /// Windows of tokens, and what they stand for.
 #[derive(Default)]
-pub(super) struct TestSet {
-    pub(super) windows: Vec<Vec<u32>>,
+pub(in crate::cli) struct TestSet {
+    pub(in crate::cli) windows: Vec<Vec<u32>>,
     /// Tokens that are predicted, and the bytes that they stand for.
-    pub(super) predicted: usize,
-    pub(super) bytes: usize,
+    pub(in crate::cli) predicted: usize,
+    pub(in crate::cli) bytes: usize,
 }
 
 impl TestSet {
-    pub(super) fn read(
+    pub(in crate::cli) fn read(
         path: &Path,
         tokenizer: &Tokenizer,
         config: &ModelConfig,
@@ -66,7 +66,7 @@ impl TestSet {
     }
 
     /// `count` tokens in the float model's own words.
-    pub(super) fn add_generated(
+    pub(in crate::cli) fn add_generated(
         &mut self,
         float: &FloatModel,
         tokenizer: &Tokenizer,
