@@ -88,6 +88,14 @@ pub enum HubError {
         /// Attempts.
         attempts: u32,
     },
+    /// A server that cannot be talked to safely.
+    #[error("{url}: {reason}")]
+    Connection {
+        /// What was asked for.
+        url: String,
+        /// What is wrong: with its certificate, mostly.
+        reason: String,
+    },
     /// A redirect that is not followed.
     #[error("{url}: redirect to {to:?}: {reason}")]
     Redirect {

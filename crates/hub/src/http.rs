@@ -182,11 +182,8 @@ impl Http {
             request = request.header("authorization", token.header());
         }
         request.call().map_err(|error| match error {
-            ureq::Error::Tls(_)
-            | ureq::Error::Rustls(_)
-            | ureq::Error::RequireHttpsOnly(_)
-            | ureq::Error::BadUri(_) => {
-                Failure::Final(HubError::Network { url: url.into(), reason: error.to_string(), attempts: 1 })
+            error if is_lasting(&error) => {
+                Failure::Final(HubError::Connection { url: url.into(), reason: error.to_string() })
             }
             other => Failure::passing(other.to_string()),
         })
@@ -242,6 +239,19 @@ impl Http {
             }
             _ => Ok((text, answer.headers)),
         }
+    }
+}
+
+/// Whether another attempt would end the same way: a certificate that is not believed, an address that is none.
+fn is_lasting(error: &ureq::Error) -> bool {
+    use ureq::Error;
+    match error {
+        Error::Io(error) => {
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+        }
+        Error::Tls(_) | Error::Rustls(_) | Error::RequireHttpsOnly(_) | Error::BadUri(_) => true,
+        _ => false,
     }
 }
 
