@@ -18,6 +18,7 @@ fn main() -> Done {
     frames(&corpus, &crates)?;
     bundles(&corpus)?;
     llama2c(&corpus)?;
+    gguf(&corpus)?;
     hugging_face(&corpus, &crates)?;
     tokenizers(&corpus, &crates)?;
     chat_templates(&corpus)
@@ -108,6 +109,122 @@ fn llama2c(corpus: &Path) -> Done {
         std::fs::write(&path, &bytes)?;
         lockstep_model::source::open_weights(&path)?;
         write(corpus, "llama2c", name, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Entries and texts of a GGUF header.
+#[derive(Default)]
+struct GgufHeader {
+    bytes: Vec<u8>,
+    entries: u64,
+}
+
+impl GgufHeader {
+    fn text(&mut self, text: &str) {
+        self.bytes.extend((text.len() as u64).to_le_bytes());
+        self.bytes.extend(text.as_bytes());
+    }
+
+    fn entry(&mut self, key: &str, kind: u32, value: &[u8]) {
+        self.text(key);
+        self.bytes.extend(kind.to_le_bytes());
+        self.bytes.extend(value);
+        self.entries += 1;
+    }
+
+    fn string(&mut self, key: &str, value: &str) {
+        self.entry(key, 8, &[]);
+        self.text(value);
+    }
+
+    fn texts(&mut self, key: &str, texts: &[&str]) {
+        self.entry(key, 9, &[&8u32.to_le_bytes()[..], &(texts.len() as u64).to_le_bytes()].concat());
+        texts.iter().for_each(|text| self.text(text));
+    }
+
+    /// Numbers of four bytes, floats (6) or integers (5).
+    fn words(&mut self, key: &str, kind: u32, words: &[[u8; 4]]) {
+        let head = [&kind.to_le_bytes()[..], &(words.len() as u64).to_le_bytes(), &words.concat()].concat();
+        self.entry(key, 9, &head);
+    }
+}
+
+/// Two architectures of one layer: a Llama in Q8_0 with a scored vocabulary, a GPT-2 in F32 with merges.
+fn gguf(corpus: &Path) -> Done {
+    for name in ["llama", "gpt2"] {
+        let llama = name == "llama";
+        let mut header = GgufHeader::default();
+        header.string("general.architecture", name);
+        for (key, value) in [
+            ("block_count", 1u32),
+            ("embedding_length", 32),
+            ("feed_forward_length", 32),
+            ("attention.head_count", 4),
+            ("context_length", 8),
+        ] {
+            header.entry(&format!("{name}.{key}"), 4, &value.to_le_bytes());
+        }
+        for key in ["layer_norm_rms_epsilon", "layer_norm_epsilon"] {
+            header.entry(&format!("{name}.attention.{key}"), 6, &1e-5f32.to_le_bytes());
+        }
+        header.string("tokenizer.ggml.model", name);
+        header.string("tokenizer.ggml.pre", "gpt-2");
+        header.texts("tokenizer.ggml.tokens", &["<unk>", "<s>", "</s>", "a", "b", "ab", "\u{2581}"]);
+        header.texts("tokenizer.ggml.merges", &["a b"]);
+        header.words("tokenizer.ggml.token_type", 5, &[2, 3, 3, 1, 1, 1, 1].map(i32::to_le_bytes));
+        header.words("tokenizer.ggml.scores", 6, &[0., 0., 0., -1., -2., -0.5, -3.].map(f32::to_le_bytes));
+        header.entry("tokenizer.ggml.eos_token_id", 4, &2u32.to_le_bytes());
+        header.string("tokenizer.chat_template", "{{ messages[0].content }}");
+        let matrices: &[(&str, [u64; 2])] = match llama {
+            true => {
+                &[("attn_q", [32, 32]), ("attn_k", [32, 32]), ("attn_v", [32, 32]), ("ffn_gate", [32, 32])]
+            }
+            false => &[("attn_qkv", [32, 96])],
+        };
+        let both = [("attn_output", [32, 32]), ("ffn_up", [32, 32]), ("ffn_down", [32, 32])];
+        let in_layer =
+            matrices.iter().chain(&both).map(|(part, dims)| (format!("blk.0.{part}"), dims.to_vec()));
+        let mut tensors: Vec<(String, Vec<u64>)> = vec![("token_embd".into(), vec![32, 7])];
+        tensors.extend(in_layer);
+        let mut vectors = vec!["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"];
+        if !llama {
+            tensors.push(("position_embd".into(), vec![32, 8]));
+            vectors.extend(["blk.0.attn_norm.bias", "blk.0.ffn_norm.bias", "output_norm.bias"]);
+        }
+        let mut table = GgufHeader::default();
+        let mut data = Vec::new();
+        let count = tensors.len() + vectors.len();
+        let named = tensors.into_iter().map(|(name, dims)| (format!("{name}.weight"), dims));
+        for (name, dims) in named.chain(vectors.into_iter().map(|name| (name.to_owned(), vec![32]))) {
+            let blocks = dims.iter().product::<u64>() / 32;
+            let quantised = llama && dims.len() == 2;
+            table.text(&name);
+            table.bytes.extend((dims.len() as u32).to_le_bytes());
+            dims.iter().for_each(|dim| table.bytes.extend(dim.to_le_bytes()));
+            table.bytes.extend(if quantised { 8u32 } else { 0 }.to_le_bytes());
+            table.bytes.extend((data.len() as u64).to_le_bytes());
+            for _ in 0..blocks {
+                match quantised {
+                    true => data.extend([&[0, 0x24][..], &[3; 32]].concat()),
+                    false => data.extend([0.5f32.to_le_bytes(); 32].concat()),
+                }
+            }
+            data.resize(data.len().next_multiple_of(32), 0);
+        }
+        let mut file = b"GGUF\x03\0\0\0".to_vec();
+        file.extend((count as u64).to_le_bytes());
+        file.extend(header.entries.to_le_bytes());
+        file.extend([header.bytes, table.bytes].concat());
+        file.resize(file.len().next_multiple_of(32), 0);
+        file.extend(data);
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("model.gguf");
+        std::fs::write(&path, &file)?;
+        let gguf = lockstep_model::source::gguf::Gguf::open(&path)?;
+        gguf.model()?;
+        gguf.tokenizer()?.ok_or("a vocabulary")?;
+        write(corpus, "gguf", name, &file)?;
     }
     Ok(())
 }

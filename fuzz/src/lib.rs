@@ -155,6 +155,22 @@ pub fn llama2c(data: &[u8]) {
     let _ = source::open_weights(&path);
 }
 
+/// A GGUF file: its weights, then its vocabulary and a text under it.
+pub fn gguf(data: &[u8]) {
+    let path = folder().join("model.gguf");
+    std::fs::write(&path, data).expect("a file can be written");
+    let Ok(gguf) = source::gguf::Gguf::open(&path) else { return };
+    for tensor in gguf.tensors() {
+        assert!(tensor.start + tensor.bytes <= data.len() as u64, "tensors lie inside the file");
+    }
+    let _ = (gguf.model(), gguf.chat_template());
+    let Ok(Some(tokenizer)) = gguf.tokenizer() else { return };
+    if let Ok(tokens) = tokenizer.encode("Once 1234 <s>\u{e9}", tokenizer.bos().is_some()) {
+        assert!(tokens.iter().all(|token| (*token as usize) < tokenizer.vocab_size()));
+        let _ = tokenizer.decode(&tokens);
+    }
+}
+
 /// A Hugging Face folder: `config.json`, a zero byte, `model.safetensors`.
 pub fn safetensors(data: &[u8]) {
     let Some(cut) = data.iter().position(|byte| *byte == 0) else { return };
