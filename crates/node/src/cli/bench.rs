@@ -6,13 +6,14 @@
 //! node serves them: prompts in chunks, then one token at a time (or one for each sequence of a batch). With `--trace`
 //! every run without receipts is followed by one of the same tokens with them, through as many stages as asked for,
 //! signatures included; the overhead is the ratio of the medians. With `--vs` every run is followed by one of
-//! the rival.
+//! the rival. `seed-table` is another measurement.
 
 mod batch;
 mod bundle;
 mod memory;
 mod rival;
 mod route;
+pub mod seed_table;
 mod shape;
 mod times;
 
@@ -74,6 +75,7 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum BenchCommand {
+    SeedTable(seed_table::SeedTableArgs),
     Open(bundle::OpenArgs),
     #[command(hide = true)]
     WriteBundle(bundle::WriteArgs),
@@ -155,6 +157,7 @@ pub enum Trace {
 /// Runs the command.
 pub fn run(args: BenchArgs) -> CommandResult {
     match args.command {
+        Some(BenchCommand::SeedTable(args)) => seed_table::run(args),
         Some(BenchCommand::Open(args)) => bundle::open(args),
         Some(BenchCommand::WriteBundle(args)) => bundle::write(args),
         None => speed(args.speed),

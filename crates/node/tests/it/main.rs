@@ -15,5 +15,6 @@ mod mesh;
 mod mesh_cli;
 mod mesh_hostile;
 mod openai_client;
+mod seed_table;
 mod support;
 mod text;
