@@ -5,9 +5,9 @@
 //! cargo bench -p lockstep-runtime --bench kernels -- [--threads N] [--mib N] [--tokens N] [--kernel NAME]
 //! ```
 //!
-//! GB/s counts the packed weights, table ids included; TOPS counts a multiplication and an
-//! addition as two. Each figure is the best of several runs of a whole linear layer,
-//! requantisation included.
+//! GB/s counts the packed weights, table ids included, for one token and for 8 (a batch of
+//! sequences); TOPS counts a multiplication and an addition as two. Each figure is the best of
+//! several runs of a whole linear layer, requantisation included.
 
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS, Region, WeightFormat};
@@ -29,9 +29,12 @@ fn main() {
         "threads {}, {} MiB of weights, {} tokens, {COLS} columns",
         options.threads, options.mib, options.tokens
     );
-    println!("{:8} {:5} {:>12} {:>13}", "kernel", "bits", "decode GB/s", "prefill TOPS");
+    println!(
+        "{:8} {:5} {:>12} {:>12} {:>13} {:>13}",
+        "kernel", "bits", "decode GB/s", "8 seqs GB/s", "32-token TOPS", "prefill TOPS"
+    );
     for kernel in &options.kernels {
-        for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        for format in [WeightFormat::Int8, WeightFormat::Int4, WeightFormat::Int16] {
             layer(&options, *kernel, format);
         }
     }
@@ -103,20 +106,26 @@ fn layer(options: &Options, kernel: Kernel, format: WeightFormat) {
     let compute = Compute { kernel, pool: Pool::new(options.threads) };
     let per_row = format.code_bytes(PANEL_ROWS, COLS) / PANEL_ROWS;
     let decode_rows = ((options.mib << 20) / share / per_row).next_multiple_of(64);
-    let decode = Layer::new(format, decode_rows, 1);
-    let gigabytes = (decode.weights.codes.len() + decode.weights.table_ids.len()) as f64 / 1e9;
-    let decode_seconds = best(|| decode.run(&compute));
-    drop(decode);
-    let tokens = options.tokens.div_ceil(share);
-    let prefill = Layer::new(format, 2048, tokens);
-    let operations = (2 * 2048 * COLS * tokens) as f64 / 1e12;
-    let prefill_seconds = best(|| prefill.run(&compute));
-    let bits = if format == WeightFormat::Int8 { 8 } else { 4 };
-    println!(
-        "{kernel:8} {bits:<5} {:12.1} {:13.3}",
-        gigabytes / decode_seconds,
-        operations / prefill_seconds
-    );
+    let rate = |tokens: usize| {
+        let mut layer = Layer::new(format, decode_rows, tokens);
+        let bytes = layer.weights.codes.len() + layer.weights.table_ids.len();
+        bytes as f64 / 1e9 / best(|| layer.run(&compute))
+    };
+    let [one, eight] = [1, 8].map(rate);
+    // Two planes take two multiplications a weight, and are counted so.
+    let planes = if format == WeightFormat::Int16 { 2 } else { 1 };
+    let speed = |tokens: usize| {
+        let mut layer = Layer::new(format, 2048, tokens);
+        let operations = (2 * 2048 * COLS * tokens * planes) as f64 / 1e12;
+        operations / best(|| layer.run(&compute))
+    };
+    let [few, many] = [32usize, options.tokens].map(|tokens| speed(tokens.div_ceil(share)));
+    let bits = match format {
+        WeightFormat::Int4 => 4,
+        WeightFormat::Int8 => 8,
+        WeightFormat::Int16 => 16,
+    };
+    println!("{kernel:8} {bits:<5} {one:12.1} {eight:12.1} {few:13.3} {many:13.3}");
 }
 
 struct Layer {
@@ -124,6 +133,7 @@ struct Layer {
     tables: Vec<[i8; 16]>,
     x: Vec<i8>,
     steps: Vec<Step>,
+    out: Vec<i32>,
 }
 
 impl Layer {
@@ -151,13 +161,13 @@ impl Layer {
             pre_shift: 3,
             out_frac: 0,
         };
-        Layer { weights, tables, x, steps: vec![Step { k: 5, f: 0 }; tokens] }
+        let (steps, out) = (vec![Step { k: 5, f: 0 }; tokens], vec![0; rows * tokens]);
+        Layer { weights, tables, x, steps, out }
     }
 
-    fn run(&self, compute: &Compute) {
-        let mut out = vec![0; self.weights.rows * self.steps.len()];
-        linear(compute, &self.weights, &self.tables, &self.x, &self.steps, &mut out).expect("in range");
-        std::hint::black_box(&out);
+    fn run(&mut self, compute: &Compute) {
+        linear(compute, &self.weights, &self.tables, &self.x, &self.steps, &mut self.out).expect("in range");
+        std::hint::black_box(&self.out);
     }
 }
 

@@ -16,7 +16,7 @@ pub struct ComputeArgs {
     /// Threads that compute [default: one for each core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Instructions to use: scalar, avx2, avxvnni, avx512 or auto (the fastest here); all give the same bits
+    /// Instructions to use: scalar, neon, avx2, avxvnni, avx512 or auto (the fastest here); all give the same bits
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
 }

@@ -116,13 +116,13 @@ fn a_kernel_that_is_unknown_or_lacking_is_an_error() {
     let refused = run(home.path(), &["run", "--prompt", "x", "--kernel", "gpu"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(
-        stderr(&refused).contains("\"gpu\"") && stderr(&refused).contains("expected scalar, avx2, avxvnni or avx512"),
+        stderr(&refused).contains("\"gpu\"") && stderr(&refused).contains("expected scalar, neon, avx2"),
         "{}",
         stderr(&refused)
     );
     let available: Vec<&str> =
         lockstep_runtime::kernels::Kernel::available().iter().map(|kernel| kernel.name()).collect();
-    for lacking in ["avx2", "avxvnni", "avx512"].into_iter().filter(|name| !available.contains(name)) {
+    for lacking in ["neon", "avx2", "avx512"].into_iter().filter(|name| !available.contains(name)) {
         let refused = run(home.path(), &["run", "--prompt", "x", "--kernel", lacking]);
         assert_eq!(refused.status.code(), Some(1));
         assert!(stderr(&refused).contains("not available"), "{}", stderr(&refused));

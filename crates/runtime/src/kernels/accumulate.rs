@@ -2,18 +2,21 @@
 //! behind it rely on them. With two planes of weights, both multiply the same codes, and
 //! `acc = acc_h + floor(acc_l / 128)` (docs/spec/arithmetic.md, section 4).
 
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+use super::aarch64;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
-use super::kernel::{Avx2, Avx512, AvxVnni, Kernel};
+use super::kernel::{Avx2, Avx512, AvxVnni};
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 use super::x86::{
     avx2,
     block::Unpacked,
-    panel::Panels,
     tiles::Tiled,
     vnni::{DIRECT_TILES, avx_vnni, avx512},
 };
 use super::{Compute, scalar};
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+use super::{kernel::Kernel, panel::Panels};
+#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -61,6 +64,9 @@ pub struct Activations<'a> {
 enum Prepared<'a> {
     /// As they are.
     Scalar(&'a [i8]),
+    /// As they are.
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    Neon(super::kernel::Neon, &'a [i8]),
     /// A few tokens, as two digits.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     Avx2Few(Avx2, Tiled<'a, avx2::Digits>),
@@ -106,6 +112,8 @@ impl<'a> Activations<'a> {
             Kernel::AvxVnni(witness) => Prepared::AvxVnni(witness, vnni(avx_vnni::TILE_TOKENS)),
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             Kernel::Avx512(witness) => Prepared::Avx512(witness, vnni(avx512::TILE_TOKENS)),
+            #[cfg(all(feature = "std", target_arch = "aarch64"))]
+            Kernel::Neon(witness) => Prepared::Neon(witness, codes),
             _ => Prepared::Scalar(codes),
         };
         Activations { tokens, cols, prepared }
@@ -130,6 +138,8 @@ impl<'a> Activations<'a> {
     fn tiles(&self) -> usize {
         match &self.prepared {
             Prepared::Scalar(_) => self.tokens,
+            #[cfg(all(feature = "std", target_arch = "aarch64"))]
+            Prepared::Neon(..) => self.tokens.div_ceil(4),
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             Prepared::Avx2Few(_, x) => x.count(),
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -162,8 +172,8 @@ pub(super) struct Pass {
 pub(super) struct Matrix<'a> {
     weights: &'a Linear,
     tables: &'a [[i8; 16]],
-    /// The tables' entries + 128, where the kernel wants them so.
-    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    /// The tables' entries as bytes, + 128 where the kernel wants them so.
+    #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
     bytes: Cow<'a, [[u8; 16]]>,
 }
 
@@ -177,11 +187,15 @@ impl<'a> Matrix<'a> {
         Matrix {
             weights,
             tables,
-            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
             bytes: match &x.prepared {
                 _ if format != WeightFormat::Int4 => Cow::Borrowed(&[]),
                 Prepared::Scalar(_) => Cow::Borrowed(&[]),
+                #[cfg(all(feature = "std", target_arch = "aarch64"))]
+                Prepared::Neon(..) => tables.iter().map(|table| table.map(|entry| entry as u8)).collect(),
+                #[cfg(all(feature = "std", target_arch = "x86_64"))]
                 Prepared::Avx2(..) => tables.iter().map(|table| table.map(|entry| entry as u8)).collect(),
+                #[cfg(all(feature = "std", target_arch = "x86_64"))]
                 _ => tables.iter().map(|table| table.map(|entry| entry as u8 ^ 128)).collect(),
             },
         }
@@ -225,12 +239,21 @@ impl<'a> Matrix<'a> {
             scratch.acc.resize(len, 0);
         }
         let acc = &mut scratch.acc[..len];
+        #[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let panels = Panels::new(self.weights, &self.bytes, plane);
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        let (panels, tiles) = (Panels::new(self.weights, &self.bytes, plane), pass.tiles.clone());
+        let tiles = pass.tiles.clone();
         match &x.prepared {
             Prepared::Scalar(codes) => {
                 let codes = &codes[pass.tokens.start * x.cols..pass.tokens.end * x.cols];
                 scalar::accumulate(self.weights, self.tables, codes, plane, rows, acc, width);
+                Order::Rows
+            }
+            #[cfg(all(feature = "std", target_arch = "aarch64"))]
+            Prepared::Neon(witness, codes) => {
+                let codes = &codes[pass.tokens.start * x.cols..pass.tokens.end * x.cols];
+                let unpacked = &mut scratch.neon;
+                aarch64::accumulate(*witness, codes, x.cols, &panels, rows, acc, width, unpacked);
                 Order::Rows
             }
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
@@ -266,6 +289,8 @@ pub struct Scratch {
     pub(super) acc: Vec<i32>,
     /// Of the low parts, where there are two planes.
     low: Vec<i32>,
+    #[cfg(all(feature = "std", target_arch = "aarch64"))]
+    neon: aarch64::Unpacked,
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     avx2: avx2::Unpacked,
     #[cfg(all(feature = "std", target_arch = "x86_64"))]

@@ -7,6 +7,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
+/// Witness that this machine has NEON with dot products of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neon(());
+
 /// Witness that this machine has AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
@@ -32,6 +36,8 @@ pub struct Avx512(());
 pub enum Kernel {
     /// Plain safe code: the specification.
     Scalar,
+    /// 128-bit vectors of AArch64: dot products of bytes.
+    Neon(Neon),
     /// 256-bit vectors: products of i16 pairs.
     Avx2(Avx2),
     /// 256-bit vectors: dot products of bytes (VNNI).
@@ -42,13 +48,17 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every kernel that exists, by name, slowest first.
-    pub const NAMES: [&'static str; 4] = ["scalar", "avx2", "avxvnni", "avx512"];
+    pub const NAMES: [&'static str; 5] = ["scalar", "neon", "avx2", "avxvnni", "avx512"];
 
     /// The kernels that this machine can run, slowest first.
     #[must_use]
     pub fn available() -> Vec<Kernel> {
         let mut kernels = Vec::with_capacity(Kernel::NAMES.len());
         kernels.push(Kernel::Scalar);
+        #[cfg(all(feature = "std", target_arch = "aarch64"))]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            kernels.push(Kernel::Neon(Neon(())));
+        }
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         {
             use std::arch::is_x86_feature_detected as has;
@@ -77,9 +87,10 @@ impl Kernel {
     pub const fn name(self) -> &'static str {
         match self {
             Kernel::Scalar => Kernel::NAMES[0],
-            Kernel::Avx2(_) => Kernel::NAMES[1],
-            Kernel::AvxVnni(_) => Kernel::NAMES[2],
-            Kernel::Avx512(_) => Kernel::NAMES[3],
+            Kernel::Neon(_) => Kernel::NAMES[1],
+            Kernel::Avx2(_) => Kernel::NAMES[2],
+            Kernel::AvxVnni(_) => Kernel::NAMES[3],
+            Kernel::Avx512(_) => Kernel::NAMES[4],
         }
     }
 }
@@ -94,7 +105,7 @@ impl fmt::Display for Kernel {
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum KernelError {
     /// No kernel has that name.
-    #[error("unknown kernel {got:?}, expected scalar, avx2, avxvnni or avx512")]
+    #[error("unknown kernel {got:?}, expected scalar, neon, avx2, avxvnni or avx512")]
     Unknown {
         /// The name.
         got: String,
@@ -139,7 +150,7 @@ macro_rules! multiversion {
                     $body($($arg),*)
                 }
                 match kernel {
-                    $crate::kernels::Kernel::Scalar => $body($($arg),*),
+                    $crate::kernels::Kernel::Scalar | $crate::kernels::Kernel::Neon(_) => $body($($arg),*),
                     // SAFETY: the witness in the variant says that the machine has AVX2.
                     $crate::kernels::Kernel::Avx2(_) => unsafe { avx2($($arg),*) },
                     // SAFETY: and the machines with AVX-VNNI have it too.
@@ -148,6 +159,7 @@ macro_rules! multiversion {
                     $crate::kernels::Kernel::Avx512(_) => unsafe { avx512($($arg),*) },
                 }
             }
+            // AArch64 has NEON everywhere: the specification is compiled with it.
             #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
             {
                 let _ = kernel;

@@ -9,11 +9,15 @@
 //!
 //! `unsafe` occurs in this crate only here and in [`crate::pool`].
 
+#[cfg(all(feature = "std", target_arch = "aarch64"))]
+mod aarch64;
 mod accumulate;
 mod columns;
 mod heads;
 mod kernel;
 mod linear;
+#[cfg(all(feature = "std", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod panel;
 mod requantise;
 mod scalar;
 mod vector;
@@ -23,7 +27,7 @@ mod x86;
 pub use accumulate::{Activations, Scratch, accumulate};
 pub use heads::{dot_i16, scores, weighted_values};
 pub(crate) use kernel::multiversion;
-pub use kernel::{Avx2, Avx512, AvxVnni, Kernel, KernelError};
+pub use kernel::{Avx2, Avx512, AvxVnni, Kernel, KernelError, Neon};
 pub use linear::{linear, linear_of};
 pub use requantise::requantise;
 pub use vector::{codes, hadamard, max_abs};

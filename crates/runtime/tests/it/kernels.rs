@@ -8,6 +8,7 @@
 mod heads;
 mod linear;
 mod matrix;
+mod neon;
 mod pool;
 mod vector;
 
@@ -63,6 +64,9 @@ macro_rules! laws {
 mod scalar {
     laws!("scalar");
 }
+mod aarch64 {
+    laws!("neon");
+}
 mod avx2 {
     laws!("avx2");
 }
@@ -92,7 +96,7 @@ fn kernel_names() {
     for kernel in Kernel::available() {
         assert_eq!(kernel.to_string().parse(), Ok(kernel));
     }
-    for name in ["", "AVX2", "neon", "avx512 "] {
+    for name in ["", "AVX2", "sve", "avx512 "] {
         assert_eq!(name.parse::<Kernel>(), Err(KernelError::Unknown { got: name.into() }));
     }
 }

@@ -16,7 +16,7 @@
 //! multiply by `vpmaddwd`: as many instructions a product, and no sums to widen.
 
 use super::super::kernel::Avx2;
-use super::panel::{Panel, Panels, table_offsets};
+use super::super::panel::{Panel, Panels, table_offsets};
 use super::tiles::{Columns, Tile, Tiled, chunk_steps};
 use super::vector::{Vector, prefetch};
 use alloc::vec::Vec;

@@ -13,7 +13,7 @@
 //! A register tile is `G` x 16 rows by `T` tokens. The unpacked rows of a block stay in the
 //! second-level cache, while the codes of a tile of tokens stay in the first.
 
-use super::panel::{Panel, Panels, table_offsets};
+use super::super::panel::{Panel, Panels, table_offsets};
 use super::tiles::Tile;
 use super::vector::Vector;
 use alloc::vec::Vec;

@@ -7,7 +7,7 @@
 //! `T` tokens make a register tile; and `U` sums of each are kept apart where `P` and `T` are so
 //! small that additions would wait for each other.
 
-use super::panel::{Panel, Panels, table_offsets};
+use super::super::panel::{Panel, Panels, table_offsets};
 use super::tiles::Tile;
 use super::vector::{Vector, prefetch};
 use lockstep_base::weights::PANEL_ROWS;

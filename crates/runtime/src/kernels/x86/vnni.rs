@@ -3,11 +3,11 @@
 
 use super::super::accumulate::{BLOCK_ROWS, Order};
 use super::super::kernel::{Avx512, AvxVnni};
+use super::super::panel::Panels;
 use super::block::{
     CHUNK_COLS, GROUP_PANELS, GROUP_ROWS, Step, Unpacked, block_tile, unpack as unpack_group,
 };
 use super::direct::{Out, direct as direct_panels};
-use super::panel::Panels;
 use super::tiles::{Tile, Tiled, chunk_steps};
 use core::arch::x86_64::{__m256i, __m512i};
 use core::ops::Range;

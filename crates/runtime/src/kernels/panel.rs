@@ -5,7 +5,7 @@ use lockstep_base::weights::{Linear, PANEL_ROWS, WeightFormat};
 
 /// The panels of a matrix, or of one plane of two.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Panels<'a> {
+pub(super) struct Panels<'a> {
     int4: bool,
     cols: usize,
     codes: &'a [u8],
@@ -25,7 +25,7 @@ pub(super) enum Panel<'a> {
 
 impl<'a> Panels<'a> {
     /// The panels of plane `plane` of `weights`, whose lengths were checked.
-    pub(in super::super) fn new(weights: &'a Linear, tables: &'a [[u8; 16]], plane: usize) -> Panels<'a> {
+    pub(super) fn new(weights: &'a Linear, tables: &'a [[u8; 16]], plane: usize) -> Panels<'a> {
         let bytes = weights.plane_bytes();
         let codes = &weights.codes[plane * bytes..(plane + 1) * bytes];
         let int4 = weights.format == WeightFormat::Int4;
