@@ -66,6 +66,8 @@ class Shape:
 SHAPES = {
     "llama-1.1b": Shape("llama", 22, 2048, 32, 4, 5632, 32_000, 2048),
     "gpt2-xl": Shape("gpt2", 48, 1600, 25, 25, 6400, 50_257, 1024),
+    "gpt2-small": Shape("gpt2", 12, 768, 12, 12, 3072, 50_257, 1024),
+    "qwen2.5-1.5b": Shape("qwen2", 28, 1536, 12, 2, 8960, 151_936, 32_768),
 }
 
 WEIGHTS = {"q4_0": Type.Q4_0, "q8_0": Type.Q8_0, "q4_k": Type.Q4_K}
@@ -94,14 +96,14 @@ def tensors(shape: Shape, weights: Type, head: Type) -> Iterator[tuple[str, tupl
 
     def linear(name: str, rows: int, cols: int) -> Iterator[tuple[str, tuple[int, ...], Type]]:
         yield f"{name}.weight", (rows, cols), weights
-        if gpt2:
+        if gpt2 or s.arch == "qwen2" and name.endswith(("attn_q", "attn_k", "attn_v")):
             yield f"{name}.bias", (rows,), Type.F32
 
     yield "token_embd.weight", (s.vocab, s.width), head
     if gpt2:
-        # The head of GPT-2 is its embedding, which llama.cpp uses when there is no other.
+        # The head of GPT-2 (and of small Qwen2.5) is its embedding, which llama.cpp uses when there is no other.
         yield "position_embd.weight", (s.context, s.width), Type.F32
-    else:
+    elif s.arch != "qwen2":
         yield "output.weight", (s.vocab, s.width), head
     yield from norm("output_norm")
     for i in range(s.layers):
@@ -172,9 +174,9 @@ def write_model(path: Path, shape: Shape, weights: str, head: str, seed: int) ->
         writer.add_layer_norm_eps(1e-5)
     else:
         writer.add_head_count_kv(shape.kv_heads)
-        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_layer_norm_rms_eps(1e-6 if shape.arch == "qwen2" else 1e-5)
         writer.add_rope_dimension_count(shape.width // shape.heads)
-        writer.add_rope_freq_base(10_000.0)
+        writer.add_rope_freq_base(1_000_000.0 if shape.arch == "qwen2" else 10_000.0)
 
     wanted = list(tensors(shape, WEIGHTS[weights], WEIGHTS[head]))
     for name, dims, kind in wanted:
