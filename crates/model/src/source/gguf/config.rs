@@ -1,4 +1,4 @@
-//! Metadata and family to a [`FloatConfig`]. Keys: `docs/gguf.md` of ggml; `{arch}.` stands in front of all of them.
+//! Metadata and family to a [`FloatConfig`]. Keys: `gguf.md` of the documentation of ggml; `{arch}.` stands in front of all of them.
 
 use std::fmt::Display;
 

@@ -6,7 +6,7 @@
 //! tensor  text name  u32 n  n x u64 dims (fastest first)  u32 type  u64 offset
 //! padding to general.alignment, then the data section that offsets count from
 //! ```
-//! Source: github.com/ggml-org/ggml, `docs/gguf.md` and `src/gguf.cpp`. Every length is compared with what is left of the file
+//! Source: github.com/ggml-org/ggml, `gguf.md` of its documentation and `src/gguf.cpp`. Every length is compared with what is left of the file
 //! before anything is read.
 
 use std::io::{BufReader, Read};

@@ -6,7 +6,7 @@
 //!            metadata ──vocabulary──> tokenizer, chat template
 //! ```
 //! Quantised weights become the floats that ggml would compute with; our own formats are made from those. Source:
-//! github.com/ggml-org/ggml (`docs/gguf.md`, `ggml-quants.c`) and llama.cpp (what architectures mean).
+//! github.com/ggml-org/ggml (`gguf.md` of its documentation, `ggml-quants.c`) and llama.cpp (what architectures mean).
 
 mod blocks;
 mod bpe;

@@ -7,7 +7,7 @@
 //! | `t5` | a SentencePiece model of kind unigram |
 //! | `gpt2` | a Hugging Face `tokenizer.json` ([`super::bpe`]) |
 //!
-//! Keys: `docs/gguf.md` of ggml; what is meant where a key is absent: `llama-vocab.cpp` of llama.cpp.
+//! Keys: `gguf.md` of the documentation of ggml; what is meant where a key is absent: `llama-vocab.cpp` of llama.cpp.
 
 use super::store::Gguf;
 use super::value::{Metadata, Number, Texts};
