@@ -54,14 +54,21 @@ impl Engine {
             }
             let (mut between, mut codes, mut added) = (Vec::new(), Coded::default(), Vec::new());
             let at = |row: usize| batch.at(rows[row], Op::AdapterCodes);
-            self.product(&part.a, &own, Op::AdapterCodes, BETWEEN_BOUND, &mut between, &at)?;
+            self.product(
+                &part.a,
+                &own.prepare(&self.compute),
+                Op::AdapterCodes,
+                BETWEEN_BOUND,
+                &mut between,
+                &at,
+            )?;
             let base = -14 - i32::from(part.a.out_frac);
             self.quantise(&between, part.a.rows, part.b.cols, move |_| (RHO_ONE, base), &mut codes);
             let shown = rows.iter().zip(codes.rows()).map(|(row, codes)| (*row, target as u32, codes));
             batch.observe(Op::AdapterCodes, shown);
 
             let at = |row: usize| batch.at(rows[row], op);
-            let added = self.product(&part.b, &codes, op, LIMIT, &mut added, &at)?;
+            let added = self.product(&part.b, &codes.prepare(&self.compute), op, LIMIT, &mut added, &at)?;
             let width = part.b.rows;
             for ((at, row), added) in rows.iter().enumerate().zip(added.chunks(width)) {
                 for (y, added) in y[row * width..(row + 1) * width].iter_mut().zip(added) {

@@ -35,9 +35,10 @@ impl Engine {
         let Buffers { site, q, k, v, q_codes, k_codes, v_codes, attended, attended_codes, y, normed, .. } =
             buffers;
         self.site(x, site, Op::AttnNorm, batch);
-        self.linear(&weights.q, site, Op::QProj, PROJECTION_BOUND, q, batch)?;
-        self.linear(&weights.k, site, Op::KProj, PROJECTION_BOUND, k, batch)?;
-        self.linear(&weights.v, site, Op::VProj, PROJECTION_BOUND, v, batch)?;
+        let ready = site.prepare(&self.compute);
+        self.linear(&weights.q, &ready, Op::QProj, PROJECTION_BOUND, q, batch)?;
+        self.linear(&weights.k, &ready, Op::KProj, PROJECTION_BOUND, k, batch)?;
+        self.linear(&weights.v, &ready, Op::VProj, PROJECTION_BOUND, v, batch)?;
         let (q_dim, kv_dim) = (config.q_dim() as usize, config.kv_dim() as usize);
         self.head_norm(weights.q_norm.as_ref(), q, normed, q_dim, &|row| batch.at(row, Op::QCodes))?;
         self.head_norm(weights.k_norm.as_ref(), k, normed, kv_dim, &|row| batch.at(row, Op::KCodes))?;
@@ -63,8 +64,8 @@ impl Engine {
         let plain = move |_| (RHO_ONE, -14 - frac);
         self.quantise(attended, q_dim, weights.o.cols, plain, attended_codes);
         batch.observe_rows(Op::AttnCodes, attended_codes.rows());
-        let y =
-            self.product(&weights.o, attended_codes, Op::OProj, LIMIT, y, &|row| batch.at(row, Op::OProj))?;
+        let ready = attended_codes.prepare(&self.compute);
+        let y = self.product(&weights.o, &ready, Op::OProj, LIMIT, y, &|row| batch.at(row, Op::OProj))?;
         self.adapt(Op::OProj, attended_codes, y, LIMIT, batch)?;
         batch.observe_rows(Op::OProj, y.chunks_mut(self.width()).map(|y| values(Op::OProj, y)));
         Ok(())

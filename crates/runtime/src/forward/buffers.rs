@@ -2,6 +2,7 @@
 //! cost more than the arithmetic of many ops.
 
 use crate::arith::Step;
+use crate::kernels::{Activations, Compute};
 use crate::observe::Values;
 use alloc::vec::Vec;
 
@@ -19,11 +20,24 @@ impl Coded {
         self.steps.resize(rows, Step::default());
     }
 
+    /// Ready to be multiplied.
+    pub(super) fn prepare(&self, compute: &Compute) -> Prepared<'_> {
+        let cols = self.codes.len() / self.steps.len().max(1);
+        Prepared { coded: self, x: Activations::new(compute, &self.codes, cols) }
+    }
+
     /// Rows as an observer sees them.
     pub(super) fn rows(&mut self) -> impl Iterator<Item = Values<'_>> {
         let cols = self.codes.len() / self.steps.len().max(1);
         self.codes.chunks_mut(cols.max(1)).zip(&self.steps).map(|(codes, step)| Values::Codes8(codes, *step))
     }
+}
+
+/// Codes of a batch, made ready for all matrices that multiply them.
+#[derive(Debug)]
+pub(super) struct Prepared<'a> {
+    pub(super) coded: &'a Coded,
+    pub(super) x: Activations<'a>,
 }
 
 /// Codes of heads: `(rows, heads, dim)`, and an exponent a head.

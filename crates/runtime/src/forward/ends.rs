@@ -104,7 +104,7 @@ impl Engine {
         let (mut coded, mut logits) = (Coded::default(), Vec::new());
         self.site(x, &mut coded, Op::FinalNorm, &mut batch);
         let at = |row| batch.at(row, Op::Logits);
-        self.product(head, &coded, Op::Logits, RESIDUAL_LIMIT, &mut logits, &at)?;
+        self.product(head, &coded.prepare(&self.compute), Op::Logits, RESIDUAL_LIMIT, &mut logits, &at)?;
         if let Some(shift) = self.weights.config.logit_cap {
             let table = &self.weights.tables.logit_cap;
             logits.iter_mut().for_each(|logit| *logit = soft_cap(*logit, table, shift));

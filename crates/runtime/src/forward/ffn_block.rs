@@ -71,9 +71,10 @@ impl Engine {
         let Buffers { gate, up, hidden, hidden_codes, y, .. } = buffers;
         let rows = members.len();
         let place = |op: Op| move |batch: &Batch<'_, O>, row: usize| batch.at(members[row].row, op);
-        let mut linear = |weights: &Linear, site: &Coded, op: Op, bound: i32, out: &mut Vec<i32>| {
+        let ready = site.prepare(&self.compute);
+        let mut linear = |weights: &Linear, op: Op, bound: i32, out: &mut Vec<i32>| {
             let at = place(op);
-            let out = self.product(weights, site, op, bound, out, &|row| at(batch, row))?;
+            let out = self.product(weights, &ready, op, bound, out, &|row| at(batch, row))?;
             self.adapt(op, site, out, bound, batch)?;
             let rows = members.iter().zip(out.chunks_mut(weights.rows));
             batch.observe(op, rows.map(|(member, y)| (member.row, member.run, values(op, y))));
@@ -82,12 +83,12 @@ impl Engine {
         let bound = i32::from(i16::MAX);
         let (g, u, frac) = match (config.feed_forward, &weights.gate) {
             (FeedForward::Gated, Some(weights_gate)) => {
-                linear(weights_gate, site, Op::GateProj, bound, gate)?;
-                linear(&weights.up, site, Op::UpProj, bound >> 1, up)?;
+                linear(weights_gate, Op::GateProj, bound, gate)?;
+                linear(&weights.up, Op::UpProj, bound >> 1, up)?;
                 (&*gate, Some(up.as_slice()), weights_gate.out_frac)
             }
             (FeedForward::Plain, None) => {
-                linear(&weights.up, site, Op::UpProj, bound, up)?;
+                linear(&weights.up, Op::UpProj, bound, up)?;
                 (&*up, None, weights.up.out_frac)
             }
             _ => return Err(ForwardError::Missing("gate projection, or one too many")),
@@ -130,7 +131,8 @@ impl Engine {
         let rows = members.iter().zip(hidden_codes.rows());
         batch.observe(Op::HiddenCodes, rows.map(|(member, codes)| (member.row, member.run, codes)));
         let at = place(Op::DownProj);
-        let y = self.product(&weights.down, hidden_codes, Op::DownProj, LIMIT, y, &|row| at(batch, row))?;
+        let ready = hidden_codes.prepare(&self.compute);
+        let y = self.product(&weights.down, &ready, Op::DownProj, LIMIT, y, &|row| at(batch, row))?;
         self.adapt(Op::DownProj, hidden_codes, y, LIMIT, batch)?;
         let rows = members.iter().zip(y.chunks_mut(self.width()));
         batch.observe(Op::DownProj, rows.map(|(member, y)| (member.row, member.run, Values::I32(y))));
@@ -186,8 +188,15 @@ impl Engine {
         buffers: &mut Buffers,
         batch: &mut Batch<'_, O>,
     ) -> Result<Vec<Vec<Member>>, ForwardError> {
-        let logits =
-            self.linear(router, site, Op::RouterLogits, i16::MAX.into(), &mut buffers.gate, batch)?;
+        let bound = i16::MAX.into();
+        let logits = self.linear(
+            router,
+            &site.prepare(&self.compute),
+            Op::RouterLogits,
+            bound,
+            &mut buffers.gate,
+            batch,
+        )?;
         let slots = kind.per_token as usize;
         let mut choices = vec![0; batch.rows() * slots * SLOT];
         for (row, (logits, slots)) in

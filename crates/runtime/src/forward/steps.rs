@@ -2,7 +2,7 @@
 //! 5). Each runs over the rows of a batch on all threads.
 
 use super::batch::Batch;
-use super::buffers::{Coded, sized};
+use super::buffers::{Coded, Prepared, sized};
 use super::{Engine, ForwardError};
 use crate::arith::{
     LIMIT, RESIDUAL_LIMIT, RHO_ONE, RangeError, choose_cut, gain_norm, inverse_rms, regularised,
@@ -147,14 +147,14 @@ impl Engine {
     pub(super) fn linear<'y, O: Observer>(
         &self,
         weights: &Linear,
-        coded: &Coded,
+        x: &Prepared<'_>,
         op: Op,
         bound: i32,
         out: &'y mut Vec<i32>,
         batch: &mut Batch<'_, O>,
     ) -> Result<&'y mut [i32], ForwardError> {
-        let out = self.product(weights, coded, op, bound, out, &|row| batch.at(row, op))?;
-        self.adapt(op, coded, out, bound, batch)?;
+        let out = self.product(weights, x, op, bound, out, &|row| batch.at(row, op))?;
+        self.adapt(op, x.coded, out, bound, batch)?;
         batch.observe_rows(op, out.chunks_mut(weights.rows).map(|y| values(op, y)));
         Ok(out)
     }
@@ -163,15 +163,15 @@ impl Engine {
     pub(super) fn product<'y>(
         &self,
         weights: &Linear,
-        coded: &Coded,
+        x: &Prepared<'_>,
         op: Op,
         bound: i32,
         out: &'y mut Vec<i32>,
         at: &dyn Fn(usize) -> Place,
     ) -> Result<&'y mut [i32], ForwardError> {
-        let out = sized(out, coded.steps.len() * weights.rows);
-        let tables = &self.weights.tables.int4;
-        kernels::linear(&self.compute, weights, tables, &coded.codes, &coded.steps, out)
+        let steps = &x.coded.steps;
+        let out = sized(out, steps.len() * weights.rows);
+        kernels::linear_of(&self.compute, weights, &self.weights.tables.int4, &x.x, steps, out)
             .map_err(|error| ForwardError::Range { place: at(0), error })?;
         // The kernel has checked the limit.
         if bound < LIMIT {

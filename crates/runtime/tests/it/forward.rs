@@ -33,7 +33,7 @@ fn shapes() -> Vec<ModelConfig> {
 fn batched_prefill_equals_token_by_token_decode() {
     let tokens = tokens(70, 1);
     for config in shapes() {
-        for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        for format in [WeightFormat::Int8, WeightFormat::Int4, WeightFormat::Int16] {
             let engine = engine(&config, format, Kernel::detect(), 1);
             let decoded = logits(&engine, &tokens, &[1; 70], &mut Silent);
             assert!(decoded.iter().any(|v| *v != 0));
@@ -49,7 +49,7 @@ fn batched_prefill_equals_token_by_token_decode() {
 fn kernels_and_threads_change_nothing() {
     let tokens = tokens(40, 2);
     for config in shapes() {
-        for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        for format in [WeightFormat::Int8, WeightFormat::Int4, WeightFormat::Int16] {
             let weights = synthetic::model(&config, format, 5);
             let expected =
                 logits(&engine_over(weights.clone(), Kernel::Scalar, 1), &tokens, &[30, 10], &mut Silent);
