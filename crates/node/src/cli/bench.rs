@@ -324,7 +324,8 @@ fn speed(args: SpeedArgs) -> CommandResult {
         result["trace"] = trace_report(&args, &plain, &traced, generate, receipts);
     }
     if let Some(rival) = &rival {
-        result["rival"] = rival.report(speeds);
+        let measured = [plan.prefill.then_some(speeds[0]), plan.decode.then_some(speeds[1])];
+        result["rival"] = rival.report(measured);
     }
     if !args.json {
         print_text(&result)?;
@@ -392,13 +393,14 @@ fn print_text(result: &Value) -> std::io::Result<()> {
         )?;
     }
     if let Some(rival) = result.get("rival") {
+        let keys = ["prefill_ratio", "decode_ratio"];
+        let ratios = keys.iter().filter_map(|key| Some(format!("{:.2} x", number(rival, key)?)));
         writeln!(
             out,
-            "llama.cpp {}: {} ({:.2} x and {:.2} x)",
+            "llama.cpp {}: {} ({})",
             rival["weights"].as_str().unwrap_or_default(),
             speeds(rival),
-            number(rival, "prefill_ratio").unwrap_or_default(),
-            number(rival, "decode_ratio").unwrap_or_default()
+            ratios.collect::<Vec<_>>().join(" and ")
         )?;
     }
     Ok(())

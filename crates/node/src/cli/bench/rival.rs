@@ -109,8 +109,9 @@ impl LlamaCpp {
         Ok(())
     }
 
-    /// The rival's figures and the ratios of `ours`, medians both, in the order of [`FIGURES`].
-    pub(super) fn report(&self, ours: [f64; 2]) -> Value {
+    /// The rival's figures and the ratios of `ours`, medians both, in the order of [`FIGURES`]; what was not measured of
+    /// ours is left out.
+    pub(super) fn report(&self, ours: [Option<f64>; 2]) -> Value {
         let mut value = json!({
             "engine": "llama.cpp",
             "version": self.last["version"],
@@ -119,12 +120,13 @@ impl LlamaCpp {
             "rounds": self.figures[0][0].len(),
         });
         for (index, figure) in FIGURES.iter().enumerate() {
+            let Some(own) = ours[index] else { continue };
             let medians = self.figures.each_ref().map(|figures| median(&figures[index]));
             let best = medians[0].max(medians[1]);
             value[*figure] = json!(best);
             value[format!("{figure}_by_wait_policy")] =
                 json!({ "default": medians[0], "passive": medians[1] });
-            value[figure.replace("tokens_per_second", "ratio")] = json!(ours[index] / best);
+            value[figure.replace("tokens_per_second", "ratio")] = json!(own / best);
         }
         value
     }
@@ -159,8 +161,9 @@ mod tests {
             last: json!({}),
         };
         rival.figures = [[vec![1.0, 9.0, 2.0], vec![10.0]], [vec![4.0], vec![5.0]]];
-        let report = rival.report([8.0, 5.0]);
+        let report = rival.report([Some(8.0), Some(5.0)]);
         assert_eq!(report["prefill_tokens_per_second"], 4.0);
         assert_eq!((&report["prefill_ratio"], &report["decode_ratio"]), (&json!(2.0), &json!(0.5)));
+        assert!(rival.report([Some(8.0), None]).get("decode_ratio").is_none());
     }
 }
