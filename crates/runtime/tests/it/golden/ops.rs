@@ -348,14 +348,14 @@ fn plain(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
 }
 
 fn gated(input: &Fields, tables: &Tables) -> Result<Out, RangeError> {
-    activated(input, tables, "h", Some(input.list("u")))
+    activated(input, tables, "h", Some(&input.list::<i32>("u")))
 }
 
-fn activated(input: &Fields, tables: &Tables, key: &str, u: Option<Vec<i32>>) -> Result<Out, RangeError> {
+fn activated(input: &Fields, tables: &Tables, key: &str, u: Option<&[i32]>) -> Result<Out, RangeError> {
     let g: Vec<i32> = input.list("g");
     let mut h = vec![0; g.len()];
     let (kind, frac) = (Activation::Table, input.one("F"));
-    ffn::hidden(Kernel::Scalar, kind, &g, u.as_deref(), frac, &tables.activation, &mut h)?;
+    ffn::hidden(Kernel::Scalar, kind, &g, u, frac, &tables.activation, &mut h)?;
     Ok(Out::default().list(key, &h))
 }
 
