@@ -38,6 +38,7 @@ pub(super) enum Order {
     /// Row after row.
     Rows,
     /// In blocks of 16 rows, four panels of four: the first rows of the panels, the second rows, ...
+    #[cfg_attr(not(all(feature = "std", target_arch = "x86_64")), allow(dead_code))]
     Lanes,
 }
 
@@ -164,6 +165,7 @@ impl<'a> Activations<'a> {
 /// Some tiles, and the tokens in them.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
+    #[cfg_attr(not(all(feature = "std", target_arch = "x86_64")), allow(dead_code))]
     pub(super) tiles: Range<usize>,
     pub(super) tokens: Range<usize>,
 }

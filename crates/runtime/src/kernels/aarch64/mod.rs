@@ -3,6 +3,9 @@
 //! specification, on machines that have neither the processor nor a Rust target for it
 //! (tests/it/kernels/neon.rs, under `qemu-aarch64`).
 //!
+//! Verified so far under emulation only (this file's assembly, and the law suite of the whole kernel
+//! on the target aarch64-unknown-linux-gnu); its speed has not been measured on hardware.
+//!
 //! int4 panels are unpacked to int8 first, into the first-level cache.
 
 use super::kernel::Neon;
