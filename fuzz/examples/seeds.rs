@@ -5,6 +5,7 @@ use lockstep_base::digest::unhex;
 use lockstep_base::weights::WeightFormat;
 use lockstep_model::bundle::{self, Contents, TokenizerSection};
 use lockstep_model::tokenizer::{Tokenizer, TokenizerKind};
+use lockstep_model::{net, onnx};
 use lockstep_runtime::synthetic;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ fn main() -> Done {
     gguf(&corpus)?;
     hugging_face(&corpus, &crates)?;
     tokenizers(&corpus, &crates)?;
-    chat_templates(&corpus)
+    chat_templates(&corpus)?;
+    networks(&corpus, &crates)
 }
 
 fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Done {
@@ -268,4 +270,19 @@ fn chat_templates(corpus: &Path) -> Done {
     let macros = "{% macro say(m) %}[{{ m.role|upper }}] {{ m.content.strip() }}{% endmacro %}{% set ns = namespace(n=0) %}{% for m in messages if m.role != 'system' %}{% set ns.n = ns.n + 1 %}{{ say(m) }}{% if loop.last %}{{ ns.n }}{% endif %}{% endfor %}{% if not messages %}{{ raise_exception('none') }}{% endif %}";
     write(corpus, "chat_template", "chatml", chatml.as_bytes())?;
     write(corpus, "chat_template", "macros", macros.as_bytes())
+}
+
+/// Small networks: the Iris models and a file with every supported op, and what they become.
+fn networks(corpus: &Path, crates: &Path) -> Done {
+    for (name, path) in [
+        ("iris-ols", "../models/iris/iris-ols.onnx"),
+        ("iris-mlp", "../models/iris/iris-mlp.onnx"),
+        ("every-op", "model/tests/fixtures/every-op.onnx"),
+    ] {
+        let file = std::fs::read(crates.join(path))?;
+        let float = onnx::import(name, &file, &onnx::Prepare::NONE)?;
+        write(corpus, "onnx", name, &file)?;
+        write(corpus, "net", name, &net::write(&net::quantise(&float, net::InputFormat::BYTES)?))?;
+    }
+    Ok(())
 }

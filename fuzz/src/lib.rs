@@ -7,6 +7,7 @@
 use lockstep_base::cbor;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::manifest::{self, Entry, EntryKind};
+use lockstep_base::net::{Net, Shape};
 use lockstep_base::part::Part;
 use lockstep_base::receipt::{SignedReceipt, WireReceipt, state_root};
 use lockstep_base::receipt_file::ReceiptFile;
@@ -17,8 +18,13 @@ use lockstep_mesh::inbound::Inbound;
 use lockstep_mesh::message::Message;
 use lockstep_model::bundle::{Bundle, HEADER_BYTES, MAGIC, Placed, VERSION};
 use lockstep_model::chat::{self, ChatOptions, ChatTemplate};
+use lockstep_model::net::{self, InputFormat, quantise};
+use lockstep_model::onnx::{Prepare, import};
 use lockstep_model::source;
 use lockstep_model::tokenizer::{Tokenizer, TokenizerKind};
+use lockstep_runtime::kernels::{Compute, Kernel};
+use lockstep_runtime::observe::Silent;
+use lockstep_runtime::pool::Pool;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -206,6 +212,44 @@ pub fn chat_template(data: &[u8]) {
     let messages = [chat::Message::new("user", "Hello"), chat::Message::new("assistant", "<s>")];
     let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
     let _ = template.render(&messages, &options);
+}
+
+/// Elements of all values of a network that a target still runs: a fuzzer makes many small ones.
+const NET_ELEMENTS_RUN: usize = 1 << 14;
+
+/// An ONNX file; what is imported is quantised, and what is then accepted runs without a range error.
+pub fn onnx(data: &[u8]) {
+    let Ok(float) = import("fuzz", data, &Prepare::NONE) else { return };
+    let elements: usize = float.shapes().iter().map(Shape::elements).sum();
+    if elements > NET_ELEMENTS_RUN {
+        return;
+    }
+    float.output(&vec![1.0; float.shapes()[0].elements()]).expect("an input of the right size");
+    if let Ok(net) = quantise(&float, InputFormat::BYTES) {
+        run_net(&net);
+        let file = net::write(&net);
+        assert_eq!(net::read(&file, Some(&net.root())).expect("a file that was written").root(), net.root());
+    }
+}
+
+/// The file of an integer network.
+pub fn net(data: &[u8]) {
+    let Ok(net) = net::read(data, None) else { return };
+    assert_eq!(net::write(&net), data, "one encoding");
+    run_net(&net);
+}
+
+/// The bounds of an accepted network are proved: it runs.
+fn run_net(net: &Net) {
+    if net.values().iter().map(|value| value.shape.elements()).sum::<usize>() > NET_ELEMENTS_RUN {
+        return;
+    }
+    let compute = Compute { kernel: Kernel::Scalar, pool: Pool::new(1) };
+    let input = net.graph().input;
+    for value in [input.low, input.high] {
+        let example = vec![value; input.shape.elements()];
+        lockstep_runtime::net::run(&compute, net, &example, &mut Silent).expect("bounds are proved");
+    }
 }
 
 /// What [`mend_bundle`] makes of a bundle that needs no mending: the same bytes. (Called by the seeds.)

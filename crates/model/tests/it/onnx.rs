@@ -166,6 +166,19 @@ fn parts() -> Vec<Vec<u8>> {
     ]
 }
 
+/// The model with every supported op is also a file, which the fuzzer starts from.
+#[test]
+fn the_fixture_has_every_supported_op() {
+    let path = crate::source_data::fixture("every-op.onnx");
+    if std::env::var_os("LOCKSTEP_BLESS").is_some() {
+        std::fs::write(&path, model(&parts())).expect("the fixture is written");
+    }
+    assert!(
+        std::fs::read(&path).expect("the fixture") == model(&parts()),
+        "rewrite it with LOCKSTEP_BLESS=1"
+    );
+}
+
 /// Each node becomes what the ONNX specification says; compared with a computation by hand.
 #[test]
 fn every_supported_op_is_imported() {
