@@ -359,6 +359,8 @@ pub struct DenseWeights {
 
 /// The feed-forward block of a layer.
 #[derive(Clone, Debug)]
+// One a layer, and nearly always the large one.
+#[allow(clippy::large_enum_variant)]
 pub enum FfnWeights {
     /// One network.
     Dense(DenseWeights),
