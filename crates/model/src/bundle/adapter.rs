@@ -189,14 +189,15 @@ fn read_half(
     let EntryKind::Linear { rows, cols, bits, bias, .. } = entry.kind else {
         return Err(refuse("a blob or an embedding".into(), "a linear layer"));
     };
-    if bits != bits_of(WeightFormat::Int8) || bias {
-        return Err(refuse(format!("{bits} bits, bias {bias}"), "8 bits without bias"));
+    // The offset of a layer norm in front becomes a bias of A.
+    if bits != bits_of(WeightFormat::Int8) || (bias && half == Half::B) {
+        return Err(refuse(format!("{bits} bits, bias {bias}"), "8 bits, in B without bias"));
     }
     if !(1..=ROWS_MAX).contains(&rows) || !(1..=COLS_MAX).contains(&cols) || !cols.is_multiple_of(32) {
         let expected = "1 to 1048576 rows, at most 65536 columns, a multiple of 32";
         return Err(refuse(format!("{rows} x {cols}"), expected));
     }
-    let expected = linear_bytes(WeightFormat::Int8, rows, cols, false);
+    let expected = linear_bytes(WeightFormat::Int8, rows, cols, bias);
     if entry.bytes != expected {
         return Err(BundleError::EntryBytes { entry: entry.name.clone(), got: entry.bytes, expected });
     }

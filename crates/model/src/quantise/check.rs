@@ -336,15 +336,17 @@ pub(super) struct RowMeaning {
 pub(super) fn row_meaning(linear: &Linear, row: usize, tables: &Tables) -> RowMeaning {
     let sums = structure::row_sums(linear, row, tables);
     let l2 = match linear.format {
-        WeightFormat::Int16 => {
-            let high = linear.row_weights(row, &[]).into_iter();
-            let values =
-                high.zip(linear.row_low_parts(row)).map(|(h, l)| f64::from(h) + f64::from(l) / 128.0);
-            values.map(|w| w * w).sum::<f64>().sqrt()
-        }
-        WeightFormat::Int8 | WeightFormat::Int4 => (sums.squares as f64).sqrt(),
+        WeightFormat::Int16 => row_values(linear, row, tables).into_iter().map(|w| w * w).sum::<f64>(),
+        WeightFormat::Int8 | WeightFormat::Int4 => sums.squares as f64,
     };
-    RowMeaning { l1: sums.l1, l2 }
+    RowMeaning { l1: sums.l1, l2: l2.sqrt() }
+}
+
+/// What the weights of a row mean, in units of its scale.
+pub(super) fn row_values(linear: &Linear, row: usize, tables: &Tables) -> Vec<f64> {
+    let mut values: Vec<f64> = linear.row_weights(row, &tables.int4).into_iter().map(f64::from).collect();
+    values.iter_mut().zip(linear.row_low_parts(row)).for_each(|(w, low)| *w += f64::from(low) / 128.0);
+    values
 }
 
 /// The least F_q + F_k with which scores stay within 2^29 whatever q and k are: 19 for heads of 128, less

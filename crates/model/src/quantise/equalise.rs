@@ -164,6 +164,18 @@ impl Group {
     }
 }
 
+/// The rows of q (or of k), by the factor that they share.
+pub(super) fn shared_rows(config: &FloatConfig, queries: bool) -> Vec<Vec<usize>> {
+    let units = units(config);
+    let rows = |group: &Group, unit: &Range<usize>| -> Vec<usize> {
+        if queries { group.queries(unit, config).collect() } else { group.keys(unit, config).collect() }
+    };
+    groups(config)
+        .iter()
+        .flat_map(|group| units.iter().map(|unit| rows(group, unit)).collect::<Vec<_>>())
+        .collect()
+}
+
 fn scale_row(linear: &mut FoldedLinear, row: usize, factor: f64) {
     linear.weight.row_mut(row).iter_mut().for_each(|w| *w = (f64::from(*w) * factor) as f32);
     if let Some(bias) = &mut linear.bias {

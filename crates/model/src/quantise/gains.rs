@@ -35,10 +35,10 @@ pub(super) fn gain(norm: &FoldedNorm, eps: f64, in_frac: u8, out_frac: i8) -> Re
 fn on_grid(value: f64) -> Option<(i16, i8)> {
     let limit = GAIN_SHIFT_MAX as i32;
     let exponent = value.abs().log2().floor(); // -inf for zero
-    if !(exponent >= f64::from(MANTISSA_BITS - 1 - limit)) {
-        return (!value.is_nan()).then_some((0, 0));
+    if exponent < f64::from(MANTISSA_BITS - 1 - limit) {
+        return Some((0, 0));
     }
-    if exponent >= f64::from(MANTISSA_BITS - 2 + limit) {
+    if exponent.is_nan() || exponent >= f64::from(MANTISSA_BITS - 2 + limit) {
         return None;
     }
     let mut shift = MANTISSA_BITS - 1 - exponent as i32;

@@ -16,6 +16,8 @@ use lockstep_base::weights::{GROUP_COLS, WeightFormat};
 const DAMPING: f64 = 0.01;
 /// Largest int8 weight; -128 never occurs.
 const CODE_MAX: f64 = 127.0;
+/// Rows that are rounded together.
+const BATCH_ROWS: usize = 8;
 /// Steps of the low plane in one of the high.
 const LOW_STEPS: i32 = 128;
 
@@ -124,30 +126,74 @@ pub(super) fn round(
 ) -> Vec<Option<RoundedRow>> {
     let mut rows: Vec<Option<RoundedRow>> = vec![None; weight.rows];
     let work = weight.rows * weight.cols * weight.cols;
-    for_chunks(&mut rows, 1, work, |row, out| out[0] = round_row(weight.row(row), factor, format, search));
+    // Rows are independent; some go together so that a row of the factor is read once for all of them.
+    let whole = weight.rows / BATCH_ROWS * BATCH_ROWS;
+    let (batches, rest) = rows.split_at_mut(whole);
+    for_chunks(batches, BATCH_ROWS, work, |at, out| {
+        round_rows(weight, at * BATCH_ROWS, factor, format, search, out);
+    });
+    round_rows(weight, whole, factor, format, search, rest);
     rows
 }
 
-fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableSearch) -> Option<RoundedRow> {
-    let most = row.iter().fold(0.0f64, |most, w| most.max(w.abs()));
-    let reach = match format {
-        WeightFormat::Int8 | WeightFormat::Int16 => CODE_MAX,
-        WeightFormat::Int4 => int4::ROW_MAX,
-    };
-    let scale = RowScale::at_least(most / reach)?;
-    let cols = row.len();
-    let mut out = RoundedRow { scale: Some(scale), weights: vec![0; cols], ..RoundedRow::default() };
-    if format == WeightFormat::Int4 {
-        out.nibbles = vec![0; cols];
-        out.table_ids = vec![0; cols / GROUP_COLS];
+/// Rounds the rows of `weight` from `first` on into `out`.
+fn round_rows(
+    weight: &Dense,
+    first: usize,
+    factor: &Factor,
+    format: WeightFormat,
+    search: &TableSearch,
+    out: &mut [Option<RoundedRow>],
+) {
+    let cols = weight.cols;
+    let mut open: Vec<OpenRow> = Vec::with_capacity(out.len());
+    for at in 0..out.len() {
+        open.extend(OpenRow::new(weight.row(first + at), at, factor, format));
     }
-    if format == WeightFormat::Int16 {
-        out.lows = vec![0; cols];
-    }
-    let inverse = 1.0 / scale.value();
-    let mut open: Vec<f64> = factor.order.iter().map(|&col| row[col] * inverse).collect();
     for j in 0..cols {
-        let col = factor.order[j];
+        for row in &mut open {
+            row.round(j, factor, format, search);
+        }
+    }
+    for row in open {
+        out[row.at] = Some(row.rounded);
+    }
+}
+
+/// A row on its way.
+struct OpenRow {
+    /// Its place among the rows that go together.
+    at: usize,
+    /// In the order of the factor, in units of the scale; from the column on that comes next.
+    open: Vec<f64>,
+    rounded: RoundedRow,
+}
+
+impl OpenRow {
+    /// `None` if the row needs a scale above the grid.
+    fn new(row: &[f64], at: usize, factor: &Factor, format: WeightFormat) -> Option<OpenRow> {
+        let most = row.iter().fold(0.0f64, |most, w| most.max(w.abs()));
+        let reach = match format {
+            WeightFormat::Int8 | WeightFormat::Int16 => CODE_MAX,
+            WeightFormat::Int4 => int4::ROW_MAX,
+        };
+        let scale = RowScale::at_least(most / reach)?;
+        let cols = row.len();
+        let mut rounded = RoundedRow { scale: Some(scale), weights: vec![0; cols], ..RoundedRow::default() };
+        if format == WeightFormat::Int4 {
+            rounded.nibbles = vec![0; cols];
+            rounded.table_ids = vec![0; cols / GROUP_COLS];
+        }
+        if format == WeightFormat::Int16 {
+            rounded.lows = vec![0; cols];
+        }
+        let inverse = 1.0 / scale.value();
+        Some(OpenRow { at, open: factor.order.iter().map(|&col| row[col] * inverse).collect(), rounded })
+    }
+
+    /// Rounds column `j` of the order, and moves its error into those behind it.
+    fn round(&mut self, j: usize, factor: &Factor, format: WeightFormat, search: &TableSearch) {
+        let (col, open, out) = (factor.order[j], &mut self.open, &mut self.rounded);
         out.weights[col] = match format {
             WeightFormat::Int8 => open[j].round().clamp(-CODE_MAX, CODE_MAX) as i8,
             WeightFormat::Int16 => {
@@ -156,7 +202,7 @@ fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableS
                 high
             }
             WeightFormat::Int4 => {
-                if j % GROUP_COLS == 0 {
+                if j.is_multiple_of(GROUP_COLS) {
                     let group = j..j + GROUP_COLS;
                     out.table_ids[col / GROUP_COLS] =
                         search.best(&open[group.clone()], &factor.importance[group]);
@@ -172,7 +218,6 @@ fn round_row(row: &[f64], factor: &Factor, format: WeightFormat, search: &TableS
             axpy(&mut open[j + 1..], -error, &factors[j + 1..]);
         }
     }
-    Some(out)
 }
 
 #[cfg(test)]

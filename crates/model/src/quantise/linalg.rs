@@ -3,8 +3,8 @@
 //! Every result is a sum in one fixed order, whatever the number of threads, so that the same
 //! source gives the same bundle, byte for byte.
 
-/// Threads of the heavy loops. The results do not depend on it.
-pub(crate) const THREADS: usize = 2;
+/// Most threads of the heavy loops. The results do not depend on how many there are.
+const THREADS_MAX: usize = 16;
 /// Multiply-adds below which a second thread costs more than it brings.
 const THREADING_WORK_MIN: usize = 1 << 20;
 /// Partial sums of a dot product: enough for the compiler to use vector registers.
@@ -108,7 +108,7 @@ pub(crate) fn product(rows: usize, inputs: &Dense, one: impl Fn(usize, &[f64]) -
     out
 }
 
-/// Calls `one(i, chunk_i)` for every `width`-sized chunk, on [`THREADS`] threads where `work` pays for it.
+/// Calls `one(i, chunk_i)` for every `width`-sized chunk, on several threads where `work` pays for it.
 pub(crate) fn for_chunks<T: Send>(
     data: &mut [T],
     width: usize,
@@ -119,11 +119,12 @@ pub(crate) fn for_chunks<T: Send>(
         return;
     }
     let count = data.len() / width;
-    if work < THREADING_WORK_MIN || count < THREADS {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    if work < THREADING_WORK_MIN || threads < 2 || count < 2 {
         data.chunks_exact_mut(width).enumerate().for_each(|(i, chunk)| one(i, chunk));
         return;
     }
-    let per_thread = count.div_ceil(THREADS);
+    let per_thread = count.div_ceil(threads);
     std::thread::scope(|scope| {
         for (thread, part) in data.chunks_mut(per_thread * width).enumerate() {
             let one = &one;
@@ -169,27 +170,54 @@ pub fn add_outer_products(sum: &mut Dense, inputs: &Dense) {
     });
 }
 
+/// Columns that are eliminated at once: what of them a row needs stays in the first cache.
+const PANEL_COLS: usize = 64;
+
 /// Lower triangular `L` with `L L^T = a`; `None` if `a` is not positive definite.
+///
+/// Panel by panel: the panel's square is factored, the rows below it are solved against it, and their products leave
+/// what is still to be factored. Rows are independent of each other in both steps, and every sum has one order.
 #[must_use]
 pub fn cholesky(a: &Dense) -> Option<Dense> {
     let n = a.rows;
-    let mut lower = Dense::zeros(n, n);
-    for i in 0..n {
-        let (above, from_i) = lower.data.split_at_mut(i * n);
-        let row = &mut from_i[..n];
-        for j in 0..=i {
-            let other = if j == i { None } else { Some(&above[j * n..j * n + n]) };
-            match other {
-                Some(other) => row[j] = (a.data[i * n + j] - dot(&row[..j], &other[..j])) / other[j],
-                None => {
-                    let square = a.data[i * n + i] - dot(&row[..i], &row[..i]);
-                    if !(square > 0.0 && square.is_finite()) {
-                        return None;
-                    }
-                    row[i] = square.sqrt();
-                }
+    let mut lower = a.clone();
+    for from in (0..n).step_by(PANEL_COLS) {
+        let to = n.min(from + PANEL_COLS);
+        let (head, below) = lower.data.split_at_mut(to * n);
+        let square = &mut head[from * n..];
+        for i in 0..to - from {
+            let (above, row) = square.split_at_mut(i * n);
+            let row = &mut row[from..to];
+            for j in 0..i {
+                let other = &above[j * n + from..j * n + to];
+                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
             }
+            let rest = row[i] - dot(&row[..i], &row[..i]);
+            if !(rest > 0.0 && rest.is_finite()) {
+                return None;
+            }
+            row[i] = rest.sqrt();
         }
+        let square = &*square;
+        let width = to - from;
+        let work = below.len() / n * width * width;
+        for_chunks(below, n, work, |_, row| {
+            let row = &mut row[from..to];
+            for j in 0..width {
+                let other = &square[j * n + from..j * n + to];
+                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+            }
+        });
+        let panel: Vec<f64> = below.chunks_exact(n).flat_map(|row| &row[from..to]).copied().collect();
+        for_chunks(below, n, panel.len() * (n - to) / 2, |i, row| {
+            let own = &panel[i * width..(i + 1) * width];
+            for (j, other) in panel.chunks_exact(width).enumerate().take(i + 1) {
+                row[to + j] -= dot(own, other);
+            }
+        });
+    }
+    for i in 0..n {
+        lower.data[i * n + i + 1..(i + 1) * n].fill(0.0);
     }
     Some(lower)
 }
@@ -233,7 +261,11 @@ mod tests {
 
     #[test]
     fn inverse_cholesky_upper_times_its_transpose_is_the_inverse() {
-        let n = 19;
+        [1, 19, 64, 65, 150].into_iter().for_each(check_inverse);
+    }
+
+    /// Sizes within a panel, of whole panels, and beyond.
+    fn check_inverse(n: usize) {
         let mut a = Dense::zeros(n, n);
         add_outer_products(&mut a, &random(3 * n, n, 7));
         let u = inverse_cholesky_upper(&a).expect("positive definite");

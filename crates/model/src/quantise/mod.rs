@@ -9,6 +9,7 @@
 //! same bytes, whatever the number of threads; between platforms the last bit of the mathematical
 //! library's exp and sin may differ, which is why bundles, not sources, carry a root.
 
+mod adapter;
 pub mod calibrate;
 pub mod check;
 mod equalise;
@@ -32,6 +33,7 @@ mod supported;
 mod tables;
 pub mod weights;
 
+pub use adapter::{AdapterImportError, AdapterOptions, ImportedAdapter, import_adapter};
 pub use check::{BoundsError, Margin, check};
 pub use import::{ImportError, ImportOptions, Imported, import, import_source};
 pub use lockstep_base::weights::WeightFormat;
@@ -69,6 +71,9 @@ pub struct QuantiseOptions {
     pub calibration_tokens: usize,
     /// Rotations to fold in.
     pub rotations: Rotations,
+    /// Bits left free in the 16-bit formats of q, k, v, gate and up and in the residual stream, for what adapters may add.
+    /// Models that are wide have room enough: what is proved is `sqrt(width)` times what is usual.
+    pub adapter_bits: u8,
 }
 
 impl Default for QuantiseOptions {
@@ -79,6 +84,7 @@ impl Default for QuantiseOptions {
             seed: 0,
             calibration_tokens: 2_000,
             rotations: Rotations::default(),
+            adapter_bits: 0,
         }
     }
 }
@@ -178,7 +184,7 @@ pub fn quantise(
     );
     let mut report =
         Report { calibration_tokens: text.tokens(), residual_max: text.residual_max, ..Report::default() };
-    config.residual_frac = residual_frac(&folded, &mut report);
+    config.residual_frac = residual_frac(&folded, options.adapter_bits, &mut report);
     report.warnings.extend(shape::padding(&model.config));
     config.norm_eps = (f64::from(config.d_model)
         * model.config.norm_eps
@@ -189,6 +195,7 @@ pub fn quantise(
     let formats = (options.weights, options.head);
     let mut rounder =
         Rounder::new(&config, &model.config, formats, matrices_of(&folded, &config), report, progress);
+    rounder.adapter_bits = options.adapter_bits;
     let embed_norm = folded.embed_norm.as_ref();
     let embed_norm = embed_norm.map(|norm| rounder.post_norm(names::EMBED_NORM.into(), norm)).transpose()?;
     let mut layers = Vec::with_capacity(folded.layers.len());
@@ -200,7 +207,7 @@ pub fn quantise(
         Some(head) => {
             let seen = run.map(|run| run.head(&folded));
             let seen = Seen::new(seen.as_ref(), config.d_padded(), options.head);
-            Some(rounder.matrix(names::HEAD.into(), Matrix::Head, head, &seen)?)
+            Some(rounder.matrix(names::HEAD, Matrix::Head, head, &seen)?)
         }
         None => None,
     };
@@ -248,7 +255,7 @@ fn matrices_of(folded: &FoldedModel, config: &ModelConfig) -> usize {
 }
 
 /// R: 16, more if the smallest embedding would be coarse, less if the largest residual value would not fit.
-fn residual_frac(folded: &FoldedModel, report: &mut Report) -> u8 {
+fn residual_frac(folded: &FoldedModel, adapter_bits: u8, report: &mut Report) -> u8 {
     let root = (folded.embed.cols as f64).sqrt();
     let smallest = (0..folded.embed.rows)
         .map(|row| folded.embed.row_norm(row) / root)
@@ -274,6 +281,7 @@ fn residual_frac(folded: &FoldedModel, report: &mut Report) -> u8 {
             .sum();
         RESIDUAL_ROOM_UNSEEN
     };
+    let room = room * f64::from(adapter_bits).exp2();
     let largest = (room * report.residual_max).max(RESIDUAL_ROOM_PROVED * proved).max(f64::MIN_POSITIVE);
     let most = (f64::from(1 << 29) / largest).log2().floor() as i32;
     let frac = wanted.max(RESIDUAL_FRAC).min(most).clamp(4, 24);

@@ -20,8 +20,8 @@ const FRAC_WARNING: i8 = 7;
 
 /// What enters a linear on the calibration text, and how to round by it.
 pub(super) struct Seen {
-    moments: Option<Dense>,
-    factor: Factor,
+    pub(super) moments: Option<Dense>,
+    pub(super) factor: Factor,
 }
 
 impl Seen {
@@ -48,6 +48,8 @@ pub(super) struct Rounder<'a, 'p> {
     /// N: bound of what the next readers of the residual stream multiply.
     pub(super) norm: f64,
     pub(super) report: Report,
+    /// Bits left free in 16-bit formats.
+    pub(super) adapter_bits: u8,
     progress: &'a mut Progress<'p>,
     search: TableSearch,
     tables: Tables,
@@ -71,6 +73,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
             head_format: formats.1,
             norm: formats::input_norm(config, None),
             report,
+            adapter_bits: 0,
             progress,
             search: TableSearch::default(),
             tables: Tables { int4: int4::tables(), ..Tables::default() },
@@ -120,16 +123,16 @@ impl<'a, 'p> Rounder<'a, 'p> {
         let layer = &self.equalised(layer, seen);
         let name = |matrix: Matrix| names::layer(index, matrix.name());
         let attn = Seen::new(seen.map(|seen| &seen.attn_in), config.d_padded(), format);
-        let q = self.matrix(name(Matrix::Q), Matrix::Q, &layer.q, &attn)?;
-        let k = self.matrix(name(Matrix::K), Matrix::K, &layer.k, &attn)?;
-        let v = self.matrix(name(Matrix::V), Matrix::V, &layer.v, &attn)?;
+        let q = self.matrix(&name(Matrix::Q), Matrix::Q, &layer.q, &attn)?;
+        let k = self.matrix(&name(Matrix::K), Matrix::K, &layer.k, &attn)?;
+        let v = self.matrix(&name(Matrix::V), Matrix::V, &layer.v, &attn)?;
         let head_norm = |part: &str, gains: &Option<Vec<f64>>, linear: &Linear| {
             gains.as_ref().map(|g| self.head_norm(names::layer(index, part), g, linear)).transpose()
         };
         let q_norm = head_norm("q_norm", &layer.q_norm, &q)?;
         let k_norm = head_norm("k_norm", &layer.k_norm, &k)?;
         let attended = Seen::new(seen.map(|seen| &seen.o_in), config.o_cols(), format);
-        let o = self.matrix(name(Matrix::O), Matrix::O, &layer.o, &attended)?;
+        let o = self.matrix(&name(Matrix::O), Matrix::O, &layer.o, &attended)?;
         let post = |this: &mut Self, part: &str, norm: &Option<FoldedNorm>| {
             norm.as_ref().map(|norm| this.post_norm(names::layer(index, part), norm)).transpose()
         };
@@ -155,14 +158,14 @@ impl<'a, 'p> Rounder<'a, 'p> {
         match ffn {
             FoldedFfn::Dense(network) => {
                 let gate = network.gate.as_ref();
-                let gate = gate.map(|gate| self.matrix(name(Matrix::Gate), Matrix::Gate, gate, &input));
+                let gate = gate.map(|gate| self.matrix(&name(Matrix::Gate), Matrix::Gate, gate, &input));
                 let gate = gate.transpose()?;
-                let up = self.matrix(name(Matrix::Up), Matrix::Up, &network.up, &input)?;
-                let down = self.matrix(name(Matrix::Down), Matrix::Down, &network.down, &down_seen(0))?;
+                let up = self.matrix(&name(Matrix::Up), Matrix::Up, &network.up, &input)?;
+                let down = self.matrix(&name(Matrix::Down), Matrix::Down, &network.down, &down_seen(0))?;
                 Ok(FfnWeights::Dense(DenseWeights { gate, up, down }))
             }
             FoldedFfn::Experts { router, experts } => {
-                let router = self.matrix(name(Matrix::Router), Matrix::Router, router, &input)?;
+                let router = self.matrix(&name(Matrix::Router), Matrix::Router, router, &input)?;
                 let all =
                     |of: fn(&FoldedDense) -> Option<&FoldedLinear>| experts.iter().filter_map(of).collect();
                 let gates: Vec<&FoldedLinear> = all(|network| network.gate.as_ref());
@@ -183,7 +186,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
     /// One linear, rounded, with its formats.
     pub(super) fn matrix(
         &mut self,
-        tensor: String,
+        tensor: &str,
         matrix: Matrix,
         linear: &FoldedLinear,
         seen: &Seen,
@@ -194,8 +197,8 @@ impl<'a, 'p> Rounder<'a, 'p> {
             Matrix::Router if self.format == WeightFormat::Int4 => WeightFormat::Int8,
             _ => self.format,
         };
-        let mut all = vec![self.round(&tensor, matrix, linear, seen, format)?];
-        self.set_formats(&tensor, matrix, &mut all, &[linear])?;
+        let mut all = vec![self.round(tensor, matrix, linear, seen, format)?];
+        self.set_formats(tensor, matrix, &mut all, &[linear])?;
         Ok(all.swap_remove(0))
     }
 
@@ -268,7 +271,9 @@ impl<'a, 'p> Rounder<'a, 'p> {
         let norm = self.norm;
         let pre_shift = formats::pre_shift(sums.iter().flatten().map(|sums| sums.l1).max().unwrap_or(0));
         let allowed = matrix.out_fracs(self.config);
-        let out_frac = match check::output_bound(matrix, self.config) {
+        let adaptable = !matches!(matrix, Matrix::Head | Matrix::Router);
+        let room = f64::from(if adaptable { self.adapter_bits } else { 0 }).exp2();
+        let out_frac = match check::output_bound(matrix, self.config).map(|bound| bound / room) {
             None => *allowed.end(),
             Some(bound) => {
                 let bounds: Vec<RowBound> = packed
@@ -314,6 +319,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
             let bias = linear.bias.as_ref().map_or(0.0, |bias| bias[row]);
             RowBound::new(norm, 1.0, linear.weight.row_norm(row), bias, 0.0).in_units(0)
         };
+        let bound = formats::BOUND_I16 / f64::from(self.adapter_bits).exp2();
         let frac = |linear: &FoldedLinear, gain: &Option<Vec<f64>>| {
             let (most, cap) = match gain {
                 Some(gain) => {
@@ -322,7 +328,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
                 }
                 None => ((0..linear.weight.rows).map(|row| reach(linear, row)).fold(0.0, f64::max), 14.0),
             };
-            (formats::BOUND_I16 / most).log2().floor().min(cap) as i32
+            (bound / most).log2().floor().min(cap) as i32
         };
         let mut out = layer.clone();
         for rule in [Rule::Spread, Rule::Bound] {
@@ -331,7 +337,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
                 equalise::set_center(&mut out, seen);
                 equalise::equalise(&mut out, seen, float, rule, reach);
             }
-            equalise::balance(&mut out, float, formats::BOUND_I16, reach);
+            equalise::balance(&mut out, float, bound, reach);
             if frac(&out.q, &out.q_norm) + frac(&out.k, &out.k_norm) >= check::score_frac_min(self.config) {
                 break;
             }
@@ -341,7 +347,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
 }
 
 /// Relative root mean square errors of weights and, by the second moments, of outputs.
-fn errors(weight: &Dense, rows: &[RoundedRow], moments: Option<&Dense>) -> (f64, Option<f64>) {
+pub(super) fn errors(weight: &Dense, rows: &[RoundedRow], moments: Option<&Dense>) -> (f64, Option<f64>) {
     let (mut error, mut total) = (0.0, 0.0);
     let (mut output_error, mut output_total) = (0.0, 0.0);
     for (at, row) in rows.iter().enumerate() {

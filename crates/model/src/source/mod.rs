@@ -34,9 +34,7 @@ use std::path::{Path, PathBuf};
 
 pub use act::Act;
 pub use adapter::{FloatAdapter, FloatLayerAdapter, FloatLowRank};
-pub use config::{
-    Experts, FloatConfig, HeadKind, NormKind, NormPlace, PoolKind, Pooling, Sizes,
-};
+pub use config::{Experts, FloatConfig, HeadKind, NormKind, NormPlace, PoolKind, Pooling, Sizes};
 pub use error::SourceError;
 pub use matrix::Matrix;
 pub use model::{DenseFfn, Ffn, FloatLayer, FloatModel, Linear, NormWeights};

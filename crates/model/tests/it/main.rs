@@ -11,6 +11,7 @@ mod gguf_models;
 mod gguf_tokenizer;
 mod net;
 mod onnx;
+mod quantise_adapter;
 mod quantise_check;
 mod quantise_families;
 mod quantise_fidelity;

@@ -17,8 +17,10 @@ use std::sync::Arc;
 
 /// What integers keep of the float model on average over positions.
 const MEAN_COSINE: f64 = 0.999;
-/// What they keep at every position.
-const LEAST_COSINE: f64 = 0.998;
+/// What two planes of weights keep at every position; one plane keeps [`LEAST_COSINE_INT8`] of such small models.
+const LEAST_COSINE: f64 = 0.999;
+/// What one plane keeps at every position.
+const LEAST_COSINE_INT8: f64 = 0.998;
 
 /// The rows of an encoder's last layer.
 fn integer_rows(weights: ModelWeights, tokens: &[u32]) -> Vec<Vec<f32>> {
@@ -41,19 +43,19 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 /// The mean and the least cosine over positions.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
-    mean: f64,
-    least: f64,
+pub(crate) struct Kept {
+    pub(crate) mean: f64,
+    pub(crate) least: f64,
 }
 
-fn kept(got: &[Vec<f32>], wanted: &[Vec<f32>]) -> Kept {
+pub(crate) fn kept(got: &[Vec<f32>], wanted: &[Vec<f32>]) -> Kept {
     assert_eq!(got.len(), wanted.len());
     let cosines: Vec<f64> = got.iter().zip(wanted).map(|(got, wanted)| cosine(got, wanted)).collect();
     let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
     Kept { mean, least: cosines.iter().copied().fold(1.0, f64::min) }
 }
 
-fn float_outputs(model: &FloatModel, tokens: &[u32]) -> Vec<Vec<f32>> {
+pub(crate) fn float_outputs(model: &FloatModel, tokens: &[u32]) -> Vec<Vec<f32>> {
     match model.config.head {
         HeadKind::Absent => model.hidden_all(tokens).unwrap(),
         _ => model.logits_all(tokens).unwrap(),
@@ -113,7 +115,8 @@ fn fixtures_keep_their_outputs() {
         for format in [WeightFormat::Int8, WeightFormat::Int16] {
             let kept = kept(&outputs(imported(&model, format), &expected.tokens), &expected.logits);
             eprintln!("{name} {format:?}: cosine {:.6}, at least {:.6}", kept.mean, kept.least);
-            if kept.mean < MEAN_COSINE || kept.least < LEAST_COSINE {
+            let least = if format == WeightFormat::Int16 { LEAST_COSINE } else { LEAST_COSINE_INT8 };
+            if kept.mean < MEAN_COSINE || kept.least < least {
                 missed.push((name, format, kept));
             }
         }
