@@ -108,7 +108,7 @@ async fn serve(
 ) -> CommandResult {
     let model = node.info().model;
     let root = node.info().model_root;
-    let network = Network::start(&key, Some(listen)).await?;
+    let (network, listening) = Network::listen(&key, listen).await?;
     let address = &network.addresses[0];
     if json {
         println!(
@@ -132,7 +132,7 @@ async fn serve(
         }
         let _ = stop.send(true);
     });
-    p2p::serve(node, network, stopped).await;
+    p2p::serve(node, (network, listening), stopped).await;
     Ok(())
 }
 

@@ -131,7 +131,7 @@ impl Gateway {
         peers: Vec<PeerAddress>,
         options: Options,
     ) -> Result<Arc<Gateway>, GatewayError> {
-        let network = Network::start(&key, None).await?;
+        let network = Network::start(&key).await?;
         let mut links = Vec::new();
         for peer in peers {
             let link = Link::connect(&network, peer).await?;

@@ -14,6 +14,6 @@ mod stream;
 pub use identity::{
     PeerAddress, PeerAddressError, keypair, load_or_create_key, node_of_peer, peer_of_key, random_key,
 };
-pub use network::{Accepted, Network, NetworkError};
+pub use network::{Accepted, Listening, Network, NetworkError};
 pub use serve::serve;
 pub use stream::{FrameReader, FrameWriter, StreamError, split};

@@ -88,6 +88,9 @@ pub struct Accepted {
     pub stream: Stream,
 }
 
+/// Streams that peers open, channel by channel.
+pub type Listening = Vec<(Channel, mpsc::Receiver<Accepted>)>;
+
 enum Command {
     Dial(PeerAddress, oneshot::Sender<Result<(), NetworkError>>),
 }
@@ -125,31 +128,35 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// Starts a swarm under `key`, listening at `listen` if that is given.
+    /// Starts a swarm under `key` that dials and is not dialled.
+    ///
+    /// # Errors
+    /// [`NetworkError::Setup`].
+    pub async fn start(key: &NodeKey) -> Result<Network, NetworkError> {
+        Ok(Network::driven(swarm(key).map_err(NetworkError::Setup)?, Vec::new()))
+    }
+
+    /// Starts a swarm under `key`, listening at `address`, and hands out what peers open: every channel is there
+    /// before the first peer can be.
     ///
     /// # Errors
     /// [`NetworkError::Listen`] if the address cannot be listened at.
-    pub async fn start(key: &NodeKey, listen: Option<Multiaddr>) -> Result<Network, NetworkError> {
-        let setup = |error: &dyn std::fmt::Display| NetworkError::Setup(error.to_string());
-        let mut swarm = libp2p::SwarmBuilder::with_existing_identity(keypair(key))
-            .with_tokio()
-            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
-            .map_err(|error| setup(&error))?
-            .with_behaviour(|_| Behaviour::new())
-            .map_err(|error| setup(&error))?
-            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
-            .build();
-        let mut addresses = Vec::new();
-        if let Some(address) = listen {
-            let refused = |why: String| NetworkError::Listen { address: address.clone(), why };
-            check_free(&address).map_err(|error| refused(error.to_string()))?;
-            let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
-            addresses.push(Self::first_address(&mut swarm, id, key).await.map_err(refused)?);
-        }
+    pub async fn listen(key: &NodeKey, address: Multiaddr) -> Result<(Network, Listening), NetworkError> {
+        let mut swarm = swarm(key).map_err(NetworkError::Setup)?;
+        let control = swarm.behaviour().streams.new_control();
+        let incoming = Channel::ALL.map(|channel| (channel, accept(control.clone(), channel)));
+        let refused = |why: String| NetworkError::Listen { address: address.clone(), why };
+        check_free(&address).map_err(|error| refused(error.to_string()))?;
+        let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
+        let own = Self::first_address(&mut swarm, id, key).await.map_err(refused)?;
+        Ok((Network::driven(swarm, vec![own]), Vec::from(incoming)))
+    }
+
+    fn driven(swarm: Swarm<Behaviour>, addresses: Vec<PeerAddress>) -> Network {
         let control = swarm.behaviour().streams.new_control();
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(drive(swarm, queue));
-        Ok(Network { commands, control, addresses })
+        Network { commands, control, addresses }
     }
 
     /// Waits for the listener to tell its address (port 0 becomes a real one) or to fail.
@@ -198,27 +205,34 @@ impl Network {
             why: error.to_string(),
         })
     }
+}
 
-    /// Streams that peers open under `channel`. Peers whose key cannot sign are hung up on.
-    ///
-    /// # Panics
-    /// If the channel is accepted twice.
-    #[must_use]
-    pub fn accept(&self, channel: Channel) -> mpsc::Receiver<Accepted> {
-        let mut control = self.control.clone();
-        let mut incoming =
-            control.accept(StreamProtocol::new(channel.protocol())).expect("each channel is accepted once");
-        let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
-        tokio::spawn(async move {
-            while let Some((peer, stream)) = incoming.next().await {
-                let Some(node) = node_of_peer(&peer) else { continue };
-                if sender.send(Accepted { peer, node, stream }).await.is_err() {
-                    break;
-                }
+/// A swarm, or what the transport says.
+fn swarm(key: &NodeKey) -> Result<Swarm<Behaviour>, String> {
+    Ok(libp2p::SwarmBuilder::with_existing_identity(keypair(key))
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .map_err(|error| error.to_string())?
+        .with_behaviour(|_| Behaviour::new())
+        .map_err(|error| error.to_string())?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .build())
+}
+
+/// Streams that peers open under `channel`. Peers whose key cannot sign are not heard.
+fn accept(mut control: streams::Control, channel: Channel) -> mpsc::Receiver<Accepted> {
+    let protocol = StreamProtocol::new(channel.protocol());
+    let mut incoming = control.accept(protocol).expect("each channel is accepted once");
+    let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
+    tokio::spawn(async move {
+        while let Some((peer, stream)) = incoming.next().await {
+            let Some(node) = node_of_peer(&peer) else { continue };
+            if sender.send(Accepted { peer, node, stream }).await.is_err() {
+                break;
             }
-        });
-        receiver
-    }
+        }
+    });
+    receiver
 }
 
 /// libp2p listens with SO_REUSEPORT, under which a second listener on the same port silently takes

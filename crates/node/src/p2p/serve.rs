@@ -10,7 +10,7 @@
 //! many streams it opens, and the late end of an old stream says nothing about a peer that is back.
 
 use super::identity::PeerAddress;
-use super::network::{Accepted, Network};
+use super::network::{Accepted, Listening, Network};
 use super::outbox::{Outbox, outbox};
 use super::stream::{FrameReader, split};
 use libp2p::Stream;
@@ -60,12 +60,12 @@ enum Event {
     Done(JobDone),
 }
 
-/// Serves `node` on `network` until `stop` becomes true or its sender is gone.
-pub async fn serve(node: Node, network: Network, mut stop: watch::Receiver<bool>) {
+/// Serves `node` on `network`, to those whose streams are `listening`, until `stop` becomes true or its sender is gone.
+pub async fn serve(node: Node, (network, listening): (Network, Listening), mut stop: watch::Receiver<bool>) {
     let (events, mut queue) = mpsc::channel(INPUTS_MAX);
     let mut accepting = JoinSet::new();
-    for channel in Channel::ALL {
-        accepting.spawn(accept(channel, network.accept(channel), events.clone()));
+    for (channel, streams) in listening {
+        accepting.spawn(accept(channel, streams, events.clone()));
     }
     let mut shell =
         Shell { node, network, events, streams: HashMap::new(), serial: 0, began: Instant::now() };

@@ -83,10 +83,10 @@ pub(crate) async fn node_at(
     };
     let factory = EngineFactory { engine: engine(&part, kernel, threads), part, keep_leaves: true, drill };
     let node = Node::new(served, NodeLimits::default(), "test", key.clone(), Box::new(factory));
-    let network = Network::start(&key, Some(listen)).await.unwrap();
+    let (network, listening) = Network::listen(&key, listen).await.unwrap();
     let address = network.addresses[0].clone();
     let (stop, stopped) = watch::channel(false);
-    TestNode { address, task: tokio::spawn(p2p::serve(node, network, stopped)), stop }
+    TestNode { address, task: tokio::spawn(p2p::serve(node, (network, listening), stopped)), stop }
 }
 
 pub(crate) async fn nodes(stages: u32, kernel: Kernel, threads: usize) -> Vec<TestNode> {
@@ -330,7 +330,7 @@ async fn garbage_frames_hurt_only_their_sender() {
     use futures::{AsyncReadExt as _, AsyncWriteExt as _};
     let nodes = nodes(1, Kernel::detect(), 1).await;
     let gateway = gateway(&nodes).await;
-    let attacker = Network::start(&random_key(), None).await.unwrap();
+    let attacker = Network::start(&random_key()).await.unwrap();
     let mut rng = lockstep_base::rng::SplitMix64::new(5);
     for channel in Channel::ALL {
         for length in [1, 8, 1024, 5000] {
@@ -353,7 +353,7 @@ async fn garbage_frames_hurt_only_their_sender() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_an_error() {
     let first = node_with(Part::whole(4), Kernel::detect(), 1, None, ROOT).await;
-    let error = Network::start(&random_key(), Some(first.address.address.clone())).await.unwrap_err();
+    let error = Network::listen(&random_key(), first.address.address.clone()).await.unwrap_err();
     assert!(
         matches!(&error, NetworkError::Listen { address, .. } if *address == first.address.address),
         "{error}"

@@ -39,7 +39,7 @@ async fn served(nodes: &[TestNode]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_stream_does_not_take_a_new_one_with_it() {
     let nodes = nodes(1, Kernel::detect(), 1).await;
-    let peer = Network::start(&random_key(), None).await.unwrap();
+    let peer = Network::start(&random_key()).await.unwrap();
     let mut old = control(&peer, &nodes[0].address).await;
     greet(&mut old).await;
     let mut new = control(&peer, &nodes[0].address).await;
@@ -58,7 +58,7 @@ async fn an_old_stream_does_not_take_a_new_one_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_streams_of_one_peer_hurt_nobody() {
     let nodes = nodes(2, Kernel::detect(), 1).await;
-    let peer = Network::start(&random_key(), None).await.unwrap();
+    let peer = Network::start(&random_key()).await.unwrap();
     let mut kept = Vec::new();
     for i in 0..1000 {
         let channel = Channel::ALL[i % 2];
@@ -78,7 +78,7 @@ async fn a_thousand_streams_of_one_peer_hurt_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_never_reads_is_cut_off() {
     let nodes = nodes(1, Kernel::detect(), 1).await;
-    let peer = Network::start(&random_key(), None).await.unwrap();
+    let peer = Network::start(&random_key()).await.unwrap();
     let (_reader, mut writer) = control(&peer, &nodes[0].address).await;
     let frame = hello().to_frame();
     let cut = tokio::time::timeout(PATIENCE, async { while writer.send(&frame).await.is_ok() {} });
@@ -92,7 +92,7 @@ async fn peers_that_come_and_go_leave_nothing_behind() {
     let nodes = nodes(1, Kernel::detect(), 1).await;
     let key = random_key();
     for round in 0..60 {
-        let peer = Network::start(&key, None).await.unwrap();
+        let peer = Network::start(&key).await.unwrap();
         // The node may still hold connections of rounds before: then it refuses this one.
         let Ok(stream) = peer.open(&nodes[0].address, Channel::Control).await else { continue };
         let mut streams = split(stream, Channel::Control);
@@ -210,9 +210,9 @@ enum Trick {
 /// A node with the shape of an honest one.
 async fn hostile_node(trick: Trick) -> PeerAddress {
     let key = random_key();
-    let network = Network::start(&key, Some("/ip4/127.0.0.1/tcp/0".parse().unwrap())).await.unwrap();
+    let (network, listening) = Network::listen(&key, "/ip4/127.0.0.1/tcp/0".parse().unwrap()).await.unwrap();
     let address = network.addresses[0].clone();
-    let mut incoming = network.accept(Channel::Control);
+    let (_, mut incoming) = listening.into_iter().find(|(channel, _)| *channel == Channel::Control).unwrap();
     tokio::spawn(async move {
         let _network = network;
         while let Some(accepted) = incoming.recv().await {
