@@ -2,6 +2,7 @@
 
 use crate::samples::{TASK, cases, messages, open};
 use lockstep_base::cbor::CborError;
+use lockstep_base::limits::CONTEXT_MAX;
 use lockstep_base::params::Parameters;
 use lockstep_base::receipt_file::ServedLeaf;
 use lockstep_mesh::code::Code;
@@ -90,7 +91,7 @@ fn limits_are_named() {
         (Message::Hello(Hello { versions: vec![1; 17], agent: String::new() }), "versions"),
         (Message::Hello(Hello { versions: vec![1], agent: "x".repeat(129) }), "agent"),
         (with(|open| open.opset = "x".repeat(33)), "opset"),
-        (with(|open| open.positions = 32_769), "positions"),
+        (with(|open| open.positions = CONTEXT_MAX + 1), "positions"),
         (with(|open| open.logprobs = Some(21)), "logprobs"),
         (
             with(|open| {

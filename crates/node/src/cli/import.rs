@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Quantise a model into a bundle: one file under one model root.
 ///
 /// SRC is a Hugging Face folder, a .safetensors file beside its config.json, a .gguf file, a llama2.c
-/// .bin, or hf:owner/name[@revision][:file.gguf] to fetch a model from the hub first. The tokenizer is
+/// .bin, or `hf:owner/name[@revision][:file.gguf]` to fetch a model from the hub first. The tokenizer is
 /// taken from the GGUF file or from beside the weights (tokenizer.json, tokenizer.model,
 /// tokenizer.bin) unless --tokenizer names one; a vocabulary with one character a line will do too.
 ///

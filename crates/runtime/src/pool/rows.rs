@@ -76,6 +76,7 @@ impl<'a, T: Send> Split for Rows<'a, T> {
         self.count
     }
 
+    // SAFETY: the caller takes each row once at most.
     unsafe fn row(&self, row: usize) -> &'a mut [T] {
         assert!(row < self.count, "row {row} of {}", self.count);
         // SAFETY: inside the slice, which is borrowed for 'a, and nobody else has this row: by the
@@ -97,9 +98,10 @@ macro_rules! split_tuples {
                 count
             }
 
+            // SAFETY: the caller takes each row once at most.
             unsafe fn row(&self, row: usize) -> Self::Row {
                 let ($first, $($part,)*) = self;
-                // SAFETY: each row is taken once, by the caller's word.
+                // SAFETY: so is each row of the parts.
                 unsafe { ($first.row(row), $($part.row(row),)*) }
             }
         }

@@ -158,7 +158,7 @@ OUTPUTS = {  # op name -> id, in execution order (section 4)
     name: str(number) for number, name in enumerate(
         "token embed attn_norm q_proj k_proj v_proj q_codes k_codes v_codes scores softmax attn_partial attn "
         "attn_codes o_proj attn_post_norm attn_residual ffn_norm router_logits router_choice gate_proj up_proj hidden "
-        "hidden_codes down_proj ffn_post_norm ffn_residual final_norm logits pooled sample boundary".split())
+        "hidden_codes down_proj ffn_post_norm ffn_residual final_norm logits pooled sample boundary adapter_codes".split())
 }
 
 FUNCTIONS = {

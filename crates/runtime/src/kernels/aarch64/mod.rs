@@ -16,6 +16,7 @@ use lockstep_base::weights::PANEL_ROWS;
 
 core::arch::global_asm!(include_str!("dot.s"), options(raw));
 
+// SAFETY: these are the signatures of dot.s, which keeps the procedure call standard.
 unsafe extern "C" {
     /// # Safety
     /// `tiles` is `[[u8; 64]; count]`, count even and not 0; `codes` is `[i8; 16 count]`; `sums` is `[i32; 4]`.

@@ -35,9 +35,10 @@ macro_rules! vector {
         impl Vector for __m512i {
             const BYTES: usize = 64;
             $(
+                // SAFETY: the caller has the features that the trait asks for.
                 #[inline(always)]
                 unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
-                    // SAFETY: as the trait asks of the caller.
+                    // SAFETY: the caller has them.
                     unsafe { $wide }
                 }
             )*
@@ -46,9 +47,10 @@ macro_rules! vector {
         impl Vector for __m256i {
             const BYTES: usize = 32;
             $(
+                // SAFETY: the caller has the features that the trait asks for.
                 #[inline(always)]
                 unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
-                    // SAFETY: as the trait asks of the caller.
+                    // SAFETY: the caller has them.
                     unsafe { $narrow }
                 }
             )*

@@ -34,6 +34,10 @@ const LABELS_FILE: &str = "mnist-t10k/t10k-labels-idx1-ubyte.gz";
 const IRIS_FILE: &str = "iris/iris.csv";
 
 type Measure = Result<Row, Box<dyn Error>>;
+/// Right answers, of how many.
+type Right = Option<(usize, usize)>;
+/// Measurements in tenths, and the class.
+type Flower = ([i32; 4], usize);
 
 /// Least squares of the class index, over as many inputs as Iris has rows.
 pub(super) fn iris_ols(compute: &Compute, runs: usize, data: Option<&Path>) -> Measure {
@@ -80,7 +84,7 @@ fn iris(
     data: Option<&Path>,
     count: usize,
     class: &dyn Fn(&[i32]) -> usize,
-) -> Result<(Measured, Option<(usize, usize)>, Vec<String>), Box<dyn Error>> {
+) -> Result<(Measured, Right, Vec<String>), Box<dyn Error>> {
     let known = data.map(|data| read_iris(&data.join(IRIS_FILE))).transpose()?;
     let input: Vec<i32> = match &known {
         Some(rows) => rows.iter().cycle().take(count).flat_map(|(x, _)| *x).collect(),
@@ -107,8 +111,8 @@ fn iris(
     Ok((serve, right, notes))
 }
 
-/// Measurements in tenths, and the class.
-fn read_iris(path: &Path) -> Result<Vec<([i32; 4], usize)>, Box<dyn Error>> {
+/// The rows of the file.
+fn read_iris(path: &Path) -> Result<Vec<Flower>, Box<dyn Error>> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut rows = Vec::new();
     for (number, line) in text.lines().enumerate().skip(1) {
