@@ -10,7 +10,7 @@
 //! | scale of the embedding | the embedding |
 //! | bias of v | bias of o: the softmax weights sum to 1 |
 //! | bias of k, where nothing rotates, norms or caps | nothing: softmax does not see it |
-//! | rotation of the residual stream | embedding, positions, readers, writers, head ([`super::stream`]) |
+//! | rotation of the residual stream | embedding, positions, readers, writers, head (`super::stream`) |
 //! | rotation of each value head | v and o |
 //! | Hadamard/block | down, and what reads a stream that is rotated at run time; columns are padded with zeros |
 //!
