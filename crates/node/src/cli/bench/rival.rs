@@ -3,8 +3,8 @@
 //! The rival is a Python that has llama-cpp-python (benches/rivals/README.md says how to get it); the script
 //! that drives it is in this binary. It makes a GGUF file of the shape with random weights once, then every
 //! round loads it, warms up and measures. llama.cpp's threads wait for each other in a loop; on a machine that
-//! is never quite idle they do better asleep. So each round runs it under both OpenMP wait policies, and
-//! the better median counts.
+//! is never quite idle they do better asleep; and its flash attention helps prefill and hurts decode. So each
+//! round runs it under several settings, and the best median of each figure counts.
 
 use super::median;
 use serde_json::{Value, json};
@@ -16,8 +16,21 @@ use std::process::{Command, Stdio};
 const SCRIPT: &str = include_str!("../../../../../benches/rivals/llama_cpp.py");
 /// Where the interpreter is named when the flag is not given.
 pub(super) const PYTHON_VARIABLE: &str = "LOCKSTEP_RIVAL_PYTHON";
-/// Wait policies of OpenMP: its own, and sleeping.
-const POLICIES: [Option<&str>; 2] = [None, Some("passive")];
+/// A way to run llama.cpp.
+struct Setting {
+    name: &'static str,
+    /// OMP_WAIT_POLICY: OpenMP's own where there is none.
+    wait: Option<&'static str>,
+    /// `--flash` of the script.
+    flash: &'static str,
+}
+
+/// Those that are tried.
+const SETTINGS: [Setting; 3] = [
+    Setting { name: "flash", wait: None, flash: "on" },
+    Setting { name: "no_flash", wait: None, flash: "off" },
+    Setting { name: "no_flash_passive_wait", wait: Some("passive"), flash: "off" },
+];
 /// What is compared.
 pub(super) const FIGURES: [&str; 2] = ["prefill_tokens_per_second", "decode_tokens_per_second"];
 
@@ -43,8 +56,8 @@ pub(super) struct LlamaCpp {
     python: PathBuf,
     script: tempfile::TempDir,
     cache: Option<PathBuf>,
-    /// For each policy, for each figure, the rounds.
-    figures: [[Vec<f64>; 2]; 2],
+    /// For each setting, for each figure, the rounds.
+    figures: [[Vec<f64>; 2]; SETTINGS.len()],
     last: Value,
 }
 
@@ -73,9 +86,9 @@ impl LlamaCpp {
         Ok(LlamaCpp { python, script, cache, figures: Default::default(), last: Value::Null })
     }
 
-    /// One run under each wait policy.
+    /// One run under each setting.
     pub(super) fn round(&mut self, run: &Run<'_>) -> Result<(), Box<dyn Error>> {
-        for (policy, figures) in POLICIES.into_iter().zip(&mut self.figures) {
+        for (setting, figures) in SETTINGS.iter().zip(&mut self.figures) {
             let cache = self.cache.as_deref().unwrap_or_else(|| self.script.path());
             let number = |value: usize| value.to_string();
             let mut command = Command::new(&self.python);
@@ -83,12 +96,12 @@ impl LlamaCpp {
                 .arg(script_path(self.script.path()))
                 .args(["--shape", run.shape, "--weights", run.weights, "--runs", "1", "--json"])
                 .args(["--threads", &number(run.threads), "--prompt", &number(run.prompt)])
-                .args(["--generate", &number(run.generate)])
+                .args(["--generate", &number(run.generate), "--flash", setting.flash])
                 .arg("--cache")
                 .arg(cache)
                 .stdin(Stdio::null())
                 .env_remove("OMP_WAIT_POLICY");
-            if let Some(policy) = policy {
+            if let Some(policy) = setting.wait {
                 command.env("OMP_WAIT_POLICY", policy);
             }
             let done = command.output()?;
@@ -122,10 +135,11 @@ impl LlamaCpp {
         for (index, figure) in FIGURES.iter().enumerate() {
             let Some(own) = ours[index] else { continue };
             let medians = self.figures.each_ref().map(|figures| median(&figures[index]));
-            let best = medians[0].max(medians[1]);
+            let best = medians.into_iter().fold(0.0, f64::max);
             value[*figure] = json!(best);
-            value[format!("{figure}_by_wait_policy")] =
-                json!({ "default": medians[0], "passive": medians[1] });
+            let by_setting =
+                SETTINGS.iter().zip(medians).map(|(setting, median)| (setting.name.into(), json!(median)));
+            value[format!("{figure}_by_setting")] = Value::Object(by_setting.collect());
             value[figure.replace("tokens_per_second", "ratio")] = json!(own / best);
         }
         value
@@ -150,9 +164,9 @@ mod tests {
         assert!(lacking.contains("expected gguf, llama_cpp and numpy"), "{lacking}");
     }
 
-    /// The better wait policy counts, and ratios are ours by theirs.
+    /// The best setting counts, and ratios are ours by theirs.
     #[test]
-    fn ratios_are_to_the_better_policy() {
+    fn ratios_are_to_the_best_setting() {
         let mut rival = LlamaCpp {
             python: PathBuf::new(),
             script: tempfile::tempdir().unwrap(),
@@ -160,7 +174,7 @@ mod tests {
             figures: Default::default(),
             last: json!({}),
         };
-        rival.figures = [[vec![1.0, 9.0, 2.0], vec![10.0]], [vec![4.0], vec![5.0]]];
+        rival.figures = [[vec![1.0, 9.0, 2.0], vec![10.0]], [vec![4.0], vec![5.0]], [vec![3.0], vec![2.0]]];
         let report = rival.report([Some(8.0), Some(5.0)]);
         assert_eq!(report["prefill_tokens_per_second"], 4.0);
         assert_eq!((&report["prefill_ratio"], &report["decode_ratio"]), (&json!(2.0), &json!(0.5)));
