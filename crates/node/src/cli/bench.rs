@@ -38,8 +38,7 @@ pub use shape::Shape;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
-pub(super) use times::{Times, median};
+pub(super) use times::{Spent, Stopwatch, Times, median};
 
 /// Seed of weights and prompt.
 const SEED: u64 = 1;
@@ -306,16 +305,17 @@ fn speed(args: SpeedArgs) -> CommandResult {
         "memory_ceiling_bytes_per_second": ceiling,
         "peak_resident_bytes": memory::peak_resident(),
     });
-    let speeds = [args.prompt as f64 / median(&plain.prefill), generate as f64 / median(&plain.decode)];
+    let speeds =
+        [args.prompt as f64 / median(&plain.prefill.wall), generate as f64 / median(&plain.decode.wall)];
     if plan.prefill {
         result["prefill_tokens_per_second"] = json!(speeds[0]);
-        result["prefill_seconds"] = json!(plain.prefill);
+        result["prefill_seconds"] = json!(plain.prefill.wall);
     }
     if plan.decode {
         result["decode_tokens_per_second"] = json!(speeds[1]);
         result["decode_bytes_per_second"] = json!(speeds[1] * bytes as f64);
         result["decode_share_of_ceiling"] = json!(speeds[1] * bytes as f64 / ceiling);
-        result["decode_seconds"] = json!(plain.decode);
+        result["decode_seconds"] = json!(plain.decode.wall);
     }
     if let Some(batch) = &batch {
         result["batch"] = batch.report();
@@ -336,16 +336,22 @@ fn speed(args: SpeedArgs) -> CommandResult {
 
 fn trace_report(args: &SpeedArgs, plain: &Times, traced: &Times, generate: usize, receipts: usize) -> Value {
     let percent = |traced: &[f64], plain: &[f64]| 100.0 * (median(traced) / median(plain) - 1.0);
+    let wall = |traced: &Spent, plain: &Spent| percent(&traced.wall, &plain.wall);
+    let cpu = |traced: &Spent, plain: &Spent| percent(&traced.cpu, &plain.cpu);
     json!({
         "mode": if args.trace == Trace::Full { "full" } else { "boundary" },
         "stages": args.stages,
         "receipts": receipts,
-        "prefill_tokens_per_second": args.prompt as f64 / median(&traced.prefill),
-        "decode_tokens_per_second": generate as f64 / median(&traced.decode),
-        "prefill_overhead_percent": percent(&traced.prefill, &plain.prefill),
-        "decode_overhead_percent": percent(&traced.decode, &plain.decode),
-        "prefill_seconds": traced.prefill,
-        "decode_seconds": traced.decode,
+        "prefill_tokens_per_second": args.prompt as f64 / median(&traced.prefill.wall),
+        "decode_tokens_per_second": generate as f64 / median(&traced.decode.wall),
+        "prefill_overhead_percent": wall(&traced.prefill, &plain.prefill),
+        "decode_overhead_percent": wall(&traced.decode, &plain.decode),
+        "prefill_cpu_overhead_percent": cpu(&traced.prefill, &plain.prefill),
+        "decode_cpu_overhead_percent": cpu(&traced.decode, &plain.decode),
+        "prefill_seconds": traced.prefill.wall,
+        "decode_seconds": traced.decode.wall,
+        "prefill_cpu_seconds": traced.prefill.cpu,
+        "decode_cpu_seconds": traced.decode.cpu,
     })
 }
 
@@ -386,10 +392,12 @@ fn print_text(result: &Value) -> std::io::Result<()> {
         let percent = |key: &str| number(trace, key).unwrap_or_default();
         writeln!(
             out,
-            "with receipts: {} ({:+.2} % and {:+.2} %)",
+            "with receipts: {} ({:+.2} % and {:+.2} % time, {:+.2} % and {:+.2} % computing)",
             speeds(trace),
             percent("prefill_overhead_percent"),
-            percent("decode_overhead_percent")
+            percent("decode_overhead_percent"),
+            percent("prefill_cpu_overhead_percent"),
+            percent("decode_cpu_overhead_percent")
         )?;
     }
     if let Some(rival) = result.get("rival") {
@@ -436,20 +444,20 @@ fn run_timed(
     times: &mut Times,
     step: &mut Step<'_>,
 ) -> Result<Vec<u32>, ForwardError> {
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     let chunks = prompt.chunks(PREFILL_CHUNK);
     let last = chunks.len() - 1;
     let mut token = 0;
     for (index, chunk) in chunks.enumerate() {
         token = step(chunk, index == last)?;
     }
-    let first = Instant::now();
+    watch.stop(&mut times.prefill);
+    let watch = Stopwatch::start();
     let mut answer = Vec::with_capacity(generate);
     for _ in 0..generate {
         token = step(&[token], true)?;
         answer.push(token);
     }
-    times.prefill.push((first - began).as_secs_f64());
-    times.decode.push(first.elapsed().as_secs_f64());
+    watch.stop(&mut times.decode);
     Ok(answer)
 }

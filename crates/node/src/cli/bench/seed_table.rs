@@ -135,7 +135,7 @@ fn gpt2_xl(
             for _ in 0..runs {
                 plain_run(&engine, &prompt, tokens, &mut times)?;
             }
-            let seconds = times.prefill.iter().zip(&times.decode).map(|(a, b)| a + b).collect();
+            let seconds = times.prefill.wall.iter().zip(&times.decode.wall).map(|(a, b)| a + b).collect();
             Ok(Row {
                 id: format!("gpt2-xl-{tokens}"),
                 name: format!("GPT-2 XL, {tokens} tokens"),
