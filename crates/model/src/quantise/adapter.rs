@@ -18,7 +18,7 @@ use super::gptq;
 use super::int4::TableSearch;
 use super::linalg::{Dense, axpy, dot};
 use super::progress::{Progress, Stage};
-use super::report::{MatrixReport, Report};
+use super::report::{ContextReport, MatrixReport, Report, SiteReport};
 use super::rounder::{Seen, errors};
 use super::stream::dense;
 use super::{check, pack, scale};
@@ -150,7 +150,13 @@ pub fn import_adapter(
         basis: Basis::draw(&model.config, options.rotations, options.seed),
         base,
         rank: adapter.rank,
-        report: Report { calibration_tokens: text.tokens(), ..Report::default() },
+        report: Report {
+            calibration_tokens: text.tokens(),
+            residual_max: text.residual_max,
+            residual_frac: base.config.residual_frac,
+            context: Some(ContextReport::of_model(model.config.context)),
+            ..Report::default()
+        },
         search: TableSearch::default(),
         norm: formats::input_norm(&base.config, base.embed_norm.as_ref()),
     };
@@ -158,6 +164,7 @@ pub fn import_adapter(
     for (index, parts) in adapter.layers.iter().enumerate() {
         progress.report(Stage::Quantise, &names::layer(index, "adapter"), index, adapter.layers.len());
         let seen = run.layer(&folded, index);
+        importer.report.sites.extend(SiteReport::of_layer(index, &seen));
         let place = Place { index, float: &model.layers[index], seen: &seen };
         let mut layer = LayerAdapter::default();
         for target in Target::ALL {
@@ -270,7 +277,7 @@ impl Importer<'_> {
         if most > bound {
             let tensor = names::layer(index, target.name());
             self.report.warnings.push(format!(
-                "{tensor} with its adapter can reach {most:.0}, beyond {bound}: a range error on some inputs; a base imported with adapter_bits has room"
+                "{tensor} with its adapter can reach {most:.0}, beyond {bound}: a range error on some inputs; a base imported with --adapter-room has room"
             ));
         }
     }

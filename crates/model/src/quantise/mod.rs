@@ -38,7 +38,7 @@ pub use check::{BoundsError, Margin, check};
 pub use import::{ImportError, ImportOptions, Imported, import, import_source};
 pub use lockstep_base::weights::WeightFormat;
 pub use progress::{Progress, Stage, Update};
-pub use report::{KindReport, MatrixReport, Report};
+pub use report::{ContextLimit, ContextReport, KindReport, MatrixReport, Report, SiteReport};
 
 use crate::bundle::names;
 use crate::bundle::structure::Matrix;
@@ -201,17 +201,20 @@ pub fn quantise(
     let mut layers = Vec::with_capacity(folded.layers.len());
     for (index, layer) in folded.layers.iter().enumerate() {
         let seen = run.as_mut().map(|run| run.layer(&folded, index));
+        rounder.report.sites.extend(seen.iter().flat_map(|seen| SiteReport::of_layer(index, seen)));
         layers.push(rounder.layer(index, layer, seen.as_ref())?);
     }
     let head = match &folded.head {
         Some(head) => {
             let seen = run.map(|run| run.head(&folded));
+            rounder.report.sites.extend(seen.iter().map(|seen| SiteReport::new("head_in".into(), seen)));
             let seen = Seen::new(seen.as_ref(), config.d_padded(), options.head);
             Some(rounder.matrix(names::HEAD, Matrix::Head, head, &seen)?)
         }
         None => None,
     };
     let mut report = rounder.report;
+    report.context = Some(ContextReport::of_model(model.config.context));
     let logit_cap = head
         .as_ref()
         .zip(model.config.logit_softcap)

@@ -1,7 +1,11 @@
 //! What an import has to say about itself: a table for people ([`std::fmt::Display`]), JSON for programs
 //! ([`Report::to_json`]).
 
+use super::calibrate::LayerInputs;
 use super::check::Margin;
+use super::linalg::Dense;
+use crate::bundle::names;
+use lockstep_base::limits::CONTEXT_MAX;
 use serde::Serialize;
 use std::fmt;
 
@@ -24,6 +28,101 @@ pub struct MatrixReport {
     pub out_frac: i8,
 }
 
+/// What entered the linears of one site on the calibration text, after norm and rotation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SiteReport {
+    /// The site, e.g. `layers.0003.attn_in` (of q, k and v), `layers.0003.down_in[5]`, `head_in`.
+    pub site: String,
+    /// Tokens that were seen there.
+    pub tokens: usize,
+    /// Root mean square.
+    pub rms: f64,
+    /// Largest magnitude.
+    pub largest: f64,
+    /// Mean over the tokens of largest magnitude by root mean square. A token has one step for all of its channels,
+    /// so this is what its 8-bit codes lose; a Gaussian vector of 2,000 channels has 3.5.
+    pub crest: f64,
+}
+
+/// The longest sequence of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ContextReport {
+    /// Positions.
+    pub positions: u32,
+    /// What ends there.
+    pub limit: ContextLimit,
+}
+
+/// What a model's context ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextLimit {
+    /// The positions that the model was made for.
+    Model,
+    /// The bound of the softmax sum ([`CONTEXT_MAX`]): the model has more.
+    Arithmetic,
+}
+
+impl ContextReport {
+    /// Of a model that was made for so many positions.
+    #[must_use]
+    pub fn of_model(positions: usize) -> ContextReport {
+        let limited = u32::try_from(positions).unwrap_or(u32::MAX).min(CONTEXT_MAX);
+        let limit =
+            if limited as usize == positions { ContextLimit::Model } else { ContextLimit::Arithmetic };
+        ContextReport { positions: limited, limit }
+    }
+}
+
+impl fmt::Display for ContextReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.limit {
+            ContextLimit::Model => "all that the model was made for",
+            ContextLimit::Arithmetic => "the bound of the exact softmax; the model was made for more",
+        };
+        write!(f, "{} positions: {why}", self.positions)
+    }
+}
+
+impl SiteReport {
+    /// Statistics of `inputs`, a row a token.
+    #[must_use]
+    pub(super) fn new(site: String, inputs: &Dense) -> SiteReport {
+        let (mut squares, mut largest, mut crests) = (0.0, 0.0f64, 0.0);
+        for row in 0..inputs.rows {
+            let row = inputs.row(row);
+            let square: f64 = row.iter().map(|x| x * x).sum();
+            let most = row.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+            squares += square;
+            largest = largest.max(most);
+            let rms = (square / row.len().max(1) as f64).sqrt();
+            crests += if rms > 0.0 { most / rms } else { 0.0 };
+        }
+        let count = |n: usize| n.max(1) as f64;
+        SiteReport {
+            site,
+            tokens: inputs.rows,
+            rms: (squares / count(inputs.rows * inputs.cols)).sqrt(),
+            largest,
+            crest: crests / count(inputs.rows),
+        }
+    }
+
+    /// All sites of layer `index`, in execution order.
+    pub(super) fn of_layer(index: usize, seen: &LayerInputs) -> Vec<SiteReport> {
+        let site = |name: &str, inputs| SiteReport::new(names::layer(index, name), inputs);
+        let mut sites =
+            vec![site("attn_in", &seen.attn_in), site("o_in", &seen.o_in), site("ffn_in", &seen.ffn_in)];
+        match seen.down_in.as_slice() {
+            [one] => sites.push(site("down_in", one)),
+            many => {
+                sites.extend(many.iter().enumerate().map(|(at, one)| site(&format!("down_in[{at}]"), one)))
+            }
+        }
+        sites
+    }
+}
+
 /// What an import has to say about itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -31,6 +130,10 @@ pub struct Report {
     pub matrices: Vec<MatrixReport>,
     /// What the interval checker proved, matrix by matrix.
     pub margins: Vec<Margin>,
+    /// Every site on the calibration text, in execution order; none without calibration.
+    pub sites: Vec<SiteReport>,
+    /// The longest sequence and what limits it; that of the base, for an adapter.
+    pub context: Option<ContextReport>,
     /// Tokens of the calibration text.
     pub calibration_tokens: usize,
     /// Largest magnitude of the residual stream on it (of the embedding, without calibration).
@@ -126,6 +229,7 @@ impl fmt::Display for Report {
             "calibration: {tokens} tokens, residual stream up to {most:.1}, {} fractional bits",
             self.residual_frac
         )?;
+        self.context.iter().try_for_each(|context| writeln!(f, "context: {context}"))?;
         let what = if tokens > 0 { "outputs" } else { "weights" };
         writeln!(
             f,
@@ -158,6 +262,24 @@ mod tests {
             pre_shift: 0,
             out_frac,
         }
+    }
+
+    /// Statistics of a site by hand: two tokens (3, 4) and (0, 0).
+    #[test]
+    fn sites_are_counted() {
+        let inputs = Dense::from_f32(2, 2, &[3.0, -4.0, 0.0, 0.0]);
+        let site = SiteReport::new("site".into(), &inputs);
+        assert_eq!((site.tokens, site.largest, site.rms), (2, 4.0, 2.5));
+        assert!((site.crest - 0.5 * 4.0 / 12.5f64.sqrt()).abs() < 1e-12, "{}", site.crest);
+    }
+
+    /// The context says what it ends with.
+    #[test]
+    fn contexts_say_what_limits_them() {
+        let of = |positions| ContextReport::of_model(positions).to_string();
+        assert_eq!(of(2048), "2048 positions: all that the model was made for");
+        assert_eq!(of(CONTEXT_MAX as usize), "131072 positions: all that the model was made for");
+        assert!(of(1 << 20).starts_with("131072 positions: the bound of the exact softmax"));
     }
 
     /// Experts and layers of one kind are one line; the worst is named.
