@@ -196,6 +196,7 @@ impl World {
                 full_trace: request.full_trace,
                 logprobs: request.logprobs,
                 audit_class: Digest::ZERO,
+                adapter: Digest::ZERO,
                 stages: route_stages.clone(),
             };
             let route = Route::new(config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));

@@ -70,4 +70,6 @@ codes! {
     NoLeaves = 22;
     /// A fault of this node.
     Internal = 23;
+    /// The adapter is not served here.
+    Adapter = 24;
 }

@@ -4,6 +4,8 @@ use crate::compute::{ComputeError, ComputeFactory, Output, Sampled, StageCompute
 use crate::data::Values;
 use crate::message::{Alternative, Logprobs, Open};
 use core::ops::Range;
+use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::params::Parameters;
 use lockstep_base::part::Part;
 use lockstep_runtime::forward::{Engine, ForwardError};
@@ -11,6 +13,7 @@ use lockstep_runtime::observe::{Observer, Silent};
 use lockstep_runtime::sample::Distribution;
 use lockstep_runtime::stage::{SpanSummary, StageRun, StepInput, StepOutput, Task};
 use lockstep_runtime::trace::TraceMode;
+use std::sync::Arc;
 
 /// Makes the observer of a task that may change op outputs: a fault drill.
 pub type DrillFactory = Box<dyn Fn(&Open) -> Box<dyn Observer + Send> + Send>;
@@ -21,6 +24,8 @@ pub struct EngineFactory {
     pub engine: Engine,
     /// What the weights are.
     pub part: Part,
+    /// Adapters that tasks may ask for by their root; they fit the model and hold the layers of the part.
+    pub adapters: Vec<Arc<AdapterWeights>>,
     /// Whether the bytes under the leaves are kept, to serve them on request.
     pub keep_leaves: bool,
     /// Sees every op output of every task before the trace does.
@@ -38,6 +43,12 @@ impl ComputeFactory for EngineFactory {
         if open.part != self.part {
             return Err(ComputeError::Input(format!("part {}, expected {}", open.part, self.part)));
         }
+        let adapter = self.adapters.iter().find(|adapter| adapter.root == open.adapter).cloned();
+        if adapter.is_none() && open.adapter != Digest::ZERO {
+            let count = self.adapters.len();
+            let text = format!("adapter {}, expected none or one of the {count} served here", open.adapter);
+            return Err(ComputeError::Input(text));
+        }
         let task = Task {
             secrets: open.secrets.clone(),
             // Only the stage with the head is told the parameters, and only it reads them.
@@ -46,7 +57,7 @@ impl ComputeFactory for EngineFactory {
             mode: if open.full_trace { TraceMode::Full } else { TraceMode::Boundary },
             keep_leaves: self.keep_leaves,
             top_logprobs: open.logprobs.map(u32::from),
-            adapter: None,
+            adapter,
         };
         let run = StageRun::new(self.engine.clone(), self.part, task);
         let drill = self.drill.as_ref().map(|make| make(open));

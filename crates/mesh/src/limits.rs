@@ -26,6 +26,8 @@ pub const QUEUE_FRAMES_MAX: usize = 512;
 pub const TASKS_MAX: usize = 64;
 /// Positions that the open tasks of one node may come to together: what bounds its KV caches.
 pub const TASK_POSITIONS_MAX: u64 = 1 << 18;
+/// Adapters that one node serves: it names them all when it is asked what it serves.
+pub const ADAPTERS_MAX: usize = 1024;
 /// Task ids that a node remembers after their end: signing twice under one id would be
 /// equivocation, so a known id is refused.
 pub const TASKS_REMEMBERED: usize = 4096;

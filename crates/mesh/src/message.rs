@@ -72,6 +72,9 @@ pub struct Info {
     /// Tasks that it has now.
     #[n(12)]
     pub tasks_open: u32,
+    /// Roots of the adapters that tasks may ask for.
+    #[n(13)]
+    pub adapters: Vec<Digest>,
 }
 
 impl Info {
@@ -143,6 +146,9 @@ pub struct Open {
     /// Where the activations go; `None` for the stage with the head.
     #[n(14)]
     pub next: Option<NextHop>,
+    /// Root of the adapter that all of the task is computed under, zero without.
+    #[n(15)]
+    pub adapter: Digest,
 }
 
 /// What a client needs to state log-probabilities, in integers.
@@ -439,7 +445,8 @@ impl Message {
             Message::Info(info) => {
                 check_peer(&info.versions, &info.agent)?;
                 limit("opset", info.opset.len(), limits::OPSET_MAX)?;
-                limit("model", info.model.len(), limits::NAME_MAX)
+                limit("model", info.model.len(), limits::NAME_MAX)?;
+                limit("adapters", info.adapters.len(), limits::ADAPTERS_MAX)
             }
             Message::Open(open) => check_open(open),
             Message::Token(token) => {

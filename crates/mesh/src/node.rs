@@ -38,6 +38,8 @@ pub struct Served {
     pub vocab: u32,
     /// Its longest sequence.
     pub context: u32,
+    /// Roots of the adapters that tasks may ask for, at most [`limits::ADAPTERS_MAX`].
+    pub adapters: Vec<Digest>,
 }
 
 /// How much a node takes on. The defaults are the constants of [`crate::limits`].
@@ -209,6 +211,7 @@ impl Node {
             context: served.context,
             tasks_max: self.limits.tasks_max as u32,
             tasks_open: self.sessions.len() as u32,
+            adapters: served.adapters.clone(),
         }
     }
 
@@ -367,6 +370,13 @@ impl Node {
         }
         if open.part != served.part {
             return refuse(Code::Part, format!("part {}, expected {}", open.part, served.part));
+        }
+        if open.adapter != Digest::ZERO && !served.adapters.contains(&open.adapter) {
+            let count = served.adapters.len();
+            return refuse(
+                Code::Adapter,
+                format!("adapter {}, expected none or one of the {count} served here", open.adapter),
+            );
         }
         if open.positions == 0 || open.positions > served.context {
             return refuse(

@@ -149,6 +149,8 @@ pub struct TaskTerms {
     pub sampler_seed: Digest,
     /// Commitment to the audit class, zero without.
     pub audit_class: Digest,
+    /// Root of the adapter, zero without.
+    pub adapter: Digest,
     /// Whether trace roots cover every op.
     pub full_trace: bool,
     /// Tokens of the prompt.
@@ -327,7 +329,7 @@ impl ReceiptBook {
             token_count: positions.end - positions.start,
             parameters: terms.parameters,
             masks: Digest::ZERO,
-            adapters: Digest::ZERO,
+            adapters: terms.adapter,
             sampler_seed: terms.sampler_seed,
             in_root,
             out_root,

@@ -51,6 +51,8 @@ pub struct RouteConfig {
     pub logprobs: Option<u8>,
     /// Commitment to the audit class, zero without.
     pub audit_class: Digest,
+    /// Root of the adapter that all of the answer is computed under, zero without.
+    pub adapter: Digest,
     /// The stages in order.
     pub stages: Vec<RouteStage>,
 }
@@ -145,6 +147,7 @@ impl RouteConfig {
             parameters: self.parameters.digest(),
             sampler_seed: self.sampler_seed,
             audit_class: self.audit_class,
+            adapter: self.adapter,
             full_trace: self.full_trace,
             prompt_tokens: self.prompt.len() as u32,
         }
@@ -175,6 +178,7 @@ impl RouteConfig {
             audit_class: self.audit_class,
             previous: at.checked_sub(1).map_or(self.owner, |before| self.stages[before].node),
             next: next.map(|next| NextHop { node: next.node, address: next.address.clone() }),
+            adapter: self.adapter,
         }
     }
 

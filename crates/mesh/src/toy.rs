@@ -60,6 +60,7 @@ impl ToyModel {
             d_model: self.d_model,
             vocab: self.vocab,
             context: self.context,
+            adapters: Vec::new(),
         }
     }
 }

@@ -153,7 +153,7 @@ impl Work {
             token_count,
             parameters: open.parameters_digest,
             masks: Digest::ZERO,
-            adapters: Digest::ZERO,
+            adapters: open.adapter,
             sampler_seed: open.sampler_seed,
             in_root: span.in_root,
             out_root: span.out_root,

@@ -1,29 +1,23 @@
-//! Generation inside this process: prefill in chunks, then one token at a time, on a thread of its
-//! own, so that the reader (HTTP, terminal) never waits for arithmetic and the arithmetic waits
-//! for the reader only when its queue is full.
+//! Generation inside this process. All answers that run at once are computed in one batch ([`batch`]), on a thread of
+//! its own, so that the reader (HTTP, terminal) never waits for arithmetic and the arithmetic waits
+//! for nobody.
 //!
-//! The bits are those of any route: chunks do not change them (docs/spec/arithmetic.md, section 1),
-//! and the token at position p is drawn with `draw(sampler seed, p)`.
+//! The bits are those of any route: neither chunks nor neighbours in a batch change them
+//! (docs/spec/arithmetic.md, section 1), and the token at position p is drawn with `draw(sampler seed, p)`.
 
-use crate::service::{
-    Done, EVENT_QUEUE, Failure, FinishReason, GenerateEvent, GenerateRequest, Generator, ModelInfo,
-    RouteStage, Timings,
-};
+mod batch;
+
+use crate::service::{EVENT_QUEUE, GenerateEvent, GenerateRequest, Generator, ModelInfo};
+use batch::{Batcher, Order};
 use lockstep_base::Digest;
-use lockstep_base::params::{client_seed, draw};
+use lockstep_base::adapter::{AdapterError, AdapterWeights};
 use lockstep_base::part::Part;
-use lockstep_base::weights::Linear;
 use lockstep_model::bundle::Verification;
-use lockstep_runtime::forward::{Engine, ForwardError};
-use lockstep_runtime::kv::KvCache;
-use lockstep_runtime::observe::Silent;
-use lockstep_runtime::sample;
-use rand::TryRngCore;
-use rand::rngs::OsRng;
-use std::time::Instant;
+use lockstep_runtime::forward::Engine;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Tokens of a prompt that go through the model at once: a limit on memory, not on the prompt.
+/// Tokens of prompts that go through the model at once: a limit on memory, not on the prompt.
 pub const PREFILL_CHUNK: usize = 128;
 
 /// Why an engine cannot generate.
@@ -40,19 +34,20 @@ pub enum LocalError {
     },
 }
 
-/// Generates with a whole model in this process.
+/// Generates with a whole model in this process, with or without an adapter.
 #[derive(Debug, Clone)]
 pub struct LocalGenerator {
-    engine: Engine,
+    batcher: Arc<Batcher>,
     info: ModelInfo,
+    adapter: Option<Arc<AdapterWeights>>,
     verification: Option<Verification>,
 }
 
 impl LocalGenerator {
-    /// Over `engine`, which holds all of the model with this `root`.
+    /// A generator over `engine`, whose weights are those of the bundle with model root `root`.
     ///
     /// # Errors
-    /// [`LocalError::Part`] if it does not.
+    /// [`LocalError::Part`] if the engine does not hold a whole model.
     pub fn new(engine: Engine, root: Digest) -> Result<LocalGenerator, LocalError> {
         let weights = &engine.weights;
         let first_layer = weights.first_layer as u32;
@@ -69,7 +64,8 @@ impl LocalGenerator {
             return Err(LocalError::Part { got, expected });
         }
         let info = ModelInfo::new(weights.config.clone(), root);
-        Ok(LocalGenerator { engine, info, verification: None })
+        let batcher = Arc::new(Batcher::new(engine));
+        Ok(LocalGenerator { batcher, info, adapter: None, verification: None })
     }
 
     /// The weights are still being verified: no token is told before the verdict.
@@ -79,10 +75,21 @@ impl LocalGenerator {
         self
     }
 
+    /// The same model under `adapter`, asked for as `id`. Answers of both run in one batch.
+    ///
+    /// # Errors
+    /// [`AdapterError`] if the adapter does not fit the model.
+    pub fn adapted(&self, id: &str, adapter: Arc<AdapterWeights>) -> Result<LocalGenerator, AdapterError> {
+        let weights = &self.engine().weights;
+        adapter.check_fits(self.info.root, &weights.config, weights.first_layer, &weights.layers)?;
+        let info = self.info.adapted(id, &adapter);
+        Ok(LocalGenerator { info, adapter: Some(adapter), ..self.clone() })
+    }
+
     /// The engine.
     #[must_use]
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        &self.batcher.engine
     }
 }
 
@@ -92,139 +99,9 @@ impl Generator for LocalGenerator {
     }
 
     fn generate(&self, request: GenerateRequest) -> mpsc::Receiver<GenerateEvent> {
-        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let engine = self.engine.clone();
-        let verification = self.verification.clone();
-        let refused = sender.clone();
-        let run = move || {
-            let last = match Run::new(&engine, &request, &sender)
-                .and_then(|run| run.finish(verification.as_ref()))
-            {
-                Ok(done) => GenerateEvent::Done(Box::new(done)),
-                Err(Ended::Failed(failure)) => GenerateEvent::Failed(failure),
-                Err(Ended::Cancelled) => return,
-            };
-            // Nobody listens any more: there is nobody to tell.
-            let _ = sender.blocking_send(last);
-        };
-        if let Err(error) = std::thread::Builder::new().name("generate".into()).spawn(run) {
-            let failure = Failure::busy(format!("no thread for the answer: {error}"));
-            // The queue is new and has room.
-            let _ = refused.try_send(GenerateEvent::Failed(failure));
-        }
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let (adapter, verification) = (self.adapter.clone(), self.verification.clone());
+        self.batcher.submit(Order { request, events, adapter, verification });
         receiver
     }
-}
-
-/// Why an answer ended early.
-enum Ended {
-    /// The receiver was dropped.
-    Cancelled,
-    Failed(Failure),
-}
-
-impl From<ForwardError> for Ended {
-    fn from(error: ForwardError) -> Ended {
-        Ended::Failed(Failure::compute(error))
-    }
-}
-
-/// One answer on its way.
-struct Run<'a> {
-    engine: &'a Engine,
-    head: &'a Linear,
-    request: &'a GenerateRequest,
-    sender: &'a mpsc::Sender<GenerateEvent>,
-    cache: KvCache,
-    sampler_seed: Digest,
-    budget: u32,
-}
-
-impl<'a> Run<'a> {
-    fn new(
-        engine: &'a Engine,
-        request: &'a GenerateRequest,
-        sender: &'a mpsc::Sender<GenerateEvent>,
-    ) -> Result<Run<'a>, Ended> {
-        let budget = request.budget(&engine.weights.config).map_err(Ended::Failed)?;
-        let head = engine.weights.head.as_ref().ok_or(ForwardError::Missing("head"))?;
-        let sampler_seed = client_seed(request.seed.map_or_else(random_seed, Ok)?, request.choice);
-        Ok(Run { engine, head, request, sender, cache: engine.new_cache(), sampler_seed, budget })
-    }
-
-    fn finish(mut self, verification: Option<&Verification>) -> Result<Done, Ended> {
-        let began = Instant::now();
-        let mut logits = self.prefill()?;
-        if let Some(verification) = verification {
-            verification.wait().map_err(|error| Ended::Failed(Failure::compute(error)))?;
-        }
-        let first = Instant::now();
-        let mut reason = FinishReason::Length;
-        for left in (0..self.budget).rev() {
-            let token = self.sample(&logits)?;
-            if self.request.parameters.stop_tokens.contains(&token) || self.request.end.is_set() {
-                reason = FinishReason::Stop;
-                break;
-            }
-            if left > 0 {
-                logits = self.feed(&[token], true)?;
-            }
-        }
-        let timings = Timings {
-            prompt_seconds: (first - began).as_secs_f64(),
-            generate_seconds: first.elapsed().as_secs_f64(),
-        };
-        let part = Part::whole(self.engine.weights.config.n_layers).to_string();
-        let route = vec![RouteStage { node: "local".into(), part }];
-        Ok(Done { reason, route, receipts: None, timings })
-    }
-
-    /// All of the prompt; the logits after its last token.
-    fn prefill(&mut self) -> Result<Vec<i32>, Ended> {
-        let chunks = self.request.prompt.chunks(PREFILL_CHUNK);
-        let last = chunks.len().saturating_sub(1);
-        let mut logits = Vec::new();
-        for (index, chunk) in chunks.enumerate() {
-            logits = self.feed(chunk, index == last)?;
-        }
-        Ok(logits)
-    }
-
-    /// Runs `tokens`; with `sampled` the logits after the last of them.
-    fn feed(&mut self, tokens: &[u32], sampled: bool) -> Result<Vec<i32>, Ended> {
-        if self.sender.is_closed() {
-            return Err(Ended::Cancelled);
-        }
-        let start = self.cache.len();
-        let mut x = self.engine.embed(tokens, start, &mut Silent)?;
-        self.engine.layers(&mut x, &mut self.cache, &mut Silent)?;
-        if !sampled {
-            return Ok(Vec::new());
-        }
-        let last = &x[x.len() - self.engine.width()..];
-        Ok(self.engine.logits(last, &[self.cache.len() - 1], &mut Silent)?)
-    }
-
-    /// Draws the next token and reports it.
-    fn sample(&self, logits: &[i32]) -> Result<u32, Ended> {
-        let position = self.cache.len() as u32;
-        let frac = i32::from(self.head.out_frac);
-        let table = &self.engine.weights.tables.exp2_sample;
-        let word = draw(&self.sampler_seed, position);
-        let token = sample::sample(logits, frac, &self.request.parameters, word, table);
-        let distribution = self
-            .request
-            .top_logprobs
-            .map(|top| sample::distribution(logits, frac, token, top as usize, table));
-        let event = GenerateEvent::Token { token, position, distribution };
-        self.sender.blocking_send(event).map_err(|_| Ended::Cancelled)?;
-        Ok(token)
-    }
-}
-
-/// A seed for a client that gave none.
-fn random_seed() -> Result<u64, Ended> {
-    let refused =
-        |error| Ended::Failed(Failure::compute(format!("no random seed from the operating system: {error}")));
-    OsRng.try_next_u64().map_err(refused)
 }

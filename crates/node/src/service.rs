@@ -6,6 +6,7 @@
 //! every generator.
 
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::params::Parameters;
 use lockstep_runtime::sample::Distribution;
@@ -20,19 +21,46 @@ pub const EVENT_QUEUE: usize = 32;
 /// The model behind a generator.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    /// The id under which clients ask for it: the name in its configuration.
+    /// The id under which clients ask for it: the name in its configuration, or that of the adapter.
     pub id: String,
     /// The model root of its bundle.
     pub root: Digest,
     /// Its configuration.
     pub config: ModelConfig,
+    /// The adapter beside it.
+    pub adapter: Option<AdapterInfo>,
+}
+
+/// The adapter beside a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterInfo {
+    /// Its root, which receipts name.
+    pub root: Digest,
+    /// Its rank.
+    pub rank: u32,
+    /// The id of the model without it.
+    pub parent: String,
 }
 
 impl ModelInfo {
     /// The model with this configuration and root.
     #[must_use]
     pub fn new(config: ModelConfig, root: Digest) -> ModelInfo {
-        ModelInfo { id: config.name.clone(), root, config }
+        ModelInfo { id: config.name.clone(), root, config, adapter: None }
+    }
+
+    /// The same under `adapter`, asked for as `id`.
+    #[must_use]
+    pub fn adapted(&self, id: &str, adapter: &AdapterWeights) -> ModelInfo {
+        let parent = self.adapter.as_ref().map_or(&self.id, |adapter| &adapter.parent).clone();
+        let adapter = AdapterInfo { root: adapter.root, rank: adapter.config.rank, parent };
+        ModelInfo { id: id.into(), adapter: Some(adapter), ..self.clone() }
+    }
+
+    /// Root of the adapter, zero without.
+    #[must_use]
+    pub fn adapter_root(&self) -> Digest {
+        self.adapter.as_ref().map_or(Digest::ZERO, |adapter| adapter.root)
     }
 }
 

@@ -79,8 +79,10 @@ mod tests {
         let part = Part::whole(bundle.config().n_layers);
         let (weights, verification) = bundle.load_unverified(&part).unwrap().unverified();
         let engine = Engine::new(Arc::new(weights), Arc::new(Compute::new(1)));
-        let factory =
-            Gated::new(EngineFactory { engine, part, keep_leaves: false, drill: None }, verification);
+        let factory = Gated::new(
+            EngineFactory { engine, part, adapters: Vec::new(), keep_leaves: false, drill: None },
+            verification,
+        );
         let parameters = Parameters::greedy(1);
         let open = Open {
             task: Digest::ZERO,
@@ -98,6 +100,7 @@ mod tests {
             audit_class: Digest::ZERO,
             previous: random_key().id(),
             next: None,
+            adapter: Digest::ZERO,
         };
         factory.open(&open)?.forward(0, &Values::Tokens(vec![1, 2, 3]), 2)
     }

@@ -31,6 +31,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::keys::NodeId;
 use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::op::{Op, Place};
@@ -120,6 +121,18 @@ pub enum AuditError {
         /// Root of the bundle.
         expected: Digest,
     },
+    /// Receipts of an answer under another adapter, or under one where none is at hand.
+    #[error(
+        "the receipts were signed under {}, expected {}",
+        named(.got),
+        named(.expected)
+    )]
+    Adapter {
+        /// Root that the receipts name, zero without.
+        got: Digest,
+        /// Root of the adapter at hand, zero without.
+        expected: Digest,
+    },
     /// The stages are no route.
     #[error(transparent)]
     Route(#[from] PartError),
@@ -192,21 +205,48 @@ pub enum AuditError {
     Forward(#[from] ForwardError),
 }
 
+/// The adapter that the receipts of a file name; zero without, or without receipts.
+#[must_use]
+pub fn adapter_of(file: &ReceiptFile) -> Digest {
+    let first = file.stages.first().and_then(|record| record.receipts.first());
+    first.map_or(Digest::ZERO, |signed| signed.receipt.adapters)
+}
+
 /// Audits `file` against the model with root `model_root`, all of whose weights `engine` holds.
 /// `progress` is called with (tokens done, tokens in all).
 ///
 /// # Errors
-/// [`AuditError`] where the file is not a consistent set of receipts of this model.
+/// [`AuditError`] where the file is not a consistent set of receipts of this model, without an adapter.
 pub fn audit(
     file: &ReceiptFile,
     model_root: &Digest,
     engine: &Engine,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Verdict, AuditError> {
+    audit_adapted(file, model_root, engine, None, progress)
+}
+
+/// The same for an answer under an adapter, which holds all layers and fits the model
+/// (`AdapterWeights::check_fits`).
+///
+/// # Errors
+/// As [`audit`], and where the receipts were not signed under exactly this adapter.
+pub fn audit_adapted(
+    file: &ReceiptFile,
+    model_root: &Digest,
+    engine: &Engine,
+    adapter: Option<&Arc<AdapterWeights>>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Verdict, AuditError> {
+    let (got, expected) = (adapter_of(file), adapter.map_or(Digest::ZERO, |adapter| adapter.root));
     let positions = check_statements(file, model_root, engine)?;
+    if got != expected {
+        return Err(AuditError::Adapter { got, expected });
+    }
     chain::check(file, positions)?;
+    let stages = file.stages.iter().enumerate();
     let mut runs: Vec<StageRun> =
-        file.stages.iter().enumerate().map(|(stage, record)| start(file, engine, stage, record)).collect();
+        stages.map(|(stage, record)| start(file, engine, adapter, stage, record)).collect();
     let receipts = file.stages.iter().map(|record| record.receipts.len()).sum();
     for index in 0..file.stages[0].receipts.len() {
         let first = index as u32 * SPAN_TOKENS;
@@ -219,7 +259,13 @@ pub fn audit(
     Ok(Verdict::Verified { receipts, tokens: positions as usize })
 }
 
-fn start(file: &ReceiptFile, engine: &Engine, stage: usize, record: &StageRecord) -> StageRun {
+fn start(
+    file: &ReceiptFile,
+    engine: &Engine,
+    adapter: Option<&Arc<AdapterWeights>>,
+    stage: usize,
+    record: &StageRecord,
+) -> StageRun {
     // All receipts of a stage have the same mode: that was checked.
     let full = record.receipts.iter().any(|r| r.receipt.flags & FLAG_FULL_TRACE != 0);
     let task = Task {
@@ -229,7 +275,7 @@ fn start(file: &ReceiptFile, engine: &Engine, stage: usize, record: &StageRecord
         mode: if full { TraceMode::Full } else { TraceMode::Boundary },
         keep_leaves: false,
         top_logprobs: None,
-        adapter: None,
+        adapter: adapter.cloned(),
     };
     let weights = engine.weights.restrict(&record.part);
     StageRun::new(Engine::new(Arc::new(weights), engine.compute.clone()), record.part, task)
@@ -289,9 +335,9 @@ fn check_receipt(
     let opset = lockstep_base::config::OPSET;
     let first_receipt = &file.stages[stage].receipts[0].receipt;
     let flags = (first_receipt.flags & FLAG_FULL_TRACE) | if last { FLAG_CLOSING } else { 0 };
-    let audit_class = file.stages[0].receipts[0].receipt.audit_class;
+    let (audit_class, adapter) = (file.stages[0].receipts[0].receipt.audit_class, adapter_of(file));
     let zero = |digests: &[Digest]| digests.iter().all(|digest| *digest == Digest::ZERO);
-    let checks: [(&'static str, bool, String, String); 15] = [
+    let checks: [(&'static str, bool, String, String); 16] = [
         ("task", receipt.task == file.task, text(&receipt.task), text(&file.task)),
         (
             "model root",
@@ -321,7 +367,8 @@ fn check_receipt(
             text(&receipt.sampler_seed),
             text(&file.sampler_seed),
         ),
-        ("masks and adapters", zero(&[receipt.masks, receipt.adapters]), "set".into(), "none".into()),
+        ("masks", receipt.masks == Digest::ZERO, "set".into(), "none".into()),
+        ("adapter", receipt.adapters == adapter, named(&receipt.adapters), named(&adapter)),
         (
             "code and commitments",
             zero(&[receipt.code, receipt.commit_in, receipt.commit_out]),
@@ -344,6 +391,11 @@ fn check_receipt(
         }
         None => Ok(()),
     }
+}
+
+/// An adapter for people.
+fn named(adapter: &Digest) -> String {
+    if *adapter == Digest::ZERO { "no adapter".into() } else { alloc::format!("adapter {adapter}") }
 }
 
 fn text(value: &dyn fmt::Display) -> String {

@@ -45,6 +45,7 @@ fn exact_model(seed: u64, drill: Option<(u32, Watched)>) -> (SimModel, Engine) {
         d_model: config.d_model,
         vocab: config.vocab,
         context: config.context,
+        adapters: Vec::new(),
     };
     let whole = engine.clone();
     let factory = move |part: Part| {
@@ -56,7 +57,7 @@ fn exact_model(seed: u64, drill: Option<(u32, Watched)>) -> (SimModel, Engine) {
         let drill = liar.map(|watched| {
             Box::new(move |_: &_| Box::new(watched.clone()) as Box<dyn Observer + Send>) as DrillFactory
         });
-        Box::new(EngineFactory { engine, part, keep_leaves: true, drill }) as Box<_>
+        Box::new(EngineFactory { engine, part, adapters: Vec::new(), keep_leaves: true, drill }) as Box<_>
     };
     (SimModel { whole: served, factory: Box::new(factory) }, engine)
 }

@@ -45,6 +45,7 @@ fn open(task: u8) -> Open {
         audit_class: Digest::ZERO,
         previous: id(BEFORE),
         next: Some(NextHop { node: id(NEXT), address: "there".into() }),
+        adapter: Digest::ZERO,
     }
 }
 
@@ -93,11 +94,12 @@ fn fault(effects: &[Effect]) -> (lockstep_base::keys::NodeId, &Fault) {
 #[test]
 fn bad_opens_are_refused() {
     type Change = fn(&mut Open);
-    let cases: [(Code, Change); 9] = [
+    let cases: [(Code, Change); 10] = [
         (Code::ModelRoot, |open| open.model_root = Digest::ZERO),
         (Code::Opset, |open| open.opset = "lockstep-9".into()),
         (Code::Part, |open| open.part = Part::layers(2..5, 6)),
         (Code::Part, |open| open.part.shards = 2),
+        (Code::Adapter, |open| open.adapter = Digest([9; 32])),
         (Code::Context, |open| open.positions = 0),
         (Code::Context, |open| open.positions = 701),
         (Code::Parameters, |open| open.next = None),

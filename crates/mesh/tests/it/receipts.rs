@@ -20,6 +20,7 @@ fn terms() -> TaskTerms {
         parameters: Digest([2; 32]),
         sampler_seed: Digest([3; 32]),
         audit_class: Digest([4; 32]),
+        adapter: Digest([5; 32]),
         full_trace: true,
         prompt_tokens: 30,
     }
@@ -50,7 +51,7 @@ fn honest() -> [Receipt; 2] {
             token_count: span.end - span.start,
             parameters: terms.parameters,
             masks: Digest::ZERO,
-            adapters: Digest::ZERO,
+            adapters: terms.adapter,
             sampler_seed: terms.sampler_seed,
             in_root: merkle::root(&entered.collect::<Vec<_>>()),
             out_root: merkle::root(&sampled.collect::<Vec<_>>()),

@@ -35,6 +35,7 @@ fn config() -> RouteConfig {
         full_trace: false,
         logprobs: None,
         audit_class: Digest::ZERO,
+        adapter: Digest::ZERO,
         stages: vec![stage(1, 0..2), stage(2, 2..4), stage(3, 4..6)],
     }
 }

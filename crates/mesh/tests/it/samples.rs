@@ -55,6 +55,7 @@ pub(crate) fn open() -> Open {
         audit_class: Digest::ZERO,
         previous: id(1),
         next: Some(NextHop { node: id(3), address: "/ip4/127.0.0.1/tcp/4003".into() }),
+        adapter: Digest([0x88; 32]),
     }
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn messages() -> Vec<Message> {
         logprobs: None,
         full_trace: false,
         next: None,
+        adapter: Digest::ZERO,
         ..open()
     };
     vec![
@@ -104,6 +106,7 @@ pub(crate) fn messages() -> Vec<Message> {
             context: 1024,
             tasks_max: 64,
             tasks_open: 3,
+            adapters: vec![Digest([0x88; 32]), Digest([0x99; 32])],
         }),
         Message::Open(Box::new(open())),
         Message::Open(Box::new(last)),

@@ -47,11 +47,17 @@ impl Served {
         Served { generator, tokenizer, chat: Arc::new(chat), created: now_unix_seconds() }
     }
 
+    /// The same text for another generator of the same model: one under an adapter.
+    #[must_use]
+    pub fn with_generator(&self, generator: Arc<dyn Generator>) -> Served {
+        Served { generator, ..self.clone() }
+    }
+
     /// The entry of `/v1/models`.
     #[must_use]
     pub fn json(&self) -> Value {
         let model = self.generator.model();
-        json!({
+        let mut entry = json!({
             "id": model.id,
             "object": "model",
             "created": self.created,
@@ -62,7 +68,13 @@ impl Served {
                 "context": model.config.context,
                 "layers": model.config.n_layers,
             },
-        })
+        });
+        if let Some(adapter) = &model.adapter {
+            entry["lockstep"]["adapter_root"] = json!(adapter.root.hex());
+            entry["lockstep"]["rank"] = json!(adapter.rank);
+            entry["lockstep"]["parent"] = json!(adapter.parent);
+        }
+        entry
     }
 
     /// Text to tokens, the begin token in front where the model has one.

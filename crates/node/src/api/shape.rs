@@ -29,6 +29,7 @@ pub struct Shape {
     created: u64,
     model: String,
     root: String,
+    adapter: Option<String>,
     tokenizer: Arc<Tokenizer>,
     /// Whether log-probabilities were asked for.
     logprobs: bool,
@@ -98,6 +99,7 @@ impl Shape {
             created: now_unix_seconds(),
             model: model.id.clone(),
             root: model.root.hex(),
+            adapter: model.adapter.as_ref().map(|adapter| adapter.root.hex()),
             tokenizer,
             logprobs: wanted.logprobs,
             receipt_file: wanted.receipt_file,
@@ -218,7 +220,11 @@ impl Shape {
 
     /// The one field of ours.
     fn ours(&self, choices: &[Value]) -> Value {
-        json!({ "model_root": self.root, "choices": choices })
+        let mut ours = json!({ "model_root": self.root, "choices": choices });
+        if let Some(adapter) = &self.adapter {
+            ours["adapter_root"] = json!(adapter);
+        }
+        ours
     }
 
     fn about(&self, index: usize, end: &AnswerEnd) -> Value {

@@ -1,5 +1,6 @@
 //! `lockstep gateway` and `lockstep ask`: requests over a route of nodes.
 
+use super::adapters::AdapterArgs;
 use super::{CommandResult, sampling::SamplingArgs};
 use crate::api::{self, ApiConfig, Served};
 use crate::bundles;
@@ -36,13 +37,19 @@ pub struct RouteArgs {
 
 /// Serve the OpenAI-compatible API over a route of nodes.
 ///
+/// With --adapter the model is served under adapters as well, each under its own name; the nodes must
+/// have been given the same files.
+///
 /// Examples:
 ///   lockstep gateway --node /ip4/127.0.0.1/tcp/4001/p2p/16Uiu2... --listen 127.0.0.1:8080
+///   lockstep gateway base.lockstep --node ADDRESS --adapter poet=poet.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct GatewayArgs {
     #[command(flatten)]
     route: RouteArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Address of the HTTP API
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -63,6 +70,9 @@ pub struct AskArgs {
     /// What to continue; with --chat a message to answer
     #[arg(long)]
     prompt: String,
+    /// Answer under this adapter, which the nodes serve
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
     /// Put the prompt through the bundle's chat template
     #[arg(long)]
     chat: bool,
@@ -93,18 +103,26 @@ impl RouteArgs {
 pub fn served(bundle: &Bundle, gateway: Arc<Gateway>) -> Result<Served, Box<dyn std::error::Error>> {
     let tokenizer = Arc::new(bundle.tokenizer()?);
     let chat = ChatTemplate::of_model(bundle.chat_template()?.as_deref())?;
-    Ok(Served::new(Arc::new(RoutedGenerator(gateway)), tokenizer, chat))
+    Ok(Served::new(Arc::new(RoutedGenerator::new(gateway)), tokenizer, chat))
 }
 
 /// Runs `lockstep gateway`.
 pub fn run(args: GatewayArgs) -> CommandResult {
     let bundle = bundles::open_decoder(args.route.bundle.as_deref())?;
+    let adapters = args.adapters.open(&bundle.config().name)?;
     super::runtime()?.block_on(async {
         let gateway = args.route.connect(&bundle).await?;
         for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
             eprintln!("stage {stage}  {}  {part}", peer.node);
         }
-        let router = api::router(vec![served(&bundle, gateway)?], &ApiConfig::default());
+        let base = served(&bundle, gateway.clone())?;
+        let routed = RoutedGenerator::new(gateway);
+        let mut models = vec![base.clone()];
+        for (id, adapter) in adapters {
+            let generator = routed.adapted(&id, &adapter).map_err(|error| format!("{id}: {error}"))?;
+            models.push(base.with_generator(Arc::new(generator)));
+        }
+        let router = api::router(models, &ApiConfig::default());
         super::serve_http(router, args.listen).await
     })
 }
@@ -112,9 +130,14 @@ pub fn run(args: GatewayArgs) -> CommandResult {
 /// Runs `lockstep ask`.
 pub fn ask(args: AskArgs) -> CommandResult {
     let bundle = bundles::open_decoder(args.route.bundle.as_deref())?;
+    let adapter = args.adapter.as_deref().map(bundles::open_adapter).transpose()?;
     super::runtime()?.block_on(async {
         let gateway = args.route.connect(&bundle).await?;
-        let served = served(&bundle, gateway.clone())?;
+        let mut served = served(&bundle, gateway.clone())?;
+        if let Some(adapter) = &adapter {
+            let generator = RoutedGenerator::new(gateway.clone()).adapted(&adapter.config.name, adapter)?;
+            served = served.with_generator(Arc::new(generator));
+        }
         let prompt = if args.chat {
             served.encode_messages(&[lockstep_model::chat::Message::new("user", &args.prompt)])?
         } else {

@@ -1,11 +1,13 @@
-//! `lockstep import`: a float model in, a committed integer bundle out. A model may come from the hub by name.
+//! `lockstep import`: a float model in, a committed integer bundle out; or an adapter for one. Both may come from the hub
+//! by name.
+
+mod adapter;
+mod report;
 
 use super::CommandResult;
-use crate::output::{Progress, bytes, table};
+use crate::output::{Progress, bytes};
 use lockstep_hub::{Fetched, Hub, HubError, ModelRef, Settings};
-use lockstep_model::quantise::{
-    self, ImportOptions, Imported, QuantiseOptions, Report, Stage, Update, WeightFormat,
-};
+use lockstep_model::quantise::{self, ImportOptions, QuantiseOptions, Report, Stage, Update, WeightFormat};
 use lockstep_model::source;
 use serde_json::{Value, json};
 use std::io::{Write as _, stdout};
@@ -21,14 +23,20 @@ use std::path::{Path, PathBuf};
 /// Downloads are resumed where they broke off, checked against the hub's hashes and kept (--cache).
 /// HF_TOKEN is sent to the hub alone, HF_ENDPOINT names another hub.
 ///
+/// With --adapter-of SRC is a LoRA adapter: the folder that PyPI peft writes. It becomes a bundle of its own, which
+/// fits that one base. The float base is needed again (--base-source), and --seed must be that of the
+/// base's import. A base that is to carry large adapters is imported with --adapter-room.
+///
 /// Examples:
 ///   lockstep import TinyLlama-1.1B/ --out tinyllama.lockstep --weights int8
 ///   lockstep import hf:HuggingFaceTB/SmolLM2-135M-Instruct --out smollm2.lockstep
 ///   lockstep import stories260K.bin --tokenizer tok512.bin --out stories.lockstep --weights int4 --report
+///   lockstep import TinyLlama-1.1B/ --out tinyllama.lockstep --adapter-room 1 --report tinyllama.json
+///   lockstep import poet-lora/ --adapter-of tinyllama.lockstep --base-source TinyLlama-1.1B/ --out poet.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ImportArgs {
-    /// Model to import: a file, a folder or hf:owner/name
+    /// Model (or adapter) to import: a file, a folder or hf:owner/name
     src: PathBuf,
     /// Tokenizer, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
@@ -54,13 +62,28 @@ pub struct ImportArgs {
     /// Tokens of text that the model writes to calibrate itself; 0 rounds to nearest
     #[arg(long, value_name = "N", default_value_t = QuantiseOptions::default().calibration_tokens)]
     calibration_tokens: usize,
-    /// Say how well every matrix was rounded
-    #[arg(long)]
-    report: bool,
+    /// Bits of the 16-bit formats that stay free for what adapters add; each costs one bit of precision there
+    #[arg(long, value_name = "BITS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=ADAPTER_ROOM_MAX))]
+    adapter_room: u8,
+    /// SRC is a LoRA adapter for this bundle
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["tokenizer", "weights", "head", "adapter_room"])]
+    adapter_of: Option<PathBuf>,
+    /// The float model that the bundle of --adapter-of was imported from
+    #[arg(long, value_name = "SRC", requires = "adapter_of")]
+    base_source: Option<PathBuf>,
+    /// Say how well every matrix was rounded, what was seen at every site, how long the context is and why; as JSON
+    /// into FILE where one is named
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    report: Option<Option<PathBuf>>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
 }
+
+/// Warnings that are printed: one matrix of a kind tells most about the others.
+const WARNINGS_SHOWN: usize = 8;
+/// Most bits of `--adapter-room`: half of a 16-bit format.
+const ADAPTER_ROOM_MAX: i64 = 8;
 
 /// `--weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -121,9 +144,15 @@ fn from_hub(src: &Path, cache: Option<&Path>, bar: &Progress) -> Result<Option<F
 
 /// Runs the command.
 pub fn run(args: ImportArgs) -> CommandResult {
+    if let Some(base) = &args.adapter_of {
+        return adapter::run(&args, base);
+    }
     let bar = Progress::new("reading", 1, args.json);
     let hub = from_hub(&args.src, args.cache.as_deref(), &bar)?;
     let path = hub.as_ref().map_or(args.src.as_path(), |hub| hub.fetched.path.as_path());
+    if adapter::is_adapter(path) {
+        return Err(adapter::refuse_alone(path).into());
+    }
     // The folder of a model of the hub is called by its commit.
     let short =
         hub.as_ref().filter(|hub| hub.model.file().is_none()).map(|hub| hub.model.short_name().into());
@@ -133,60 +162,104 @@ pub fn run(args: ImportArgs) -> CommandResult {
             head: args.head.format(),
             seed: args.seed,
             calibration_tokens: args.calibration_tokens,
+            adapter_bits: args.adapter_room,
             ..QuantiseOptions::default()
         },
-        name: args.name.or(short),
+        name: args.name.clone().or(short),
     };
     bar.label("reading");
     bar.say(&path.display().to_string());
     bar.wait();
     let source = source::open(path, args.tokenizer.as_deref())?;
     bar.count();
-    let mut sink = |update: Update<'_>| {
-        bar.label(match update.stage {
-            Stage::Calibrate => "calibrating",
-            Stage::Quantise => "quantising",
-            Stage::Check => "checking",
-        });
-        bar.set_total(update.total as u64);
-        bar.set(update.done as u64);
-        bar.say(update.site);
-    };
+    let mut sink = |update: Update<'_>| shown(&bar, update);
     let imported = quantise::import_source(&source, &options, &mut quantise::Progress::new(&mut sink))?;
     bar.finish();
-    replace(&args.out, &imported.bytes)?;
+    let about = json!({
+        "model_root": imported.model_root.hex(),
+        "bytes": imported.bytes.len(),
+        "weights": args.weights.name(),
+    });
+    let lines = [format!("model root {}", imported.model_root.hex())];
+    finish(&args, &imported.bytes, &imported.report, about, &lines, hub.as_ref())
+}
+
+/// One step of an import on the bar.
+fn shown(bar: &Progress, update: Update<'_>) {
+    bar.label(match update.stage {
+        Stage::Calibrate => "calibrating",
+        Stage::Quantise => "quantising",
+        Stage::Check => "checking",
+    });
+    bar.set_total(update.total as u64);
+    bar.set(update.done as u64);
+    bar.say(update.site);
+}
+
+/// Writes the bundle and says what became of it: `about` for programs, `lines` for people.
+fn finish(
+    args: &ImportArgs,
+    content: &[u8],
+    report: &Report,
+    mut about: Value,
+    lines: &[String],
+    hub: Option<&FromHub>,
+) -> CommandResult {
+    about["calibration_tokens"] = json!(report.calibration_tokens);
+    about["residual_max"] = json!(report.residual_max);
+    about["residual_frac"] = json!(report.residual_frac);
+    about["context"] = json!(report.context);
+    about["warnings"] = json!(report.warnings);
+    if let Some(FromHub { model, fetched }) = hub {
+        about["hub"] = json!({
+            "model": model.name(),
+            "file": model.file().map(ToString::to_string),
+            "commit": fetched.commit,
+            "downloaded": fetched.downloaded,
+        });
+    }
+    let file = args.report.as_ref().and_then(Option::as_ref);
+    if let Some(file) = file {
+        let mut value = about.clone();
+        value["report"] = report::to_json(report);
+        replace("--report", file, format!("{value:#}\n").as_bytes())?;
+    }
+    replace("--out", &args.out, content)?;
     if args.json {
-        let mut value = to_json(&imported, args.weights, args.report);
-        if let Some(FromHub { model, fetched }) = &hub {
-            value["hub"] = json!({
-                "model": model.name(),
-                "file": model.file().map(ToString::to_string),
-                "commit": fetched.commit,
-                "downloaded": fetched.downloaded,
-            });
+        if args.report.is_some() {
+            about["report"] = report::to_json(report);
         }
-        writeln!(stdout(), "{value}")?;
+        writeln!(stdout(), "{about}")?;
         return Ok(());
     }
-    for warning in &imported.report.warnings {
+    for warning in report.warnings.iter().take(WARNINGS_SHOWN) {
         eprintln!("warning: {warning}");
     }
-    if args.report {
-        write!(stdout(), "{}", table(&matrix_rows(&imported.report)))?;
+    let more = report.warnings.len().saturating_sub(WARNINGS_SHOWN);
+    if more > 0 {
+        eprintln!("warning: {more} more like these; --report FILE has all of them");
     }
-    writeln!(stdout(), "{}  {}", args.out.display(), bytes(imported.bytes.len() as u64))?;
-    writeln!(stdout(), "model root {}", imported.model_root.hex())?;
-    if let Some(FromHub { model, fetched }) = &hub {
+    if args.report.is_some() && file.is_none() {
+        writeln!(stdout(), "{}", report::to_text(report))?;
+    }
+    writeln!(stdout(), "{}  {}", args.out.display(), bytes(content.len() as u64))?;
+    for line in lines {
+        writeln!(stdout(), "{line}")?;
+    }
+    if let Some(context) = &report.context {
+        writeln!(stdout(), "context {context}")?;
+    }
+    if let Some(FromHub { model, fetched }) = hub {
         writeln!(stdout(), "from {} at commit {}", model.name(), fetched.commit)?;
     }
     Ok(())
 }
 
 /// Writes beside `path` and renames, so that nobody ever opens half a bundle.
-fn replace(path: &Path, bytes: &[u8]) -> CommandResult {
+fn replace(flag: &str, path: &Path, bytes: &[u8]) -> CommandResult {
     let mut name = path
         .file_name()
-        .ok_or_else(|| format!("--out {}, expected the name of a file", path.display()))?
+        .ok_or_else(|| format!("{flag} {}, expected the name of a file", path.display()))?
         .to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(name);
@@ -195,51 +268,4 @@ fn replace(path: &Path, bytes: &[u8]) -> CommandResult {
         let _ = std::fs::remove_file(&partial);
         format!("cannot write {}: {error}", path.display()).into()
     })
-}
-
-fn matrix_rows(report: &Report) -> Vec<Vec<String>> {
-    let head =
-        ["tensor", "shape", "bits", "weight error", "output error", "s1", "F"].map(String::from).to_vec();
-    let percent = |share: f64| format!("{:.3} %", 100.0 * share);
-    let row = |matrix: &quantise::MatrixReport| {
-        vec![
-            matrix.tensor.clone(),
-            format!("{} x {}", matrix.shape.0, matrix.shape.1),
-            matrix.bits.to_string(),
-            percent(matrix.weight_error),
-            matrix.output_error.map_or("-".into(), percent),
-            matrix.pre_shift.to_string(),
-            matrix.out_frac.to_string(),
-        ]
-    };
-    std::iter::once(head).chain(report.matrices.iter().map(row)).collect()
-}
-
-fn to_json(imported: &Imported, weights: Weights, with_matrices: bool) -> Value {
-    let report = &imported.report;
-    let mut value = json!({
-        "model_root": imported.model_root.hex(),
-        "bytes": imported.bytes.len(),
-        "weights": weights.name(),
-        "calibration_tokens": report.calibration_tokens,
-        "residual_max": report.residual_max,
-        "residual_frac": report.residual_frac,
-        "warnings": report.warnings,
-    });
-    if with_matrices {
-        let matrix = |matrix: &quantise::MatrixReport| {
-            json!({
-                "tensor": matrix.tensor,
-                "rows": matrix.shape.0,
-                "cols": matrix.shape.1,
-                "bits": matrix.bits,
-                "weight_error": matrix.weight_error,
-                "output_error": matrix.output_error,
-                "pre_shift": matrix.pre_shift,
-                "out_frac": matrix.out_frac,
-            })
-        };
-        value["matrices"] = report.matrices.iter().map(matrix).collect();
-    }
-    value
 }

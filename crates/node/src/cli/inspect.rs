@@ -1,16 +1,18 @@
-//! `lockstep inspect`: what a bundle says about itself, and whether it is true.
+//! `lockstep inspect`: what a bundle says about itself, and whether it is true; models and adapters.
 
 use super::CommandResult;
-use crate::bundles;
+use crate::bundles::{self, OpenError};
 use crate::output::{Progress, bytes, table};
+use lockstep_base::adapter::{AdapterWeights, Target};
 use lockstep_base::config::ModelConfig;
+use lockstep_base::limits::CONTEXT_MAX;
 use lockstep_base::manifest::{Entry, EntryKind};
 use lockstep_model::bundle::Bundle;
 use serde_json::{Value, json};
 use std::io::{Write as _, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Show a bundle's configuration, model root and entries.
+/// Show a bundle's configuration, model root, longest context and entries; or what an adapter changes.
 ///
 /// Examples:
 ///   lockstep inspect model.lockstep
@@ -30,7 +32,10 @@ pub struct InspectArgs {
 
 /// Runs the command.
 pub fn run(args: InspectArgs) -> CommandResult {
-    let bundle = bundles::open(args.bundle.as_deref())?;
+    let bundle = match bundles::open(args.bundle.as_deref()) {
+        Err(OpenError::Adapter { path }) => return adapter(&path, args.json),
+        opened => opened?,
+    };
     if args.verify {
         let bar = Progress::new("verifying", bundle.file_bytes(), args.json);
         bundle.verify_all(&mut |entry, done, total| {
@@ -48,6 +53,64 @@ pub fn run(args: InspectArgs) -> CommandResult {
     Ok(())
 }
 
+/// An adapter is small: all of it is verified when it is opened.
+fn adapter(path: &Path, json: bool) -> CommandResult {
+    let adapter = bundles::open_adapter(path)?;
+    let file_bytes = std::fs::metadata(path)?.len();
+    if json {
+        writeln!(stdout(), "{}", adapter_to_json(&adapter, file_bytes))?;
+        return Ok(());
+    }
+    let config = &adapter.config;
+    let fields = [
+        ("adapter root", adapter.root.hex()),
+        ("verified", "every byte".into()),
+        ("file", bytes(file_bytes)),
+        ("name", config.name.escape_debug().to_string()),
+        ("opset", config.opset.clone()),
+        ("base", config.base.hex()),
+        ("rank", config.rank.to_string()),
+    ];
+    let fields: Vec<_> = fields.map(|(name, value)| vec![name.into(), value]).into();
+    writeln!(stdout(), "{}", table(&fields))?;
+    let mut rows = vec![["layer", "matrices"].map(String::from).to_vec()];
+    rows.extend(adapted(&adapter).into_iter().map(|(layer, names)| vec![layer.to_string(), names.join(" ")]));
+    write!(stdout(), "{}", table(&rows))?;
+    Ok(())
+}
+
+/// What is adapted, layer by layer.
+fn adapted(adapter: &AdapterWeights) -> Vec<(usize, Vec<&'static str>)> {
+    let of_layer = |layer: &lockstep_base::adapter::LayerAdapter| {
+        Target::ALL.into_iter().filter(|target| layer.get(*target).is_some()).map(Target::name).collect()
+    };
+    (adapter.first_layer..).zip(adapter.layers.iter().map(of_layer)).collect()
+}
+
+fn adapter_to_json(adapter: &AdapterWeights, file_bytes: u64) -> Value {
+    let layers = adapted(adapter).into_iter();
+    json!({
+        "adapter_root": adapter.root.hex(),
+        "base": adapter.config.base.hex(),
+        "name": adapter.config.name,
+        "opset": adapter.config.opset,
+        "rank": adapter.config.rank,
+        "verified": true,
+        "bytes": file_bytes,
+        "layers": layers.map(|(layer, matrices)| json!({ "layer": layer, "matrices": matrices })).collect::<Vec<_>>(),
+    })
+}
+
+/// The longest sequence in words: what it ends with is said by the bundle's number itself.
+fn context(config: &ModelConfig) -> String {
+    let why = if config.context == CONTEXT_MAX {
+        "the bound of the exact softmax"
+    } else {
+        "all that the model was made for"
+    };
+    format!("{} positions ({why})", config.context)
+}
+
 fn print(bundle: &Bundle, verified: bool) -> CommandResult {
     let config = bundle.config();
     let mut rows = vec![
@@ -59,6 +122,7 @@ fn print(bundle: &Bundle, verified: bool) -> CommandResult {
         vec!["file".into(), bytes(bundle.file_bytes())],
     ];
     rows.extend(config_fields(config).into_iter().map(|(name, value)| match value {
+        _ if name == "context" => vec![name.into(), context(config)],
         Value::String(text) => vec![name.into(), text],
         other => vec![name.into(), other.to_string()],
     }));

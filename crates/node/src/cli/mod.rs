@@ -11,6 +11,7 @@
 // A command owns its arguments, whether it takes them apart or not.
 #![allow(clippy::needless_pass_by_value)]
 
+pub mod adapters;
 pub mod bench;
 pub mod compute;
 pub mod config;

@@ -19,11 +19,13 @@ use tokio::sync::watch;
 
 /// Serve a range of layers of a bundle to gateways.
 ///
-/// Prints the address that gateways need, then serves until it is interrupted.
+/// Prints the address that gateways need, then serves until it is interrupted. With --adapter it serves the
+/// same layers under adapters as well, to whoever asks for one.
 ///
 /// Examples:
 ///   lockstep node --layers 0..2
 ///   lockstep node model.lockstep --layers 2..4 --listen /ip4/0.0.0.0/tcp/4001
+///   lockstep node base.lockstep --adapter poet.lockstep --adapter clerk.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct NodeArgs {
@@ -39,6 +41,9 @@ pub struct NodeArgs {
     /// File of the node's key, made if it does not exist [default: a fresh key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Adapter to serve the layers under, too; may be given several times
+    #[arg(long = "adapter", value_name = "FILE")]
+    adapters: Vec<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// Lie once per task: flip one bit of one activation, at a random place, and write the place
@@ -76,6 +81,7 @@ pub fn run(args: NodeArgs) -> CommandResult {
     }
     let part = Part::layers(layers, config.n_layers);
     let (weights, verification) = bundle.load_unverified(&part)?.unverified();
+    let adapters = super::adapters::of_part(&args.adapters, bundle.model_root(), &weights, &part)?;
     let engine = Engine::new(Arc::new(weights), args.compute.build()?);
     let key = match &args.key {
         Some(path) => p2p::load_or_create_key(path)?,
@@ -90,8 +96,10 @@ pub fn run(args: NodeArgs) -> CommandResult {
         d_model: config.d_model,
         vocab: config.vocab,
         context: config.context,
+        adapters: adapters.iter().map(|adapter| adapter.root).collect(),
     };
-    let factory = EngineFactory { engine, part, keep_leaves: true, drill: args.drill.map(drill::factory) };
+    let drill = args.drill.map(drill::factory);
+    let factory = EngineFactory { engine, part, adapters, keep_leaves: true, drill };
     let factory = Gated::new(factory, verification);
     let agent = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
     let node = Node::new(served, NodeLimits::default(), agent, key.clone(), Box::new(factory));

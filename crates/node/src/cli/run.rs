@@ -13,6 +13,7 @@ use lockstep_base::params::Parameters;
 use lockstep_base::part::Part;
 use lockstep_model::bundle::Bundle;
 use lockstep_model::chat::{ChatTemplate, Message};
+use lockstep_model::tokenizer::Tokenizer;
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Compute;
 use serde_json::json;
@@ -34,6 +35,7 @@ const CHAT_ANSWER_TOKENS: usize = 64;
 /// Examples:
 ///   lockstep run --prompt "Once upon a time" --max-tokens 100
 ///   lockstep run model.lockstep --prompt "Once" --temperature 0 --kernel scalar --json
+///   lockstep run base.lockstep --adapter poet.lockstep --prompt "Once upon a time"
 ///   echo "Once upon a time" | lockstep run --seed 7
 ///   lockstep run
 #[derive(Debug, clap::Args)]
@@ -41,6 +43,9 @@ const CHAT_ANSWER_TOKENS: usize = 64;
 pub struct RunArgs {
     /// Bundle to run [default: the embedded model]
     bundle: Option<PathBuf>,
+    /// Adapter to run the model under, as `lockstep import --adapter-of` makes them
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
     /// Text to continue; with --chat a message to answer
     #[arg(long)]
     prompt: Option<String>,
@@ -56,11 +61,28 @@ pub struct RunArgs {
     json: bool,
 }
 
+/// A whole model in this process with what turns text into its tokens.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Continues prompts.
+    pub generator: LocalGenerator,
+    tokenizer: Arc<Tokenizer>,
+    chat: ChatTemplate,
+}
+
+impl Loaded {
+    /// The model as the API serves it.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        Served::new(Arc::new(self.generator.clone()), self.tokenizer.clone(), self.chat.clone())
+    }
+}
+
 /// The whole model of a bundle, ready to answer.
 ///
 /// # Errors
 /// If an entry of the bundle is broken; it is named.
-pub fn load(bundle: &Bundle, compute: Arc<Compute>, quiet: bool) -> Result<Served, Box<dyn Error>> {
+pub fn load(bundle: &Bundle, compute: Arc<Compute>, quiet: bool) -> Result<Loaded, Box<dyn Error>> {
     let progress = Progress::new("loading", 2, quiet);
     progress.say(&bundle.config().name);
     let (weights, verification) =
@@ -71,7 +93,7 @@ pub fn load(bundle: &Bundle, compute: Arc<Compute>, quiet: bool) -> Result<Serve
     let engine = Engine::new(Arc::new(weights), compute);
     let generator = LocalGenerator::new(engine, bundle.model_root())?.awaiting(verification);
     progress.finish();
-    Ok(Served::new(Arc::new(generator), tokenizer, chat))
+    Ok(Loaded { generator, tokenizer, chat })
 }
 
 /// Runs the command.
@@ -85,7 +107,12 @@ pub fn run(args: RunArgs) -> CommandResult {
     };
     let about = format!("kernel {}, {} threads, seed {seed}", compute.kernel, compute.pool.threads());
     let (kernel, threads) = (compute.kernel.name(), compute.pool.threads());
-    let served = load(&bundle, compute, args.json)?;
+    let adapter = args.adapter.as_deref().map(bundles::open_adapter).transpose()?;
+    let mut loaded = load(&bundle, compute, args.json)?;
+    if let Some(adapter) = adapter {
+        loaded.generator = loaded.generator.adapted(&adapter.config.name.clone(), adapter)?;
+    }
+    let served = loaded.served();
     let runtime = super::runtime()?;
     let result = runtime.block_on(async {
         let prompt = match args.prompt {
@@ -111,7 +138,7 @@ pub fn run(args: RunArgs) -> CommandResult {
             eprintln!("{about}; {}", summary(&end));
             return Ok(());
         }
-        let result = json!({
+        let mut result = json!({
             "text": text,
             "finish_reason": end.done.reason.as_str(),
             "prompt_tokens": end.prompt_tokens,
@@ -124,6 +151,9 @@ pub fn run(args: RunArgs) -> CommandResult {
             "prompt_seconds": end.done.timings.prompt_seconds,
             "generate_seconds": end.done.timings.generate_seconds,
         });
+        if let Some(adapter) = &served.generator.model().adapter {
+            result["adapter_root"] = json!(adapter.root.hex());
+        }
         writeln!(stdout(), "{result}")?;
         Ok(())
     });

@@ -1,23 +1,27 @@
 //! `lockstep serve`: the HTTP API over a model in this process.
 
 use super::CommandResult;
+use super::adapters::AdapterArgs;
 use super::compute::ComputeArgs;
 use super::config::invalid;
 use super::run::load;
-use crate::api::{self, ApiConfig};
+use crate::api::{self, ApiConfig, Served};
 use crate::bundles;
 use crate::config::{Config, Key};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Serve the OpenAI-compatible API from this process.
 ///
 /// Prints the base URL, then serves until it is interrupted. Nothing is logged, and neither
-/// prompts nor answers are written anywhere.
+/// prompts nor answers are written anywhere. With --adapter the model is served under adapters as
+/// well: each is a model of its own name, and all answers run in one batch.
 ///
 /// Examples:
 ///   lockstep serve
 ///   lockstep serve model.lockstep --listen 127.0.0.1:8080
+///   lockstep serve base.lockstep --adapter poet=poet.lockstep --adapter clerk=clerk.lockstep
 ///   curl http://127.0.0.1:8080/v1/models
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -27,6 +31,8 @@ pub struct ServeArgs {
     /// Address of the HTTP API; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -39,12 +45,19 @@ pub fn run(args: ServeArgs) -> CommandResult {
         .parse()
         .map_err(|_| invalid(Key::Listen, &listen, "an address such as 127.0.0.1:8080"))?;
     let bundle = bundles::open_decoder(args.bundle.as_deref())?;
+    let adapters = args.adapters.open(&bundle.config().name)?;
     let compute = args.compute.build()?;
     eprintln!("kernel {}, {} threads", compute.kernel, compute.pool.threads());
-    let served = load(&bundle, compute, false)?;
+    let loaded = load(&bundle, compute, false)?;
+    let base = loaded.served();
+    let mut models: Vec<Served> = vec![base.clone()];
+    for (id, adapter) in adapters {
+        let generator =
+            loaded.generator.adapted(&id, adapter).map_err(|error| format!("--adapter {id}: {error}"))?;
+        models.push(base.with_generator(Arc::new(generator)));
+    }
     let runtime = super::runtime()?;
-    let result =
-        runtime.block_on(super::serve_http(api::router(vec![served], &ApiConfig::default()), address));
+    let result = runtime.block_on(super::serve_http(api::router(models, &ApiConfig::default()), address));
     runtime.shutdown_background();
     result
 }

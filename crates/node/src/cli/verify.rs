@@ -4,11 +4,12 @@ use super::compute::ComputeArgs;
 use super::{CommandResult, Refuted};
 use crate::bundles;
 use crate::output::Progress;
+use lockstep_base::Digest;
 use lockstep_base::limits::RECEIPT_FILE_BYTES_MAX;
 use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Place};
 use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ReceiptFile;
-use lockstep_runtime::audit::{Fault, Verdict, audit};
+use lockstep_runtime::audit::{Fault, Verdict, adapter_of, audit_adapted};
 use lockstep_runtime::forward::Engine;
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -17,12 +18,14 @@ use std::sync::Arc;
 
 /// Re-execute the receipts of an answer and say "verified", or exactly where they differ.
 ///
-/// Needs the receipt file and the bundle, nothing else: no network, no trust in who made them.
+/// Needs the receipt file, the bundle, and the adapter of an answer that was given under one; nothing
+/// else: no network, no trust in who made them.
 /// Exit status: 0 verified, 2 a stage signed something else, 1 the file cannot be checked.
 ///
 /// Examples:
 ///   lockstep verify answer.receipts
 ///   lockstep verify answer.receipts --bundle model.lockstep --json
+///   lockstep verify answer.receipts --bundle base.lockstep --adapter poet.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
@@ -31,6 +34,9 @@ pub struct VerifyArgs {
     /// Bundle that the receipts speak about [default: the embedded model]
     #[arg(long, value_name = "BUNDLE")]
     bundle: Option<PathBuf>,
+    /// Adapter that the receipts name
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// One JSON object instead of text
@@ -55,10 +61,23 @@ pub fn read(path: &Path) -> Result<ReceiptFile, Box<dyn std::error::Error>> {
 pub fn run(args: VerifyArgs) -> CommandResult {
     let file = read(&args.file)?;
     let bundle = bundles::open(args.bundle.as_deref())?;
+    let adapter = args.adapter.as_deref().map(bundles::open_adapter).transpose()?;
+    let named = adapter_of(&file);
+    if adapter.is_none() && named != Digest::ZERO {
+        return Err(
+            format!("the answer was given under adapter {named}: give its file with --adapter").into()
+        );
+    }
     let part = Part::whole(bundle.config().n_layers);
-    let engine = Engine::new(Arc::new(bundle.load(&part)?), args.compute.build()?);
+    let weights = bundle.load(&part)?;
+    if let Some(adapter) = &adapter {
+        adapter.check_fits(bundle.model_root(), bundle.config(), 0, &weights.layers)?;
+    }
+    let engine = Engine::new(Arc::new(weights), args.compute.build()?);
     let progress = Progress::new("re-executing", file.tokens.len() as u64, args.json);
-    let verdict = audit(&file, &bundle.model_root(), &engine, &mut |done, _| progress.set(done as u64))?;
+    let root = bundle.model_root();
+    let mut done = |done: usize, _| progress.set(done as u64);
+    let verdict = audit_adapted(&file, &root, &engine, adapter.as_ref(), &mut done)?;
     progress.finish();
     if args.json {
         println!("{}", to_json(&verdict));

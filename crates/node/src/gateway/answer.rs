@@ -6,6 +6,7 @@ use crate::service::{
     Done, Failure, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Receipts, RouteStage,
     StageProgress, Timings,
 };
+use lockstep_base::Digest;
 use lockstep_mesh::code::Code;
 use lockstep_mesh::limits::TICK_MS;
 use lockstep_mesh::message::Logprobs;
@@ -30,13 +31,14 @@ pub(super) struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// Runs `request` to its end.
+    /// Runs `request`, under an adapter unless that is zero, to its end.
     pub(super) async fn run(
         gateway: &Gateway,
         request: &GenerateRequest,
+        adapter: Digest,
         events: &mpsc::Sender<GenerateEvent>,
     ) -> Result<(), Failure> {
-        let config = gateway.route_config(request)?;
+        let config = gateway.route_config(request, adapter)?;
         let links = gateway.open_links().await?;
         let task = config.task;
         let route = Route::new(config).map_err(|error| Failure::invalid(error.to_string()))?;

@@ -15,6 +15,7 @@ use crate::service::{
 use answer::Answer;
 use link::{Heard, Topic};
 use lockstep_base::Digest;
+use lockstep_base::adapter::{AdapterError, AdapterWeights};
 use lockstep_base::keys::{NodeId, NodeKey};
 use lockstep_base::leaf::TaskSecret;
 use lockstep_base::params::{client_seed, network_seed};
@@ -62,6 +63,17 @@ pub enum GatewayError {
         /// Ours.
         expected: String,
     },
+    /// A node does not serve an adapter.
+    #[error("node {node} does not serve adapter {adapter}: start it with --adapter")]
+    Adapter {
+        /// Which node.
+        node: NodeId,
+        /// Root of the adapter.
+        adapter: Digest,
+    },
+    /// An adapter of another model.
+    #[error(transparent)]
+    Misfit(#[from] AdapterError),
     /// The nodes do not make one model.
     #[error("the nodes do not make a route: {0}")]
     Route(#[from] PartError),
@@ -115,6 +127,8 @@ pub struct Gateway {
     peers: Vec<PeerAddress>,
     links: tokio::sync::Mutex<Vec<Arc<Link>>>,
     parts: Vec<Part>,
+    /// Roots of the adapters that each stage serves.
+    adapters: Vec<Vec<Digest>>,
     options: Options,
     last: Mutex<Option<Digest>>,
     revealing: tokio::sync::Mutex<()>,
@@ -156,6 +170,7 @@ impl Gateway {
             network,
             model,
             peers: links.iter().map(|link| link.peer.clone()).collect(),
+            adapters: links.iter().map(|link| link.info.adapters.clone()).collect(),
             links: tokio::sync::Mutex::new(links),
             parts,
             options,
@@ -168,6 +183,17 @@ impl Gateway {
     #[must_use]
     pub fn stages(&self) -> Vec<(PeerAddress, Part)> {
         self.peers.iter().cloned().zip(self.parts.iter().copied()).collect()
+    }
+
+    /// Whether every stage serves `adapter` and it is one of this model.
+    fn check_adapter(&self, adapter: &AdapterWeights) -> Result<(), GatewayError> {
+        adapter.check_fits(self.model.root, &self.model.config, 0, &[])?;
+        for (peer, adapters) in self.peers.iter().zip(&self.adapters) {
+            if !adapters.contains(&adapter.root) {
+                return Err(GatewayError::Adapter { node: peer.node, adapter: adapter.root });
+            }
+        }
+        Ok(())
     }
 
     /// Open links to all stages; lost ones are opened again.
@@ -186,7 +212,7 @@ impl Gateway {
         Ok(links.clone())
     }
 
-    fn route_config(&self, request: &GenerateRequest) -> Result<RouteConfig, Failure> {
+    fn route_config(&self, request: &GenerateRequest, adapter: Digest) -> Result<RouteConfig, Failure> {
         let config = &self.model.config;
         let mut parameters = request.parameters.clone();
         parameters.max_tokens = request.budget(config)?;
@@ -211,6 +237,7 @@ impl Gateway {
             full_trace: self.options.full_trace,
             logprobs: request.top_logprobs.map(|top| top as u8),
             audit_class: Digest::ZERO,
+            adapter,
             stages: self
                 .stages()
                 .into_iter()
@@ -277,20 +304,41 @@ impl Gateway {
     }
 }
 
-/// A gateway as a generator: what the API serves from.
+/// A gateway as a generator, with or without an adapter: what the API serves from.
 #[derive(Debug, Clone)]
-pub struct RoutedGenerator(pub Arc<Gateway>);
+pub struct RoutedGenerator {
+    gateway: Arc<Gateway>,
+    info: ModelInfo,
+}
+
+impl RoutedGenerator {
+    /// The model of the route.
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>) -> RoutedGenerator {
+        RoutedGenerator { info: gateway.model.clone(), gateway }
+    }
+
+    /// The same model under `adapter`, asked for as `id`.
+    ///
+    /// # Errors
+    /// [`GatewayError`] if the adapter does not fit the model, or names the first node that does not serve it.
+    pub fn adapted(&self, id: &str, adapter: &AdapterWeights) -> Result<RoutedGenerator, GatewayError> {
+        self.gateway.check_adapter(adapter)?;
+        let info = self.info.adapted(id, adapter);
+        Ok(RoutedGenerator { gateway: self.gateway.clone(), info })
+    }
+}
 
 impl Generator for RoutedGenerator {
     fn model(&self) -> &ModelInfo {
-        &self.0.model
+        &self.info
     }
 
     fn generate(&self, request: GenerateRequest) -> mpsc::Receiver<GenerateEvent> {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let gateway = self.0.clone();
+        let (gateway, adapter) = (self.gateway.clone(), self.info.adapter_root());
         tokio::spawn(async move {
-            if let Err(failure) = Answer::run(&gateway, &request, &sender).await {
+            if let Err(failure) = Answer::run(&gateway, &request, adapter, &sender).await {
                 // Nobody listens any more: there is nobody to tell.
                 let _ = sender.send(GenerateEvent::Failed(failure)).await;
             }

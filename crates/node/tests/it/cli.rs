@@ -281,8 +281,13 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) fn start(home: &Path) -> Serving {
+        Serving::with(home, &[])
+    }
+
+    pub(crate) fn with(home: &Path, args: &[&str]) -> Serving {
         let mut child = lockstep(home)
             .args(["serve", "--listen", "127.0.0.1:0", "--threads", "1"])
+            .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

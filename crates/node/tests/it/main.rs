@@ -2,11 +2,13 @@
 // Test bodies are built where they are used.
 #![allow(clippy::needless_pass_by_value)]
 
+mod adapters;
 mod api_answers;
 mod api_failures;
 mod api_requests;
 mod api_streams;
 mod cli;
+mod cli_adapter;
 mod cli_bench;
 mod cli_eval_suite;
 mod cli_import;

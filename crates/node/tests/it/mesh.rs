@@ -2,6 +2,7 @@
 //! receipt verified, every failure named.
 
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::params::{ONE_Q16, Parameters};
 use lockstep_base::part::Part;
@@ -30,11 +31,11 @@ pub(crate) const ROOT: Digest = Digest([3; 32]);
 /// Nothing on loopback takes this long; what does hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn weights() -> ModelWeights {
+pub(crate) fn weights() -> ModelWeights {
     synthetic::model(&synthetic::small_config(), WeightFormat::Int8, 11)
 }
 
-fn engine(part: &Part, kernel: Kernel, threads: usize) -> Engine {
+pub(crate) fn engine(part: &Part, kernel: Kernel, threads: usize) -> Engine {
     let compute = Arc::new(Compute { kernel, pool: Pool::new(threads) });
     Engine::new(Arc::new(weights().restrict(part)), compute)
 }
@@ -70,6 +71,25 @@ pub(crate) async fn node_at(
     drill: Option<DrillFactory>,
     root: Digest,
 ) -> TestNode {
+    start(listen, key, engine(&part, kernel, threads), part, drill, root, Vec::new()).await
+}
+
+/// A node under adapters.
+pub(crate) async fn node_under(part: Part, adapters: Vec<Arc<AdapterWeights>>) -> TestNode {
+    let anywhere = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+    let engine = engine(&part, Kernel::detect(), 1);
+    start(anywhere, random_key(), engine, part, None, ROOT, adapters).await
+}
+
+async fn start(
+    listen: libp2p::Multiaddr,
+    key: NodeKey,
+    engine: Engine,
+    part: Part,
+    drill: Option<DrillFactory>,
+    root: Digest,
+    adapters: Vec<Arc<AdapterWeights>>,
+) -> TestNode {
     let config = synthetic::small_config();
     let served = Served {
         model_root: root,
@@ -80,8 +100,9 @@ pub(crate) async fn node_at(
         d_model: config.d_model,
         vocab: config.vocab,
         context: config.context,
+        adapters: adapters.iter().map(|adapter| adapter.root).collect(),
     };
-    let factory = EngineFactory { engine: engine(&part, kernel, threads), part, keep_leaves: true, drill };
+    let factory = EngineFactory { engine, part, adapters, keep_leaves: true, drill };
     let node = Node::new(served, NodeLimits::default(), "test", key.clone(), Box::new(factory));
     let (network, listening) = Network::listen(&key, listen).await.unwrap();
     let address = network.addresses[0].clone();
@@ -154,7 +175,7 @@ async fn three_nodes_give_the_bytes_of_one_process() {
             let local = LocalGenerator::new(engine(&Part::whole(4), kernel, threads), ROOT).unwrap();
             assert_eq!(collect(&local, request(40)).await.tokens, expected, "{kernel}, {threads} threads");
             let nodes = nodes(3, kernel, threads).await;
-            let routed = RoutedGenerator(gateway(&nodes).await);
+            let routed = RoutedGenerator::new(gateway(&nodes).await);
             let answer = collect(&routed, request(40)).await;
             assert_eq!(answer.tokens, expected, "3 nodes, {kernel}, {threads} threads: {:?}", answer.failure);
         }
@@ -170,7 +191,7 @@ async fn receipts_verify_and_requests_do_not_mix() {
     let peers = nodes.iter().map(|node| node.address.clone()).collect();
     let options = Options { full_trace: false, store: Some(store) };
     let gateway = Gateway::connect(random_key(), info(), peers, options).await.unwrap();
-    let routed = RoutedGenerator(gateway.clone());
+    let routed = RoutedGenerator::new(gateway.clone());
     let (a, b) = (request(60), {
         let mut r = request(33);
         r.seed = Some(99);
@@ -200,7 +221,7 @@ async fn the_store_keeps_statements_only() {
     let peers = nodes.iter().map(|node| node.address.clone()).collect();
     let options = Options { full_trace: false, store: Some(ReceiptStore::open(&path).unwrap()) };
     let gateway = Gateway::connect(random_key(), info(), peers, options).await.unwrap();
-    let file = collect(&RoutedGenerator(gateway.clone()), request(40)).await.file.unwrap();
+    let file = collect(&RoutedGenerator::new(gateway.clone()), request(40)).await.file.unwrap();
     drop(gateway);
     // The answer's task may hold the gateway a moment longer.
     let store = loop {
@@ -253,7 +274,7 @@ async fn a_lie_is_found_through_the_leaves_that_the_liar_serves() {
             nodes.push(node_with(*part, Kernel::detect(), 1, drill, ROOT).await);
         }
         let gateway = gateway(&nodes).await;
-        let answer = collect(&RoutedGenerator(gateway.clone()), request(50)).await;
+        let answer = collect(&RoutedGenerator::new(gateway.clone()), request(50)).await;
         let mut file = answer.file.unwrap_or_else(|| panic!("seed {seed}: {:?}", answer.failure));
         let Verdict::Fault(named) = verdict(&file) else { panic!("seed {seed}: the lie was not seen") };
         assert_eq!((named.stage, named.located), (liar, None), "seed {seed}");
@@ -271,7 +292,7 @@ async fn a_lost_node_is_named() {
     for lost in 0..3 {
         let mut nodes = nodes(3, Kernel::detect(), 1).await;
         let gateway = gateway(&nodes).await;
-        let routed = RoutedGenerator(gateway);
+        let routed = RoutedGenerator::new(gateway);
         let mut events = routed.generate(request(300));
         let mut count = 0;
         let failure = tokio::time::timeout(PATIENCE, async {
@@ -345,7 +366,7 @@ async fn garbage_frames_hurt_only_their_sender() {
             assert!(read.is_ok(), "the node hangs up on {length} bytes of garbage");
         }
     }
-    let answer = collect(&RoutedGenerator(gateway), request(12)).await;
+    let answer = collect(&RoutedGenerator::new(gateway), request(12)).await;
     assert_eq!(answer.tokens.len(), 12, "{:?}", answer.failure);
 }
 
@@ -364,7 +385,7 @@ async fn a_port_in_use_is_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_cancels() {
     let nodes = nodes(2, Kernel::detect(), 1).await;
-    let routed = RoutedGenerator(gateway(&nodes).await);
+    let routed = RoutedGenerator::new(gateway(&nodes).await);
     for _ in 0..5 {
         let mut events = routed.generate(request(300));
         while !matches!(events.recv().await, Some(GenerateEvent::Token { .. })) {}
@@ -378,7 +399,7 @@ async fn a_client_that_leaves_cancels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused() {
     let nodes = nodes(2, Kernel::detect(), 1).await;
-    let routed = RoutedGenerator(gateway(&nodes).await);
+    let routed = RoutedGenerator::new(gateway(&nodes).await);
     for prompt in [vec![], vec![1; 320], vec![97]] {
         let failure =
             collect(&routed, GenerateRequest::new(prompt, Parameters::greedy(4))).await.failure.unwrap();

@@ -100,13 +100,13 @@ fn verify_refuses_what_is_no_receipt_file() {
 }
 
 /// A running `lockstep node`, killed with the value.
-struct NodeProcess {
+pub(crate) struct NodeProcess {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl NodeProcess {
-    fn start(home: &Path, args: &[&str]) -> NodeProcess {
+    pub(crate) fn start(home: &Path, args: &[&str]) -> NodeProcess {
         let mut child = lockstep(home)
             .args(["node", "--json", "--threads", "1"])
             .args(args)

@@ -30,7 +30,7 @@ async fn greet((reader, writer): &mut (FrameReader, FrameWriter)) -> Info {
 }
 
 async fn served(nodes: &[TestNode]) {
-    let answer = collect(&RoutedGenerator(gateway(nodes).await), request(8)).await;
+    let answer = collect(&RoutedGenerator::new(gateway(nodes).await), request(8)).await;
     assert_eq!(answer.tokens.len(), 8, "{:?}", answer.failure);
 }
 
@@ -110,7 +110,7 @@ async fn a_second_gateway_with_the_same_key_takes_over() {
     let key = random_key();
     let connect = async || {
         let peers = nodes.iter().map(|node| node.address.clone()).collect();
-        RoutedGenerator(Gateway::connect(key.clone(), info(), peers, Options::default()).await.unwrap())
+        RoutedGenerator::new(Gateway::connect(key.clone(), info(), peers, Options::default()).await.unwrap())
     };
     let first = connect().await;
     let mut events = first.generate(request(300));
@@ -145,7 +145,7 @@ async fn the_request_after_a_restart_is_served() {
             let anywhere = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
             nodes.push(node_at(anywhere, key.clone(), *part, Kernel::detect(), 1, None, ROOT).await);
         }
-        let routed = RoutedGenerator(gateway(&nodes).await);
+        let routed = RoutedGenerator::new(gateway(&nodes).await);
         assert_eq!(collect(&routed, request(8)).await.tokens.len(), 8);
         let old = nodes.remove(restarted);
         let address = old.address.address.clone();
@@ -165,7 +165,7 @@ async fn the_request_after_a_restart_is_served() {
 async fn leaves_may_be_asked_for_at_once() {
     let nodes = nodes(2, Kernel::detect(), 1).await;
     let gateway = gateway(&nodes).await;
-    let routed = RoutedGenerator(gateway.clone());
+    let routed = RoutedGenerator::new(gateway.clone());
     for _ in 0..5 {
         let file = collect(&routed, request(40)).await.file.unwrap();
         let (mut a, mut b) = (file.clone(), file);
@@ -182,7 +182,7 @@ async fn leaves_may_be_asked_for_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_stops_with_jobs_running() {
     let mut nodes = nodes(2, Kernel::detect(), 1).await;
-    let routed = RoutedGenerator(gateway(&nodes).await);
+    let routed = RoutedGenerator::new(gateway(&nodes).await);
     let mut events = routed.generate(request(300));
     while !matches!(events.recv().await, Some(GenerateEvent::Token { .. })) {}
     let node = nodes.remove(1);
@@ -262,6 +262,7 @@ fn info_of(key: &NodeKey) -> Info {
         context: 0,
         tasks_max: 0,
         tasks_open: u32::MAX,
+        adapters: Vec::new(),
     }
 }
 
@@ -272,7 +273,7 @@ async fn hostile_nodes_end_their_request_only() {
     for trick in [Trick::Flood, Trick::HalfClose] {
         let peers = vec![hostile_node(trick).await];
         let gateway = Gateway::connect(random_key(), info(), peers, Options::default()).await.unwrap();
-        let failure = collect(&RoutedGenerator(gateway), request(8)).await.failure;
+        let failure = collect(&RoutedGenerator::new(gateway), request(8)).await.failure;
         let failure = failure.unwrap_or_else(|| panic!("{trick:?}: no answer can come"));
         assert_eq!((failure.kind, failure.stage), (FailureKind::Stage, Some(0)), "{trick:?}: {failure}");
     }

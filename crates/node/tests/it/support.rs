@@ -177,12 +177,17 @@ impl Server {
     }
 
     pub(crate) fn with(generator: Arc<dyn Generator>, config: &ApiConfig) -> Server {
+        Server::of(vec![served(generator)], config)
+    }
+
+    /// Over several models.
+    pub(crate) fn of(models: Vec<Served>, config: &ApiConfig) -> Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .expect("runtime");
-        let router = api::router(vec![served(generator)], config);
+        let router = api::router(models, config);
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("address");
         runtime.spawn(async move { axum::serve(listener, router).await });

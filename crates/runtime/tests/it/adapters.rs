@@ -1,11 +1,14 @@
 //! arithmetic.md 4, adapters: what they add is exact, each sequence has its own, and nobody else notices.
 
 use crate::families::decoders;
-use crate::pipeline::{MODEL_ROOT, engine_over};
+use crate::pipeline::{Job, MODEL_ROOT, answer, engine_over};
+use lockstep_base::Digest;
 use lockstep_base::adapter::{AdapterWeights, Target};
 use lockstep_base::op::{Op, Place};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
+use lockstep_runtime::audit::{AuditError, Verdict, audit, audit_adapted};
+use lockstep_runtime::drill::Drill;
 use lockstep_runtime::arith::{RHO_ONE, Step, choose_cut, code, max_abs};
 use lockstep_runtime::forward::{Engine, Segment};
 use lockstep_runtime::kernels::{Compute, Kernel, linear};
@@ -126,4 +129,54 @@ fn what_is_added_is_b_of_codes_of_a() {
             assert!(added.iter().any(|added| *added != 0), "{op}");
         }
     }
+}
+
+/// receipts.md 7.1, 9: receipts name the adapter; they verify under it, and a file is refused by name under another,
+/// under none, or where its receipts disagree. A lie between the matrices of an adapter is located there.
+#[test]
+fn receipts_bind_the_adapter() {
+    let weights = synthetic::model(&small_config(), WeightFormat::Int8, 42);
+    let [one, other] = [13, 14].map(|seed| Arc::new(synthetic::adapter(&weights, MODEL_ROOT, 7, seed)));
+    let engine = engine_over(weights, Kernel::detect(), 1);
+    let job = || Job { adapter: Some(one.clone()), ..Job::new(&[11; 9], 40, 3) };
+    let (file, _) = answer(&engine, job());
+    let (without, _) = answer(&engine, Job::new(&[11; 9], 40, 3));
+    assert_ne!(file.tokens, without.tokens, "the adapter shows in the answer");
+    let under = |file: &_, adapter| audit_adapted(file, &MODEL_ROOT, &engine, adapter, &mut |_, _| {});
+    assert_eq!(under(&file, Some(&one)), Ok(Verdict::Verified { receipts: 6, tokens: 48 }));
+    let misfit = |got: &Arc<AdapterWeights>, expected| Err(AuditError::Adapter { got: got.root, expected });
+    assert_eq!(under(&file, Some(&other)), misfit(&one, other.root));
+    assert_eq!(under(&file, None), misfit(&one, Digest::ZERO));
+    assert_eq!(audit(&file, &MODEL_ROOT, &engine, &mut |_, _| {}), misfit(&one, Digest::ZERO));
+    let refused = under(&without, Some(&one)).unwrap_err().to_string();
+    assert_eq!(refused, format!("the receipts were signed under no adapter, expected adapter {}", one.root));
+
+    // Computed without the adapter that the receipts name: stage 0 is found out.
+    let mut lying = without;
+    for (stage, record) in lying.stages.iter_mut().enumerate() {
+        let mut previous = Digest::ZERO;
+        for signed in &mut record.receipts {
+            let mut receipt = signed.receipt.clone();
+            (receipt.adapters, receipt.previous) = (one.root, previous);
+            previous = receipt.struct_hash();
+            *signed = receipt.sign(&crate::pipeline::key(stage));
+        }
+    }
+    let Ok(Verdict::Fault(fault)) = under(&lying, Some(&one)) else { panic!("the base passed for the adapter") };
+    assert_eq!((fault.stage, fault.first_token), (0, 0));
+    assert_eq!(fault.located.expect("leaves were served").place.op, Op::AdapterCodes);
+
+    let mut mixed = file;
+    let receipt = &mut mixed.stages[1].receipts[1];
+    receipt.receipt.adapters = other.root;
+    *receipt = receipt.receipt.clone().sign(&crate::pipeline::key(1));
+    let refused = under(&mixed, Some(&one)).unwrap_err().to_string();
+    assert!(refused.starts_with("stage 1, receipt 1: adapter is adapter "), "{refused}");
+
+    let place = Place { position: 21, layer: 1, op: Op::AdapterCodes };
+    let (file, strike) = answer(&engine, Job { drill: Some((1, Drill::at(place, 5, 3))), ..job() });
+    let Ok(Verdict::Fault(fault)) = under(&file, Some(&one)) else { panic!("the lie was not seen") };
+    let located = fault.located.expect("leaves were served");
+    assert_eq!((fault.stage, located.place), (1, place));
+    assert_eq!(located.row, strike.expect("it struck").row);
 }

@@ -1,6 +1,7 @@
 //! A pipeline of stages in one process: what nodes and gateway do together, without a network.
 
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::config::{ModelConfig, OPSET};
 use lockstep_base::keys::NodeKey;
 use lockstep_base::leaf::TaskSecret;
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) stages: u32,
     /// Positions of the prompt taken in one step.
     pub(crate) chunk: usize,
+    /// The adapter of the answer.
+    pub(crate) adapter: Option<Arc<AdapterWeights>>,
     /// A lie of one stage.
     pub(crate) drill: Option<(usize, Drill)>,
 }
@@ -53,6 +56,7 @@ impl Job {
             mode: TraceMode::Full,
             stages,
             chunk: 32,
+            adapter: None,
             drill: None,
         }
     }
@@ -67,6 +71,7 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
     let parts = Part::split(engine.weights.config.n_layers, job.stages);
     let secret = TaskSecret([9; 32]);
     let sampler_seed = client_seed(job.seed, 0);
+    let adapter = job.adapter.as_ref().map_or(Digest::ZERO, |adapter| adapter.root);
     let mut runs: Vec<StageRun> = parts
         .iter()
         .enumerate()
@@ -79,7 +84,7 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
                 mode: job.mode,
                 keep_leaves: true,
                 top_logprobs: None,
-                adapter: None,
+                adapter: job.adapter.clone(),
             };
             StageRun::new(Engine::new(weights, engine.compute.clone()), *part, task)
         })
@@ -133,16 +138,22 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
         let answered = file.tokens.len() - job.prompt.len();
         let last = answered >= job.parameters.max_tokens as usize;
         if done.is_multiple_of(SPAN_TOKENS as usize) {
-            sign(&mut file, &mut runs, done as u32, false, job.mode);
+            sign(&mut file, &mut runs, done as u32, (false, job.mode), adapter);
         }
         if last {
-            sign(&mut file, &mut runs, done as u32, true, job.mode);
+            sign(&mut file, &mut runs, done as u32, (true, job.mode), adapter);
             return (file, drill.and_then(|drill| drill.struck()));
         }
     }
 }
 
-fn sign(file: &mut ReceiptFile, runs: &mut [StageRun], end: u32, closing: bool, mode: TraceMode) {
+fn sign(
+    file: &mut ReceiptFile,
+    runs: &mut [StageRun],
+    end: u32,
+    (closing, mode): (bool, TraceMode),
+    adapter: Digest,
+) {
     for (stage, run) in runs.iter_mut().enumerate() {
         let record = &mut file.stages[stage];
         let first = record.receipts.len() as u32 * SPAN_TOKENS;
@@ -158,7 +169,7 @@ fn sign(file: &mut ReceiptFile, runs: &mut [StageRun], end: u32, closing: bool, 
             token_count: end - first,
             parameters: file.parameters.digest(),
             masks: Digest::ZERO,
-            adapters: Digest::ZERO,
+            adapters: adapter,
             sampler_seed: file.sampler_seed,
             in_root: summary.in_root,
             out_root: summary.out_root,
