@@ -17,12 +17,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 use lockstep_base::Digest;
-use lockstep_base::leaf::{self, LeafIndex, StageSecrets};
+use lockstep_base::leaf::{self, HEADER_BYTES, LeafIndex, StageSecrets};
 use lockstep_base::limits::LEAF_BYTES_MAX;
 use lockstep_base::merkle::Accumulator;
 use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Op, Place};
 use lockstep_base::receipt_file::ServedLeaf;
-use many::{Job, hash_leaves, tree_root};
+use many::{Content, Job, hash_leaves, tree_root};
 
 /// Leaves that are worth the threads.
 const LEAVES_AT_ONCE: usize = 128;
@@ -52,7 +52,7 @@ struct PositionLeaves {
     kept: Vec<ServedLeaf>,
 }
 
-/// A leaf that is about to be hashed: `bytes` of the output `output`, or of the waiting bytes.
+/// A leaf that is about to be hashed: `bytes` of the output `output`.
 #[derive(Debug, Clone)]
 struct Leaf {
     index: LeafIndex,
@@ -69,7 +69,7 @@ pub struct Tracer {
     keep: bool,
     open: BTreeMap<u32, PositionLeaves>,
     kv: Accumulator,
-    /// Leaves of few tokens, not hashed yet, and their bytes.
+    /// Leaves of few tokens, not hashed yet, and their bytes, each behind room for its header.
     waiting: Vec<Leaf>,
     bytes: Vec<u8>,
 }
@@ -129,26 +129,36 @@ impl Tracer {
     /// Hashes what was put aside.
     pub(crate) fn hash_waiting(&mut self) {
         let mut leaves = core::mem::take(&mut self.waiting);
-        let bytes = core::mem::take(&mut self.bytes);
-        self.hash(&leaves, |leaf, buffer| buffer.extend_from_slice(&bytes[leaf.bytes.clone()]));
+        let mut bytes = core::mem::take(&mut self.bytes);
+        let mut rest = bytes.as_mut_slice();
+        let messages = leaves.iter().map(|leaf| {
+            let message = rest.split_off_mut(..HEADER_BYTES + leaf.bytes.len());
+            Content::Ready(message.unwrap_or_default())
+        });
+        self.hash(&leaves, messages, |_, _| {});
         leaves.clear();
+        bytes.clear();
         (self.waiting, self.bytes) = (leaves, bytes);
-        self.bytes.clear();
     }
 
-    /// Hashes `leaves`, whose bytes `encode` appends, and puts them under their positions.
-    fn hash(&mut self, leaves: &[Leaf], encode: impl Fn(&Leaf, &mut Vec<u8>) + Sync) {
+    /// Hashes `leaves`, whose bytes are `contents` or appended by `encode`, and puts them under their positions.
+    fn hash<'a>(
+        &mut self,
+        leaves: &[Leaf],
+        contents: impl Iterator<Item = Content<'a>>,
+        encode: impl Fn(&Leaf, &mut Vec<u8>) + Sync,
+    ) {
         let mut hashes = vec![Digest::ZERO; leaves.len()];
         let mut kept: Vec<Vec<u8>> = vec![Vec::new(); if self.keep { leaves.len() } else { 0 }];
         let mut kept_places = kept.iter_mut();
-        let job = |((number, leaf), hash): ((usize, &Leaf), _)| Job {
+        let job = |((leaf, content), hash): ((&Leaf, _), _)| Job {
             index: leaf.index,
             len: leaf.bytes.len(),
-            number,
+            content,
             hash,
             kept: kept_places.next(),
         };
-        let jobs = leaves.iter().enumerate().zip(&mut hashes).map(job).collect();
+        let jobs = leaves.iter().zip(contents).zip(&mut hashes).map(job).collect();
         hash_leaves(&self.engine.compute, &self.secret, jobs, |number, buffer| {
             encode(&leaves[number], buffer);
         });
@@ -189,15 +199,14 @@ impl Observer for Tracer {
             outputs.iter().enumerate().flat_map(|(i, output)| Tracer::leaves(i, output)).collect();
         if leaves.len() >= LEAVES_AT_ONCE {
             self.hash_waiting();
-            self.hash(&leaves, |leaf, buffer| {
+            self.hash(&leaves, (0..leaves.len()).map(Content::Encode), |leaf, buffer| {
                 outputs[leaf.output].values.encode_part(leaf.bytes.clone(), buffer);
             });
             return;
         }
-        for mut leaf in leaves {
-            let start = self.bytes.len();
+        for leaf in leaves {
+            self.bytes.extend_from_slice(&[0; HEADER_BYTES]);
             outputs[leaf.output].values.encode_part(leaf.bytes.clone(), &mut self.bytes);
-            leaf.bytes = start..self.bytes.len();
             self.waiting.push(leaf);
         }
         if self.waiting.len() >= LEAVES_AT_ONCE {

@@ -12,13 +12,20 @@ use lockstep_base::merkle;
 /// Nodes of a task.
 const NODES: usize = 128;
 
+/// Where the bytes under a leaf come from.
+pub(super) enum Content<'a> {
+    /// They are encoded by whoever hashes them: the caller's leaf of this number.
+    Encode(usize),
+    /// They stand here, behind room for the leaf's header.
+    Ready(&'a mut [u8]),
+}
+
 /// A leaf that is about to be hashed.
 pub(super) struct Job<'a> {
     pub(super) index: LeafIndex,
     /// Bytes under it.
     pub(super) len: usize,
-    /// Which of the caller's it is.
-    pub(super) number: usize,
+    pub(super) content: Content<'a>,
     pub(super) hash: &'a mut Digest,
     /// Where the bytes are kept, if they are.
     pub(super) kept: Option<&'a mut Vec<u8>>,
@@ -38,19 +45,36 @@ pub(super) fn hash_leaves(
         let salts: Vec<_> = group.iter().map(|job| leaf::salt_message(secret, &job.index)).collect();
         let mut hashes = vec![Digest::ZERO; group.len()];
         sha256_many(compute.kernel, &salts, &mut hashes);
-        let bytes: usize = group.iter().map(|job| leaf::HEADER_BYTES + job.len).sum();
-        let (mut buffer, mut ends) = (Vec::with_capacity(bytes), Vec::with_capacity(group.len()));
+        let encoded = |job: &&Job<'_>| matches!(job.content, Content::Encode(_));
+        let bytes: usize = group.iter().filter(encoded).map(|job| leaf::HEADER_BYTES + job.len).sum();
+        let mut buffer = Vec::with_capacity(bytes);
         for (job, hash) in group.iter_mut().zip(&hashes) {
-            buffer.extend_from_slice(&leaf::header(&leaf::salt_of(hash), &job.index));
-            let start = buffer.len();
-            encode(job.number, &mut buffer);
+            let header = leaf::header(&leaf::salt_of(hash), &job.index);
+            let content = match &mut job.content {
+                Content::Encode(number) => {
+                    buffer.extend_from_slice(&header);
+                    let start = buffer.len();
+                    encode(*number, &mut buffer);
+                    &buffer[start..]
+                }
+                Content::Ready(message) => {
+                    let (room, content) = message.split_at_mut(leaf::HEADER_BYTES);
+                    room.copy_from_slice(&header);
+                    content
+                }
+            };
             if let Some(kept) = &mut job.kept {
-                **kept = buffer[start..].to_vec();
+                **kept = content.to_vec();
             }
-            ends.push(buffer.len());
         }
-        let starts = core::iter::once(0).chain(ends.iter().copied());
-        let messages: Vec<&[u8]> = starts.zip(&ends).map(|(start, end)| &buffer[start..*end]).collect();
+        let mut rest = buffer.as_slice();
+        let mut messages: Vec<&[u8]> = Vec::with_capacity(group.len());
+        for job in group.iter() {
+            messages.push(match &job.content {
+                Content::Encode(_) => rest.split_off(..leaf::HEADER_BYTES + job.len).unwrap_or_default(),
+                Content::Ready(message) => message,
+            });
+        }
         sha256_many(compute.kernel, &messages, &mut hashes);
         group.iter_mut().zip(hashes).for_each(|(job, hash)| *job.hash = hash);
     });
