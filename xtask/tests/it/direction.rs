@@ -11,10 +11,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("model", &["base"]),
     ("mesh", &["base", "runtime"]),
     ("hub", &[]),
+    // The runtime is for its prover only.
+    ("proof", &["base", "runtime"]),
     ("node", &["base", "runtime", "model", "mesh", "hub"]),
 ];
-/// What the tests of a crate may use besides: an importer is checked by running what it imported.
-const TESTS: &[(&str, &[&str])] = &[("model", &["runtime"])];
+/// What the tests of a crate may use besides: an importer is checked by running what it imported, proofs by proving it.
+const TESTS: &[(&str, &[&str])] = &[("model", &["runtime"]), ("proof", &["model"])];
 /// Development only: may use anything, and nothing may use them (but for tests).
 const FREE: &[&str] = &["sim", "xtask"];
 /// What the cores may take from outside. Sockets, clocks, files and threads come by crates, too.

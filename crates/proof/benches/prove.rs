@@ -1,0 +1,132 @@
+//! What proofs cost: `cargo bench -p lockstep-proof`, one thread, the least of some runs.
+//!
+//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells).
+
+use lockstep_base::net::Net;
+use lockstep_base::rng::SplitMix64;
+use lockstep_model::net::{InputFormat, quantise};
+use lockstep_model::onnx::{Prepare, import};
+use lockstep_proof::commitment::{self, Committed, Shape};
+use lockstep_proof::field::{ProofField, Quintic, residue};
+use lockstep_proof::logup;
+use lockstep_proof::multilinear::eq_table;
+use lockstep_proof::net::{prove, verify};
+use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
+use lockstep_runtime::kernels::Compute;
+use p3_field::{Field, PrimeCharacteristicRing};
+use std::time::Instant;
+
+type Base = <Quintic as ProofField>::Base;
+/// Runs of each.
+const RUNS: usize = 5;
+
+/// Seconds of the fastest run, and what the last one gave.
+fn least<T>(runs: usize, mut f: impl FnMut() -> T) -> (f64, T) {
+    let mut best = f64::INFINITY;
+    let mut timed = || {
+        let began = Instant::now();
+        let result = f();
+        best = best.min(began.elapsed().as_secs_f64());
+        result
+    };
+    (1..runs).for_each(|_| drop(timed()));
+    let result = timed();
+    (best, result)
+}
+
+fn network(name: &str, net: &Net, examples: usize) {
+    let compute = Compute::new(1);
+    let mut rng = SplitMix64::new(1);
+    let input: Vec<i32> = (0..4 * examples).map(|_| 1 + rng.below(79) as i32).collect();
+    let (proving, (output, proof)) =
+        least(RUNS, || prove(&compute, net, &input).expect("a network of ours is proved"));
+    let (verifying, result) = least(RUNS, || verify(net, &input, &output, &proof));
+    result.expect("our own proof");
+    let bytes = proof.as_bytes().len();
+    println!(
+        "{name}, {examples} inputs: prove {:.2} ms, verify {:.2} ms, {bytes} bytes",
+        1e3 * proving,
+        1e3 * verifying
+    );
+}
+
+fn lookups(log: usize) {
+    let count = 1usize << log;
+    let mut sponge = Sponge::new("bench");
+    let alpha: Quintic = sponge.challenge("alpha");
+    let mut rng = SplitMix64::new(2);
+    // Half of the fractions cancel the other half.
+    let mut p = vec![Quintic::ONE; count];
+    let mut q: Vec<Quintic> =
+        (0..count).map(|_| alpha - residue::<Base>(rng.below(1 << 16) as i64)).collect();
+    for i in 0..count / 2 {
+        p[2 * i + 1] = -p[2 * i];
+        q[2 * i + 1] = q[2 * i];
+    }
+    let (proving, proof) = least(3, || {
+        let mut transcript = ProverTranscript::new(Sponge::new("bench"));
+        logup::prove(&mut transcript, &p, &q).expect("no zero");
+        transcript.finish()
+    });
+    let (verifying, result) = least(3, || {
+        let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
+        logup::verify::<Quintic>(&mut transcript, &logup::heights(count))
+    });
+    result.expect("our own proof");
+    println!(
+        "LogUp-GKR (variant E), 2^{log} fractions: {:.1} ns each, verify {:.2} ms, {} bytes",
+        1e9 * proving / count as f64,
+        1e3 * verifying,
+        proof.len()
+    );
+}
+
+fn matrix(log: usize) {
+    let mut rng = SplitMix64::new(3);
+    let cells: Vec<Base> = (0..1usize << log).map(|_| residue(rng.below(255) as i64 - 127)).collect();
+    let shape = Shape::new::<Quintic>(cells.len());
+    let (committing, committed) = least(2, || Committed::<Quintic>::new(cells.clone()));
+    let point: Vec<Quintic> = Sponge::new("bench").point("point", log);
+    let value: Quintic = cells.iter().zip(eq_table(&point)).map(|(x, w)| w * *x).sum();
+    assert!(!value.is_zero());
+    let (opening, proof) = least(3, || {
+        let mut transcript = ProverTranscript::new(Sponge::new("bench"));
+        committed.open(&mut transcript, &point);
+        transcript.finish()
+    });
+    let (verifying, result) = least(3, || {
+        let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
+        commitment::verify(&mut transcript, &shape, &committed.root(), &point, value)
+    });
+    result.expect("our own opening");
+    println!(
+        "matrix of 2^{log} cells ({} rows of 2^{}, rate 1/{}): commit {:.1} ms, open {:.1} ms, verify {:.2} ms, {} bytes",
+        shape.rows,
+        shape.log_cols,
+        1 << shape.log_inverse_rate,
+        1e3 * committing,
+        1e3 * opening,
+        1e3 * verifying,
+        proof.len()
+    );
+}
+
+fn main() {
+    let tenths = InputFormat { frac: 0, low: 0, high: 100 };
+    let models = [
+        ("Iris OLS", &include_bytes!("../../../models/iris/iris-ols.onnx")[..]),
+        ("Iris NN", &include_bytes!("../../../models/iris/iris-mlp.onnx")[..]),
+    ];
+    for (name, file) in models {
+        let float = import(name, file, &Prepare { scale: 0.1, ..Prepare::NONE }).expect("our own file");
+        let net = quantise(&float, tenths).expect("a network");
+        for examples in [1, 150, 500] {
+            network(name, &net, examples);
+        }
+    }
+    lookups(20);
+    matrix(20);
+    if std::env::args().any(|arg| arg == "--large") {
+        matrix(24);
+    }
+}

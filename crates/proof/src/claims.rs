@@ -1,0 +1,227 @@
+//! Claims about committed columns, and their reduction to one opening.
+//!
+//! All columns of a witness lie one behind the other in one committed vector Z, largest first, so that each begins at a multiple
+//! of its size. A claim `column~(point) = value` is then a claim on Z, and all of them become one by a challenge c and one sum-check:
+//!
+//! ```text
+//! sum_k c^k value_k = sum_x Z(x) B(x),   B(x) = sum_k c^k eq((block_k, point_k), x)      =>   Z~(r) B~(r) = last claim
+//! ```
+//!
+//! Z~(r) is sent and opened; the verifier computes B~(r). Every coordinate of r is a challenge younger than the root of Z, which
+//! [`crate::commitment`] relies on. Soundness error: (claims + 2 log |Z|) |F|^-1.
+
+use crate::commitment::{self, Shape};
+use crate::error::VerifyError;
+use crate::field::ProofField;
+use crate::multilinear::{eq, eq_index};
+use crate::sumcheck;
+use crate::transcript::{Hash, VerifierTranscript};
+use alloc::vec;
+use alloc::vec::Vec;
+#[cfg(feature = "prover")]
+use {
+    crate::commitment::Committed,
+    crate::error::ProveError,
+    crate::multilinear::{eq_table, weighted},
+    crate::sumcheck::{Product, Sum},
+    crate::transcript::ProverTranscript,
+    p3_field::PrimeCharacteristicRing,
+};
+
+/// Where each column lies.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// log2 of the size of each column.
+    logs: Vec<usize>,
+    offsets: Vec<usize>,
+    cells: usize,
+}
+
+impl Layout {
+    /// Columns of sizes `2^logs[i]`.
+    #[must_use]
+    pub fn new(logs: Vec<usize>) -> Layout {
+        let mut order: Vec<usize> = (0..logs.len()).collect();
+        order.sort_by_key(|column| core::cmp::Reverse(logs[*column]));
+        let (mut offsets, mut cells) = (vec![0; logs.len()], 0usize);
+        for column in order {
+            offsets[column] = cells;
+            cells = cells.saturating_add(1 << logs[column]);
+        }
+        Layout { logs, offsets, cells }
+    }
+
+    /// Cells of all columns.
+    #[must_use]
+    pub fn cells(&self) -> usize {
+        self.cells
+    }
+
+    /// log2 of the size of a column.
+    #[must_use]
+    pub fn log(&self, column: usize) -> usize {
+        self.logs[column]
+    }
+
+    /// All columns as one vector.
+    #[cfg(feature = "prover")]
+    #[must_use]
+    pub fn join<B: PrimeCharacteristicRing + Copy>(&self, columns: &[Vec<B>]) -> Vec<B> {
+        let mut cells = vec![B::ZERO; self.cells];
+        for (column, offset) in columns.iter().zip(&self.offsets) {
+            cells[*offset..offset + column.len()].copy_from_slice(column);
+        }
+        cells
+    }
+}
+
+/// `column~(points[point]) = value`.
+#[derive(Clone, Copy, Debug)]
+struct Claim<E> {
+    column: usize,
+    point: usize,
+    value: E,
+}
+
+/// Claims so far; each (column, point) is claimed once.
+#[derive(Clone, Debug)]
+pub struct Claims<E> {
+    points: Vec<Vec<E>>,
+    claims: Vec<Claim<E>>,
+    #[cfg(feature = "prover")]
+    tables: Vec<Vec<E>>,
+}
+
+impl<E: ProofField> Default for Claims<E> {
+    fn default() -> Claims<E> {
+        Claims {
+            points: Vec::new(),
+            claims: Vec::new(),
+            #[cfg(feature = "prover")]
+            tables: Vec::new(),
+        }
+    }
+}
+
+impl<E: ProofField> Claims<E> {
+    fn point(&mut self, point: &[E]) -> usize {
+        let known = self.points.iter().position(|known| known == point);
+        known.unwrap_or_else(|| {
+            self.points.push(point.to_vec());
+            self.points.len() - 1
+        })
+    }
+
+    fn known(&self, column: usize, point: usize) -> Option<E> {
+        let same = self.claims.iter().find(|claim| claim.column == column && claim.point == point);
+        same.map(|claim| claim.value)
+    }
+
+    /// The claimed value of a column at a point: read from the proof, unless it was claimed before.
+    ///
+    /// # Errors
+    /// If the proof ends before.
+    pub fn receive(
+        &mut self,
+        transcript: &mut VerifierTranscript<'_>,
+        column: usize,
+        at: &[E],
+    ) -> Result<E, VerifyError> {
+        let point = self.point(at);
+        if let Some(value) = self.known(column, point) {
+            return Ok(value);
+        }
+        let [value] = transcript.receive::<E, 1>("claim")?;
+        self.claims.push(Claim { column, point, value });
+        Ok(value)
+    }
+
+    /// Claims the value of a column at a point, unless it was claimed before.
+    #[cfg(feature = "prover")]
+    pub fn send(
+        &mut self,
+        transcript: &mut ProverTranscript,
+        columns: &[Vec<E::Base>],
+        column: usize,
+        at: &[E],
+    ) -> E {
+        let point = self.point(at);
+        if let Some(value) = self.known(column, point) {
+            return value;
+        }
+        if self.tables.len() == point {
+            self.tables.push(eq_table(at));
+        }
+        let value = weighted(&columns[column], &self.tables[point]);
+        transcript.send("claim", &[value]);
+        self.claims.push(Claim { column, point, value });
+        value
+    }
+
+    fn batched(&self, batch: E) -> E {
+        self.claims.iter().rev().fold(E::ZERO, |sum, claim| sum * batch + claim.value)
+    }
+
+    /// Proves all claims.
+    ///
+    /// # Errors
+    /// If a challenge is degenerate.
+    #[cfg(feature = "prover")]
+    pub fn prove(
+        self,
+        transcript: &mut ProverTranscript,
+        layout: &Layout,
+        committed: &Committed<E>,
+    ) -> Result<(), ProveError> {
+        let batch: E = transcript.sponge.challenge("claims");
+        let mut weights = vec![E::ZERO; layout.cells];
+        let mut power = E::ONE;
+        for claim in &self.claims {
+            let offset = layout.offsets[claim.column];
+            let table = &self.tables[claim.point];
+            for (weight, eq) in weights[offset..].iter_mut().zip(table) {
+                *weight += power * *eq;
+            }
+            power *= batch;
+        }
+        let cells = committed.cells().iter().map(|cell| E::from(*cell)).collect();
+        let sum = Sum {
+            vectors: vec![cells, weights],
+            products: vec![Product { coefficient: E::ONE, left: 0, right: 1 }],
+            linear: Vec::new(),
+        };
+        let log = Shape::new::<E>(layout.cells).log;
+        let proved = sum.prove(transcript, log, None, self.batched(batch))?;
+        transcript.send("cell", &proved.values[..1]);
+        committed.open(transcript, &proved.point);
+        Ok(())
+    }
+
+    /// Checks all claims against the commitment `root`.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(
+        &self,
+        transcript: &mut VerifierTranscript<'_>,
+        layout: &Layout,
+        root: &Hash,
+    ) -> Result<(), VerifyError> {
+        let shape = Shape::new::<E>(layout.cells);
+        let batch: E = transcript.sponge.challenge("claims");
+        let reduced = sumcheck::verify(transcript, shape.log, None, self.batched(batch))?;
+        let [cell] = transcript.receive::<E, 1>("cell")?;
+        let (mut weight, mut power) = (E::ZERO, E::ONE);
+        for claim in &self.claims {
+            let log = layout.logs[claim.column];
+            let (high, low) = reduced.point.split_at(shape.log - log);
+            let block = eq_index(high, layout.offsets[claim.column] >> log);
+            weight += power * block * eq(&self.points[claim.point], low);
+            power *= batch;
+        }
+        if cell * weight != reduced.value {
+            return Err(VerifyError::SumCheck { what: "claims" });
+        }
+        commitment::verify(transcript, &shape, root, &reduced.point, cell)
+    }
+}

@@ -1,0 +1,142 @@
+//! Commitment to a vector as an interleaved Reed-Solomon matrix (Ligero; Brakedown's tensor queries), opened at one point.
+//!
+//! ```text
+//! cells    Z[h 2^b + l],  h < rows: a matrix of `rows` messages of 2^b coefficients, filled with zeros
+//! code     C[h][i] = sum_l Z[h 2^b + l] w^(i l),   i < 2^(b + s), w of order 2^(b + s), rate 2^-s
+//! root     of the hash tree over the columns (C[0][i], ..., C[rows - 1][i])
+//! opening  at r = (r_hi, r_lo):  u[l] = sum_h eq(r_hi, h) Z[h 2^b + l],  sent whole
+//!          value = sum_l eq(r_lo, l) u[l]
+//!          t random columns i:  sum_h eq(r_hi, h) C[h][i] = sum_l u[l] w^(i l)
+//! ```
+//!
+//! # Soundness: unique decoding only
+//! Let d = 2^(b+s) - 2^b + 1 be the distance. *Either* the columns where the committed matrix agrees with some matrix of codewords are more than a
+//! fraction `1 - d / (2 2^(b+s))`: then that matrix is unique, u* is its folded message, and another u agrees with the folded columns in at most
+//! that fraction. *Or* it is further from every matrix of codewords: then, but with probability at most `b_hi 2^(b+s) / |F|` over r_hi
+//! (proximity gaps of affine lines within the unique decoding radius, one line for each of the b_hi coordinates of a tensor: Ben-Sasson,
+//! Carmon, Ishai, Kopparty, Saraf 2020; Diamond and Gruen 2025), the folded word is as far from every codeword. In both
+//! cases each random column passes with probability below `(1 + 2^-s) / 2`, and t of them below 2^-110. r_hi is a
+//! challenge that is drawn after the root was absorbed, which the second case needs; [`crate::claims`] makes it so.
+//! No conjecture, no grinding, no list decoding.
+
+#[cfg(feature = "prover")]
+mod prover;
+
+use crate::error::VerifyError;
+use crate::field::{ProofField, ext_bytes};
+use crate::merkle;
+use crate::multilinear::{eq_table, evaluate_ext};
+use crate::transcript::{Hash, VerifierTranscript};
+use alloc::vec::Vec;
+use p3_field::{PrimeCharacteristicRing, TwoAdicField};
+#[cfg(feature = "prover")]
+pub use prover::Committed;
+
+/// Bits of soundness of the columns of one opening.
+pub const COLUMN_BITS: u32 = 110;
+/// Columns that are opened at rates 1/2, 1/4, 1/8, 1/16: the least t with `((1 + 2^-s) / 2)^t <= 2^-110`.
+pub const QUERIES: [usize; 4] = [266, 163, 133, 121];
+/// Cells of one commitment.
+pub const CELLS_MAX: usize = 1 << 25;
+/// Up to this many cells the code has rate 1/16, above 1/4.
+const LOW_RATE_CELLS: usize = 1 << 16;
+/// Most columns of the code, as a logarithm: what the base field has roots of unity for.
+const CODE_LOG_MAX: usize = 22;
+
+/// The shape of the matrix; it follows from the number of cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Coordinates of a point.
+    pub log: usize,
+    /// Rows that are not zero.
+    pub rows: usize,
+    /// b.
+    pub log_cols: usize,
+    /// s.
+    pub log_inverse_rate: usize,
+}
+
+impl Shape {
+    /// The shape for `cells` cells, 1 to [`CELLS_MAX`]: the one with the smallest opening.
+    #[must_use]
+    pub fn new<E: ProofField>(cells: usize) -> Shape {
+        let log = cells.next_power_of_two().trailing_zeros() as usize;
+        let log_inverse_rate = if cells <= LOW_RATE_CELLS { 4 } else { 2 };
+        let shape =
+            |log_cols: usize| Shape { log, rows: cells.div_ceil(1 << log_cols), log_cols, log_inverse_rate };
+        let all = (0..=log.min(CODE_LOG_MAX - log_inverse_rate)).map(shape);
+        all.min_by_key(Shape::opening_bytes::<E>).unwrap_or_else(|| shape(0))
+    }
+
+    /// Columns of the code, as a logarithm.
+    #[must_use]
+    pub fn code_log(&self) -> usize {
+        self.log_cols + self.log_inverse_rate
+    }
+
+    /// Columns that are drawn.
+    #[must_use]
+    pub fn queries(&self) -> usize {
+        QUERIES[self.log_inverse_rate - 1]
+    }
+
+    /// Bytes of an opening, at most.
+    #[must_use]
+    pub fn opening_bytes<E: ProofField>(&self) -> usize {
+        let columns = self.queries().min(1 << self.code_log());
+        // The paths of t leaves meet in the upper log2 t layers.
+        let path = self.code_log() - (usize::BITS - 1 - columns.leading_zeros()) as usize + 1;
+        (ext_bytes::<E>() << self.log_cols) + columns * (4 * self.rows + 32 * path)
+    }
+
+    /// r_hi and r_lo.
+    fn split<'a, E>(&self, point: &'a [E]) -> (&'a [E], &'a [E]) {
+        point.split_at(self.log - self.log_cols)
+    }
+}
+
+/// The polynomial with coefficients `u` at `x`.
+fn horner<E: ProofField>(u: &[E], x: E::Base) -> E {
+    u.iter().rev().fold(E::ZERO, |sum, u| sum * x + *u)
+}
+
+/// Sorted and distinct.
+fn distinct(mut positions: Vec<usize>) -> Vec<usize> {
+    positions.sort_unstable();
+    positions.dedup();
+    positions
+}
+
+/// Checks that the vector behind `root` has the extension `value` at `point`, which was drawn after the root was absorbed.
+///
+/// # Errors
+/// The first check that fails.
+pub fn verify<E: ProofField>(
+    transcript: &mut VerifierTranscript<'_>,
+    shape: &Shape,
+    root: &Hash,
+    point: &[E],
+    value: E,
+) -> Result<(), VerifyError> {
+    let (high, low) = shape.split(point);
+    let u = transcript.receive_many::<E>("folded row", 1 << shape.log_cols)?;
+    if evaluate_ext(&u, low) != value {
+        return Err(VerifyError::Value);
+    }
+    let weights = eq_table(high);
+    let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
+    let generator = E::Base::two_adic_generator(shape.code_log());
+    let (mut leaves, mut scratch) = (Vec::with_capacity(positions.len()), Vec::new());
+    for position in positions {
+        let column = transcript.hint_base::<E::Base>(shape.rows)?;
+        let folded: E = column.iter().zip(&weights).map(|(x, weight)| *weight * *x).sum();
+        if folded != horner(&u, generator.exp_u64(position as u64)) {
+            return Err(VerifyError::Column { column: position });
+        }
+        leaves.push((position, merkle::leaf(&column, &mut scratch)));
+    }
+    if merkle::root_of(transcript, leaves, shape.code_log())? != *root {
+        return Err(VerifyError::Root);
+    }
+    Ok(())
+}

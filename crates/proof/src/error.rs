@@ -1,0 +1,178 @@
+//! Why a proof was refused, or cannot be made.
+
+use alloc::string::String;
+
+/// Why a network cannot be proved (yet), or not safely.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// An op that has no argument yet, or stands where it has none.
+    #[error("node {node} ({op}) cannot be proved yet: expected {expected}")]
+    Unsupported {
+        /// The node.
+        node: usize,
+        /// Its op.
+        op: &'static str,
+        /// What is supported there.
+        expected: &'static str,
+    },
+    /// An integer that could wrap around in the field.
+    #[error("node {node}: {what} may be {got}, expected a proof of at most {limit}")]
+    CouldWrap {
+        /// The node.
+        node: usize,
+        /// Which integer.
+        what: &'static str,
+        /// Its bound.
+        got: i64,
+        /// The largest that cannot wrap.
+        limit: i64,
+    },
+    /// No examples, too many, or not a whole number of them.
+    #[error("an input of {got} integers, expected 1 to {limit} times {each}")]
+    Examples {
+        /// How many integers.
+        got: usize,
+        /// Integers of one example.
+        each: usize,
+        /// The largest number of examples.
+        limit: usize,
+    },
+    /// Outputs that do not belong to the inputs.
+    #[error("an output of {got} integers, expected {expected}")]
+    OutputLength {
+        /// How many.
+        got: usize,
+        /// How many the inputs give.
+        expected: usize,
+    },
+    /// An integer outside the declared bounds of the network.
+    #[error("input {index} is {got}, expected {low} to {high}")]
+    InputBounds {
+        /// Which integer.
+        index: usize,
+        /// Its value.
+        got: i32,
+        /// The smallest accepted.
+        low: i32,
+        /// The largest.
+        high: i32,
+    },
+    /// A witness that is too large for one proof.
+    #[error("a witness of {got} cells, expected at most {limit}")]
+    TooLarge {
+        /// How many.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More lookups than multiplicities can count.
+    #[error("{got} lookups, expected fewer than {limit}")]
+    Lookups {
+        /// How many.
+        got: u64,
+        /// The order of the field.
+        limit: u64,
+    },
+}
+
+/// Why a proof was not accepted. Every variant is one check.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The statement itself is not one.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Not a file of proofs.
+    #[error("not a proof: begins with {got:?}, expected {expected:?}")]
+    Magic {
+        /// Its first bytes.
+        got: String,
+        /// What a proof begins with.
+        expected: &'static str,
+    },
+    /// Too large to be a proof.
+    #[error("a proof of {got} bytes, expected at most {limit}")]
+    Size {
+        /// Its size.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// It ends too early.
+    #[error("the proof ends: {got} bytes are left, expected {expected}")]
+    Truncated {
+        /// Bytes that are left.
+        got: usize,
+        /// Bytes that are read next.
+        expected: usize,
+    },
+    /// It goes on behind its end.
+    #[error("{got} bytes behind the proof")]
+    TrailingBytes {
+        /// How many.
+        got: usize,
+    },
+    /// A second encoding of an element.
+    #[error("an element of the field is not in its canonical encoding")]
+    NotCanonical,
+    /// A challenge that no protocol can go on from; an honest proof meets it with probability below 2^-140.
+    #[error("a challenge of {what} is degenerate")]
+    Degenerate {
+        /// Where.
+        what: &'static str,
+    },
+    /// What a sum-check ended with is not what the polynomial has there.
+    #[error("{what}: the sum-check ends in a value that the columns do not have")]
+    SumCheck {
+        /// Which one.
+        what: &'static str,
+    },
+    /// A lookup is not in its table.
+    #[error("the lookups and their tables do not cancel")]
+    Lookup,
+    /// A denominator is zero.
+    #[error("the denominators of a tree multiply to zero")]
+    ZeroDenominator,
+    /// An opened column is not what was committed.
+    #[error("the opened columns do not have the committed root")]
+    Root,
+    /// An opened column does not lie on the folded row.
+    #[error("column {column} is not on the folded row")]
+    Column {
+        /// Which column.
+        column: usize,
+    },
+    /// The folded row has another value than claimed.
+    #[error("the folded row does not have the claimed value")]
+    Value,
+}
+
+/// Why a proof was not made.
+#[cfg(feature = "prover")]
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProveError {
+    /// There is no such statement.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The network does not run.
+    #[error(transparent)]
+    Run(#[from] lockstep_runtime::net::NetRunError),
+    /// The witness is not what the runtime computed: a fault of this crate.
+    #[error("output {index} of the witness is {got}, the runtime computed {expected}")]
+    Disagreement {
+        /// Which output.
+        index: usize,
+        /// The witness's.
+        got: i64,
+        /// The runtime's.
+        expected: i64,
+    },
+    /// A challenge that the prover cannot go on from.
+    #[error("a challenge of {what} is degenerate")]
+    Degenerate {
+        /// Where.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,78 @@
+//! The field of a proof, as a type parameter.
+//!
+//! Witnesses are integers of at most 31 bits with a sign, so they live in a prime field just below 2^31; challenges
+//! live in an extension so large that a lucky challenge is out of the question. The one instance is KoalaBear,
+//! `p = 2^31 - 2^24 + 1`, with `F_p[X] / (X^5 + X^2 - 1)` of about 2^155 elements. Every step of the arithmetic keeps
+//! its integers within `(p - 1) / 2 = 127 * 2^23` in magnitude (docs/spec/arithmetic.md, `LIMIT`).
+
+use alloc::vec::Vec;
+use p3_field::extension::QuinticTrinomialExtensionField;
+use p3_field::{ExtensionField, PrimeCharacteristicRing, PrimeField32, TwoAdicField};
+use p3_koala_bear::KoalaBear;
+
+/// The extension field that challenges come from, and what it extends.
+pub trait ProofField: ExtensionField<Self::Base> {
+    /// The field of the witness.
+    type Base: PrimeField32 + TwoAdicField;
+    /// Absorbed by every transcript.
+    const NAME: &'static str;
+}
+
+/// KoalaBear's extension of degree 5.
+pub type Quintic = QuinticTrinomialExtensionField<KoalaBear>;
+
+impl ProofField for Quintic {
+    type Base = KoalaBear;
+    const NAME: &'static str = "koala-bear X^5+X^2-1";
+}
+
+/// Bytes of an element of the base field in a proof: its canonical integer, little-endian.
+pub const BASE_BYTES: usize = 4;
+
+/// Bytes of an element of the extension: its coordinates.
+#[must_use]
+pub const fn ext_bytes<E: ProofField>() -> usize {
+    E::DIMENSION * BASE_BYTES
+}
+
+/// The canonical bytes of `x`.
+pub fn put_base<B: PrimeField32>(x: B, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&x.as_canonical_u32().to_le_bytes());
+}
+
+/// The canonical bytes of `x`, coordinate after coordinate.
+pub fn put_ext<E: ProofField>(x: E, bytes: &mut Vec<u8>) {
+    for coordinate in x.as_basis_coefficients_slice() {
+        put_base(*coordinate, bytes);
+    }
+}
+
+/// Reads what [`put_base`] wrote; `None` unless it is the canonical integer, below p.
+#[must_use]
+pub fn get_base<B: PrimeField32>(bytes: [u8; BASE_BYTES]) -> Option<B> {
+    let x = u32::from_le_bytes(bytes);
+    (x < B::ORDER_U32).then(|| B::from_u32(x))
+}
+
+/// Reads what [`put_ext`] wrote; `None` unless every coordinate is canonical and their number right.
+#[must_use]
+pub fn get_ext<E: ProofField>(bytes: &[u8]) -> Option<E> {
+    let (chunks, rest) = bytes.as_chunks::<BASE_BYTES>();
+    if !rest.is_empty() || chunks.len() != E::DIMENSION {
+        return None;
+    }
+    let coordinates: Option<Vec<E::Base>> = chunks.iter().map(|chunk| get_base(*chunk)).collect();
+    E::from_basis_coefficients_slice(&coordinates?)
+}
+
+/// The residue of an integer.
+#[must_use]
+pub fn residue<B: PrimeField32>(x: i64) -> B {
+    B::from_u32(x.rem_euclid(i64::from(B::ORDER_U32)) as u32)
+}
+
+/// `2^exponent`.
+#[must_use]
+pub fn power_of_two<R: PrimeCharacteristicRing>(exponent: u32) -> R {
+    R::TWO.exp_u64(exponent.into())
+}

@@ -1,0 +1,109 @@
+//! Hash trees over the columns of a codeword, and openings of many leaves with shared paths.
+//!
+//! ```text
+//! leaf = BLAKE3(key LEAF, elements as canonical little-endian integers),   node = BLAKE3(key NODE, left ‖ right)
+//! ```
+//!
+//! The depth is part of the parameters, so a node can never pass for a leaf; the keys would forbid it, too. An opening at
+//! sorted distinct positions has, from the leaves up, each sibling that cannot be computed: which these are follows from the
+//! positions, so an opening has no lengths of its own.
+
+use crate::error::VerifyError;
+use crate::field::put_base;
+use crate::transcript::{Hash, VerifierTranscript};
+use alloc::vec::Vec;
+use p3_field::PrimeField32;
+
+const LEAF: &[u8; 32] = b"lockstep proof v0 leaf of column";
+const NODE: &[u8; 32] = b"lockstep proof v0 node of a tree";
+
+/// The hash of one column.
+#[must_use]
+pub fn leaf<B: PrimeField32>(column: &[B], scratch: &mut Vec<u8>) -> Hash {
+    scratch.clear();
+    column.iter().for_each(|x| put_base(*x, scratch));
+    *blake3::keyed_hash(LEAF, scratch).as_bytes()
+}
+
+fn node(left: &Hash, right: &Hash) -> Hash {
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(left);
+    both[32..].copy_from_slice(right);
+    *blake3::keyed_hash(NODE, &both).as_bytes()
+}
+
+/// A whole tree: the leaves, then each layer above.
+#[cfg(feature = "prover")]
+#[derive(Clone, Debug)]
+pub struct Tree {
+    layers: Vec<Vec<Hash>>,
+}
+
+#[cfg(feature = "prover")]
+impl Tree {
+    /// The tree over `leaves`, a power of two of them.
+    #[must_use]
+    pub fn new(leaves: Vec<Hash>) -> Tree {
+        debug_assert!(leaves.len().is_power_of_two());
+        let mut layers = alloc::vec![leaves];
+        while layers[layers.len() - 1].len() > 1 {
+            let below = layers[layers.len() - 1].as_chunks::<2>().0;
+            layers.push(below.iter().map(|[left, right]| node(left, right)).collect());
+        }
+        Tree { layers }
+    }
+
+    /// Its root.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.layers[self.layers.len() - 1][0]
+    }
+
+    /// The siblings that open `positions`, sorted and distinct.
+    #[must_use]
+    pub fn siblings(&self, positions: &[usize]) -> Vec<Hash> {
+        let mut siblings = Vec::new();
+        let mut known = positions.to_vec();
+        for layer in &self.layers[..self.layers.len() - 1] {
+            let missing = known.iter().filter(|at| known.binary_search(&(**at ^ 1)).is_err());
+            siblings.extend(missing.map(|at| layer[at ^ 1]));
+            known.iter_mut().for_each(|at| *at /= 2);
+            known.dedup();
+        }
+        siblings
+    }
+}
+
+/// Reads the siblings of `leaves` (sorted distinct positions of a tree of `depth` layers) and computes the root.
+///
+/// # Errors
+/// If the proof ends before.
+pub fn root_of(
+    transcript: &mut VerifierTranscript<'_>,
+    leaves: Vec<(usize, Hash)>,
+    depth: usize,
+) -> Result<Hash, VerifyError> {
+    let mut known = leaves;
+    for _ in 0..depth {
+        let mut above = Vec::with_capacity(known.len());
+        let mut at = 0;
+        while at < known.len() {
+            let (position, hash) = known[at];
+            let pair = known.get(at + 1).filter(|(next, _)| position % 2 == 0 && *next == position + 1);
+            let parent = match pair {
+                Some((_, right)) => {
+                    at += 1;
+                    node(&hash, right)
+                }
+                None => {
+                    let sibling = transcript.hint_hash()?;
+                    if position % 2 == 0 { node(&hash, &sibling) } else { node(&sibling, &hash) }
+                }
+            };
+            above.push((position / 2, parent));
+            at += 1;
+        }
+        known = above;
+    }
+    known.first().map(|(_, root)| *root).ok_or(VerifyError::Root)
+}

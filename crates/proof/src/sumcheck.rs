@@ -1,0 +1,70 @@
+//! The sum-check protocol, for sums of products of two multilinear polynomials, with or without a factor `eq`.
+//!
+//! ```text
+//! S = sum_{x in {0,1}^k} w(x) g(x),   g = sum_j c_j a_j b_j + sum_j c_j l_j,   w = eq(t, .) or 1
+//! ```
+//!
+//! Variables are bound from the last coordinate (the least significant bit: neighbours in memory) to the first. With
+//! `eq` factored out (Gruen), one round binding coordinate i with challenge r sends two values of the
+//! quadratic `h(X) = sum_x eq(t_0..t_{i-1}, x) g(x, X, bound)`: h(0) and its leading coefficient. What the verifier needs besides follows
+//! from the claim S of the round:
+//!
+//! ```text
+//! with eq      S = (1 - t_i) h(0) + t_i h(1)        h(1) = (S - (1 - t_i) h(0)) / t_i
+//! without      S = h(0) + h(1)
+//! next claim   h(r) = h(0) + (h(1) - h(0) - lead) r + lead r^2
+//! ```
+//!
+//! The last claim is `g(r)`, without the factor: the same whether there was an eq or not. Soundness error: 3 |F|^-1 a round with eq, 2
+//! without, since `eq(t_i, X) h(X)` has degree 3.
+
+#[cfg(feature = "prover")]
+mod prover;
+
+use crate::error::VerifyError;
+use crate::field::ProofField;
+use crate::transcript::VerifierTranscript;
+use alloc::vec;
+use alloc::vec::Vec;
+#[cfg(feature = "prover")]
+pub use prover::{Product, Proved, Sum};
+
+/// What a sum-check leaves to be checked: `g(point) = value`.
+#[derive(Clone, Debug)]
+pub struct Reduced<E> {
+    /// Random, first coordinate first.
+    pub point: Vec<E>,
+    /// Claimed of g there.
+    pub value: E,
+}
+
+/// The next claim from the two values of a round; `t` is the coordinate of eq, if there is one. `None` if t is 0.
+fn next_claim<E: ProofField>(claim: E, t: Option<E>, [h0, lead]: [E; 2], r: E) -> Option<E> {
+    let h1 = match t {
+        Some(t) => (claim - (E::ONE - t) * h0) * t.try_inverse()?,
+        None => claim - h0,
+    };
+    Some(h0 + r * (h1 - h0 - lead + lead * r))
+}
+
+/// Checks that the sum over `log` variables is `claim`, with the factor `eq(eq, .)` if there is one.
+///
+/// # Errors
+/// If the proof ends before.
+pub fn verify<E: ProofField>(
+    transcript: &mut VerifierTranscript<'_>,
+    log: usize,
+    eq: Option<&[E]>,
+    claim: E,
+) -> Result<Reduced<E>, VerifyError> {
+    debug_assert!(eq.is_none_or(|eq| eq.len() == log));
+    let (mut value, mut point) = (claim, vec![E::ZERO; log]);
+    for i in (0..log).rev() {
+        let sent = transcript.receive::<E, 2>("round")?;
+        let r = transcript.sponge.challenge("bind");
+        let t = eq.map(|eq| eq[i]);
+        value = next_claim(value, t, sent, r).ok_or(VerifyError::Degenerate { what: "a sum-check" })?;
+        point[i] = r;
+    }
+    Ok(Reduced { point, value })
+}

@@ -1,0 +1,9 @@
+//! Integration tests: what docs/spec/proofs.md claims, clause by clause.
+
+mod complete;
+mod fiat_shamir;
+mod liars;
+mod parts;
+mod replays;
+mod support;
+mod tampered;

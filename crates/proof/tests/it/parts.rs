@@ -1,0 +1,208 @@
+//! The parts of the protocol alone: sum-checks, fractions, commitments, tables.
+
+use lockstep_base::rng::SplitMix64;
+use lockstep_proof::circuit::range;
+use lockstep_proof::commitment::{self, COLUMN_BITS, Committed, QUERIES, Shape};
+use lockstep_proof::error::VerifyError;
+use lockstep_proof::field::{ProofField, Quintic, residue};
+use lockstep_proof::logup;
+use lockstep_proof::multilinear::{eq, eq_index, eq_table, evaluate, evaluate_ext, fold_rows, index};
+use lockstep_proof::sumcheck::{self, Product, Sum};
+use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
+use p3_field::{Field, PrimeCharacteristicRing};
+
+type Base = <Quintic as ProofField>::Base;
+
+fn base(rng: &mut SplitMix64) -> Base {
+    residue(rng.below(1 << 31) as i64)
+}
+
+fn ext(rng: &mut SplitMix64) -> Quintic {
+    let seed = rng.next_u64().to_le_bytes();
+    let mut sponge = Sponge::new("random");
+    sponge.absorb("seed", &seed);
+    sponge.challenge("x")
+}
+
+fn point(rng: &mut SplitMix64, log: usize) -> Vec<Quintic> {
+    (0..log).map(|_| ext(rng)).collect()
+}
+
+/// multilinear: all ways to an extension agree, coordinate 0 being the most significant bit.
+#[test]
+fn extensions_agree() {
+    let mut rng = SplitMix64::new(31);
+    for log in 0..7 {
+        let values: Vec<Base> = (0..1 << log).map(|_| base(&mut rng)).collect();
+        let at = point(&mut rng, log);
+        let naive: Quintic = values.iter().enumerate().map(|(i, x)| eq_index(&at, i) * *x).sum();
+        assert_eq!(evaluate(&values, &at), naive);
+        let bits = |i: usize| -> Vec<Quintic> {
+            (0..log).rev().map(|bit| Quintic::from_bool(i >> bit & 1 == 1)).collect()
+        };
+        for i in 0..1 << log {
+            assert_eq!(evaluate(&values, &bits(i)), Quintic::from(values[i]));
+            assert_eq!(eq(&at, &bits(i)), eq_table(&at)[i]);
+            assert_eq!(index(&bits(i)), Quintic::from_usize(i));
+        }
+        let (high, low) = at.split_at(log / 2);
+        assert_eq!(evaluate_ext(&fold_rows(&values, 1 << low.len(), high), low), naive);
+    }
+}
+
+/// circuit::range: the closed forms are the extensions of the table.
+#[test]
+fn the_range_table_has_its_closed_form() {
+    let mut rng = SplitMix64::new(32);
+    for limb_bits in [1, 3, 8] {
+        let at = point(&mut rng, limb_bits + 1);
+        let column = |get: fn((i64, i64)) -> i64| -> Vec<Base> {
+            (0..2 << limb_bits).map(|x| residue(get(range::entry(x)))).collect()
+        };
+        let expected = (evaluate(&column(|e| e.0), &at), evaluate(&column(|e| e.1), &at));
+        assert_eq!(range::extensions(&at), expected);
+    }
+}
+
+/// sumcheck: true sums are accepted with the right reduction, with and without eq, also for short vectors; false ones are not.
+#[test]
+fn sum_checks_reduce_to_evaluations() {
+    for seed in 0..40 {
+        let mut rng = SplitMix64::new(seed);
+        let log = rng.below(7) as usize;
+        let lengths: Vec<usize> = (0..4).map(|_| 1 + rng.below(1 << log) as usize).collect();
+        let vectors: Vec<Vec<Quintic>> =
+            lengths.iter().map(|n| (0..*n).map(|_| ext(&mut rng)).collect()).collect();
+        let products = vec![
+            Product { coefficient: ext(&mut rng), left: 0, right: 1 },
+            Product { coefficient: ext(&mut rng), left: 2, right: 2 },
+        ];
+        let linear = vec![(ext(&mut rng), 3)];
+        let t = point(&mut rng, log);
+        let weights = eq_table(&t);
+        let g = |x: &dyn Fn(usize) -> Quintic| -> Quintic {
+            products.iter().map(|p| p.coefficient * x(p.left) * x(p.right)).sum::<Quintic>()
+                + linear[0].0 * x(3)
+        };
+        for with_eq in [false, true] {
+            let claim: Quintic = (0..1 << log)
+                .map(|i| {
+                    let value = g(&|v| vectors[v].get(i).copied().unwrap_or(Quintic::ZERO));
+                    if with_eq { weights[i] * value } else { value }
+                })
+                .sum();
+            let eq = with_eq.then_some(&t[..]);
+            for error in [Quintic::ZERO, Quintic::ONE] {
+                let sum =
+                    Sum { vectors: vectors.clone(), products: products.clone(), linear: linear.clone() };
+                let mut prover = ProverTranscript::new(Sponge::new("test"));
+                let proved = sum.prove(&mut prover, log, eq, claim + error).expect("no zero");
+                let proof = prover.finish();
+                let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+                let reduced = sumcheck::verify(&mut verifier, log, eq, claim + error).expect("whole");
+                let at = |v: usize| evaluate_ext(&vectors[v], &reduced.point);
+                assert_eq!(proved.point, reduced.point);
+                assert!((0..4).all(|v| proved.values[v] == at(v)), "seed {seed}");
+                assert_eq!(reduced.value == g(&at), error.is_zero(), "seed {seed}, eq {with_eq}");
+            }
+        }
+    }
+}
+
+/// logup: sums of zero are accepted for every number of leaves and end in the extensions of the leaves; other sums are refused.
+#[test]
+fn fractions_that_cancel_are_accepted() {
+    for count in [1, 2, 3, 5, 8, 13, 64, 100] {
+        let mut rng = SplitMix64::new(count as u64);
+        let mut p: Vec<Quintic> = (0..count).map(|_| ext(&mut rng)).collect();
+        let q: Vec<Quintic> = (0..count).map(|_| ext(&mut rng)).collect();
+        let rest: Quintic = p[1..].iter().zip(&q[1..]).map(|(p, q)| *p * q.inverse()).sum();
+        p[0] = -rest * q[0];
+        for error in [Quintic::ZERO, Quintic::ONE] {
+            p[count - 1] += error;
+            let mut prover = ProverTranscript::new(Sponge::new("test"));
+            logup::prove(&mut prover, &p, &q).expect("a proof");
+            let proof = prover.finish();
+            let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+            let heights = logup::heights(count);
+            let claims = logup::verify::<Quintic>(&mut verifier, &heights);
+            if !error.is_zero() {
+                assert_eq!(claims.expect_err("not zero"), VerifyError::Lookup);
+                continue;
+            }
+            let mut start = 0;
+            for (claim, height) in claims.expect("zero").iter().zip(heights) {
+                let leaves = start..start + (1 << height);
+                start = leaves.end;
+                assert_eq!(claim.numerator, evaluate_ext(&p[leaves.clone()], &claim.point));
+                assert_eq!(claim.denominator, evaluate_ext(&q[leaves], &claim.point));
+            }
+            verifier.finish().expect("nothing is left");
+        }
+    }
+}
+
+/// logup: a denominator of zero makes every sum meaningless and is refused.
+#[test]
+fn zero_denominators_are_refused() {
+    let mut prover = ProverTranscript::new(Sponge::new("test"));
+    let (p, q) = ([Quintic::ZERO, Quintic::ZERO, Quintic::ONE], [Quintic::ONE, Quintic::ZERO, Quintic::ONE]);
+    logup::prove(&mut prover, &p, &q).expect("a proof");
+    let proof = prover.finish();
+    let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+    let refused = logup::verify::<Quintic>(&mut verifier, &logup::heights(3)).expect_err("zero");
+    assert_eq!(refused, VerifyError::ZeroDenominator);
+}
+
+/// commitment: openings are accepted for sizes that are no powers of two; another value, root or point is not.
+#[test]
+fn openings_are_of_what_was_committed() {
+    for (seed, cells) in [(1, 1), (2, 2), (3, 37), (4, 1000), (5, 4096), (6, 70_001)] {
+        let mut rng = SplitMix64::new(seed);
+        let values: Vec<Base> = (0..cells).map(|_| base(&mut rng)).collect();
+        let shape = Shape::new::<Quintic>(cells);
+        let at = point(&mut rng, shape.log);
+        let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
+        let committed = Committed::<Quintic>::new(values.clone());
+        let mut prover = ProverTranscript::new(Sponge::new("test"));
+        committed.open(&mut prover, &at);
+        let proof = prover.finish();
+        let check = |root: &[u8; 32], at: &[Quintic], value| {
+            let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+            commitment::verify(&mut verifier, &shape, root, at, value).and_then(|()| verifier.finish())
+        };
+        assert_eq!(check(&committed.root(), &at, value), Ok(()), "{cells} cells, {shape:?}");
+        assert_eq!(check(&committed.root(), &at, value + Quintic::ONE), Err(VerifyError::Value));
+        assert!(check(&[0; 32], &at, value).is_err());
+        if let Some(last) = at.len().checked_sub(1) {
+            let mut other = at.clone();
+            other[last] += Quintic::ONE;
+            assert!(check(&committed.root(), &other, value).is_err());
+        }
+        // Another vector with the same value at this point, opened against the first one's root.
+        if cells > 2 {
+            let weights = eq_table(&at);
+            let mut other: Vec<Base> = values.clone();
+            other[0] += Base::ONE;
+            let moved = Committed::<Quintic>::new(other);
+            let mut prover = ProverTranscript::new(Sponge::new("test"));
+            moved.open(&mut prover, &at);
+            let proof = prover.finish();
+            let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+            let value = value + weights[0];
+            let refused = commitment::verify(&mut verifier, &shape, &committed.root(), &at, value);
+            assert_eq!(refused, Err(VerifyError::Root), "{cells} cells");
+        }
+    }
+}
+
+/// proofs.md, 4: the numbers of columns give at least 110 bits, and are the least that do.
+#[test]
+fn the_columns_give_their_bits() {
+    for (rate, queries) in QUERIES.iter().enumerate() {
+        let inverse = f64::from(1u32 << (rate + 1));
+        let bits = -((1.0 + 1.0 / inverse) / 2.0).log2();
+        assert!(bits * *queries as f64 >= f64::from(COLUMN_BITS), "rate 1/{inverse}");
+        assert!(bits * (*queries - 1) as f64 <= f64::from(COLUMN_BITS), "rate 1/{inverse}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Networks to prove: those of this repository, and random dense ones.
+
+use lockstep_base::net::{Graph, Input, NET_OPSET, Net, Op, Shape};
+use lockstep_base::rng::SplitMix64;
+use lockstep_base::weights::{Linear, Region, WeightFormat, code_offset};
+use lockstep_model::net::{InputFormat, quantise};
+use lockstep_model::onnx::{Prepare, import};
+use lockstep_runtime::kernels::{Compute, Kernel};
+use lockstep_runtime::pool::Pool;
+
+/// Iris enters in tenths of a centimetre.
+const TENTHS: InputFormat = InputFormat { frac: 0, low: 0, high: 100 };
+const OLS: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/iris/iris-ols.onnx"));
+const MLP: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/iris/iris-mlp.onnx"));
+
+/// The network of one of our Iris models.
+fn iris(name: &str, file: &[u8]) -> Net {
+    let float = import(name, file, &Prepare { scale: 0.1, ..Prepare::NONE }).expect("our own file");
+    quantise(&float, TENTHS).expect("a network")
+}
+
+/// Least squares, 4 to 1.
+pub(crate) fn iris_ols() -> Net {
+    iris("iris-ols", OLS)
+}
+
+/// 4-20-20-3 with ReLU.
+pub(crate) fn iris_mlp() -> Net {
+    iris("iris-mlp", MLP)
+}
+
+/// One thread, the specification's kernel.
+pub(crate) fn compute() -> Compute {
+    Compute { kernel: Kernel::Scalar, pool: Pool::new(1) }
+}
+
+fn matrix(rng: &mut SplitMix64, rows: usize, columns: usize, pre_shift: u8, out_frac: i8) -> Linear {
+    let cols = columns.next_multiple_of(32);
+    let mut codes = vec![0u8; WeightFormat::Int8.code_bytes(rows, cols)];
+    for row in 0..rows {
+        for col in 0..columns {
+            codes[code_offset(WeightFormat::Int8, cols, row, col)] = (rng.below(255) as i32 - 127) as u8;
+        }
+    }
+    Linear {
+        rows,
+        cols,
+        format: WeightFormat::Int8,
+        codes: Region::from(codes),
+        table_ids: Region::from(Vec::new()),
+        multipliers: (0..rows).map(|_| 16 + rng.below(16) as u8).collect(),
+        shifts: (0..rows).map(|_| 11 + rng.below(3) as u8).collect(),
+        bias: (0..rows).map(|_| rng.below(1 << 10) as i32 - (1 << 9)).collect(),
+        pre_shift,
+        out_frac,
+    }
+}
+
+/// A random dense network with these widths; static shifts of 0 to 3 bits; inputs on both sides of 0.
+pub(crate) fn dense(rng: &mut SplitMix64, widths: &[usize]) -> Net {
+    loop {
+        let (mut nodes, mut weights) = (Vec::new(), Vec::new());
+        for (layer, pair) in widths.windows(2).enumerate() {
+            if layer > 0 {
+                nodes.push(Op::Relu { input: nodes.len() as u32 });
+            }
+            nodes.push(Op::Quantise { input: nodes.len() as u32 });
+            nodes.push(Op::Linear { input: nodes.len() as u32, weights: layer as u32 });
+            let out_frac = rng.below(12) as i8 - 6;
+            weights.push(matrix(rng, pair[1], pair[0], rng.clone().below(4) as u8, out_frac));
+        }
+        let high = 1 << (1 + rng.below(16));
+        let input = Input { shape: Shape::vector(widths[0] as u32), frac: 3, low: -(high / 2), high };
+        let graph = Graph { opset: NET_OPSET.into(), name: "dense".into(), input, nodes };
+        // Some formats leave 32 bits; then others are drawn.
+        if let Ok(net) = Net::new(graph, weights) {
+            return net;
+        }
+    }
+}
+
+/// Random inputs of some examples, of very different sizes.
+pub(crate) fn inputs(rng: &mut SplitMix64, net: &Net, examples: usize) -> Vec<i32> {
+    let Input { shape, low, high, .. } = net.graph().input;
+    let mut all = Vec::new();
+    for _ in 0..examples {
+        let shrink = rng.below(20) as u32;
+        for _ in 0..shape.elements() {
+            let x = i64::from(low) + rng.below((i64::from(high) - i64::from(low) + 1) as u64) as i64;
+            all.push(((x >> shrink) as i32).clamp(low, high));
+        }
+    }
+    all
+}
