@@ -261,7 +261,7 @@ pub enum Message {
     Hello(#[n(0)] Hello),
     /// Node: this is what I serve.
     #[n(1)]
-    Info(#[n(0)] Info),
+    Info(#[n(0)] Box<Info>),
     /// Gateway: serve this task.
     #[n(2)]
     Open(#[n(0)] Box<Open>),

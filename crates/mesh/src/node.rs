@@ -247,7 +247,7 @@ impl Node {
         match message {
             Message::Hello(hello) => {
                 if hello.versions.iter().any(|version| FRAME_VERSIONS.contains(version)) {
-                    effects.push(Effect::Message { to: from, message: Message::Info(self.info()) });
+                    effects.push(Effect::Message { to: from, message: Message::Info(Box::new(self.info())) });
                 } else {
                     let text = format!("versions {:?}, expected one of {FRAME_VERSIONS:?}", hello.versions);
                     reply(Refusal::new(Code::Version, text), None, effects);

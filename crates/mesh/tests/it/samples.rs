@@ -92,7 +92,7 @@ pub(crate) fn messages() -> Vec<Message> {
     };
     vec![
         Message::Hello(Hello { versions: vec![1], agent: "lockstep/0.1.0".into() }),
-        Message::Info(Info {
+        Message::Info(Box::new(Info {
             versions: vec![1, 2],
             agent: "lockstep/0.1.0".into(),
             public_key: key(2).public(),
@@ -107,7 +107,7 @@ pub(crate) fn messages() -> Vec<Message> {
             tasks_max: 64,
             tasks_open: 3,
             adapters: vec![Digest([0x88; 32]), Digest([0x99; 32])],
-        }),
+        })),
         Message::Open(Box::new(open())),
         Message::Open(Box::new(last)),
         Message::Opened { task: TASK },

@@ -116,7 +116,7 @@ impl SiteReport {
         match seen.down_in.as_slice() {
             [one] => sites.push(site("down_in", one)),
             many => {
-                sites.extend(many.iter().enumerate().map(|(at, one)| site(&format!("down_in[{at}]"), one)))
+                sites.extend(many.iter().enumerate().map(|(at, one)| site(&format!("down_in[{at}]"), one)));
             }
         }
         sites

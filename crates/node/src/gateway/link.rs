@@ -168,7 +168,7 @@ impl Link {
         writer.send(&Message::Hello(hello).to_frame()).await.map_err(|error| silent(error.to_string()))?;
         let answer = tokio::time::timeout(HELLO_TIMEOUT, reader.next()).await;
         let info = match answer {
-            Ok(Ok(Some(Incoming::Message(Message::Info(info))))) => info,
+            Ok(Ok(Some(Incoming::Message(Message::Info(info))))) => *info,
             Ok(Ok(Some(Incoming::Message(Message::Error(fault))))) => return Err(silent(fault.text)),
             Ok(Ok(Some(Incoming::Message(other)))) => {
                 return Err(silent(format!("it sent {}", other.name())));

@@ -63,9 +63,21 @@ pub enum GatewayError {
         /// Ours.
         expected: String,
     },
-    /// A node does not serve an adapter.
+    /// The nodes do not make one model.
+    #[error("the nodes do not make a route: {0}")]
+    Route(#[from] PartError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a route cannot serve its model under an adapter.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdaptedError {
+    /// A node does not have it.
     #[error("node {node} does not serve adapter {adapter}: start it with --adapter")]
-    Adapter {
+    Missing {
         /// Which node.
         node: NodeId,
         /// Root of the adapter.
@@ -74,12 +86,6 @@ pub enum GatewayError {
     /// An adapter of another model.
     #[error(transparent)]
     Misfit(#[from] AdapterError),
-    /// The nodes do not make one model.
-    #[error("the nodes do not make a route: {0}")]
-    Route(#[from] PartError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Why leaves were not fetched.
@@ -186,11 +192,11 @@ impl Gateway {
     }
 
     /// Whether every stage serves `adapter` and it is one of this model.
-    fn check_adapter(&self, adapter: &AdapterWeights) -> Result<(), GatewayError> {
+    fn check_adapter(&self, adapter: &AdapterWeights) -> Result<(), AdaptedError> {
         adapter.check_fits(self.model.root, &self.model.config, 0, &[])?;
         for (peer, adapters) in self.peers.iter().zip(&self.adapters) {
             if !adapters.contains(&adapter.root) {
-                return Err(GatewayError::Adapter { node: peer.node, adapter: adapter.root });
+                return Err(AdaptedError::Missing { node: peer.node, adapter: adapter.root });
             }
         }
         Ok(())
@@ -321,8 +327,8 @@ impl RoutedGenerator {
     /// The same model under `adapter`, asked for as `id`.
     ///
     /// # Errors
-    /// [`GatewayError`] if the adapter does not fit the model, or names the first node that does not serve it.
-    pub fn adapted(&self, id: &str, adapter: &AdapterWeights) -> Result<RoutedGenerator, GatewayError> {
+    /// [`AdaptedError`] if the adapter does not fit the model, or names the first node that does not serve it.
+    pub fn adapted(&self, id: &str, adapter: &AdapterWeights) -> Result<RoutedGenerator, AdaptedError> {
         self.gateway.check_adapter(adapter)?;
         let info = self.info.adapted(id, adapter);
         Ok(RoutedGenerator { gateway: self.gateway.clone(), info })

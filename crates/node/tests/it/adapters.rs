@@ -10,7 +10,7 @@ use lockstep_base::params::{ONE_Q16, Parameters, client_seed, draw};
 use lockstep_base::part::Part;
 use lockstep_base::weights::WeightFormat;
 use lockstep_node::api::{ApiConfig, Served};
-use lockstep_node::gateway::{GatewayError, Options, RoutedGenerator};
+use lockstep_node::gateway::{AdaptedError, Options, RoutedGenerator};
 use lockstep_node::local::LocalGenerator;
 use lockstep_node::p2p::random_key;
 use lockstep_node::service::{FailureKind, GenerateRequest, Generator};
@@ -281,9 +281,9 @@ async fn two_stages_serve_adapters_and_sign_for_them() {
     assert_eq!(blind, Err(AuditError::Adapter { got: one.root, expected: Digest::ZERO }));
 
     let error = routed.adapted("absent", &absent).unwrap_err();
-    assert!(matches!(&error, GatewayError::Adapter { adapter, .. } if *adapter == absent.root), "{error}");
+    assert!(matches!(&error, AdaptedError::Missing { adapter, .. } if *adapter == absent.root), "{error}");
     let foreign = synthetic::adapter(&weights(), TINY_ROOT, 5, 21);
-    assert!(matches!(routed.adapted("x", &foreign), Err(GatewayError::Misfit(AdapterError::Base { .. }))));
+    assert!(matches!(routed.adapted("x", &foreign), Err(AdaptedError::Misfit(AdapterError::Base { .. }))));
 }
 
 /// A node without the adapter is named before anything is asked of it, and serves the model as before.

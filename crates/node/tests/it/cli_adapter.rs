@@ -3,6 +3,7 @@
 
 use crate::adapters::direct;
 use crate::cli::{Serving, json, lockstep, run, stderr, stdout};
+use crate::cli_import_hub::hub_of;
 use crate::http;
 use crate::mesh_cli::NodeProcess;
 use crate::support::{VOCAB, vocabulary};
@@ -321,7 +322,7 @@ fn what_does_not_belong_together_is_refused() {
     let cut = files.text("cut.lockstep");
     for length in [0, 40, 64, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&cut, &whole[..length]).expect("write");
-        run(&["run", &base, "--adapter", &cut], &["cut.lockstep", "expected"]);
+        run(&["run", &base, "--adapter", &cut], &["cut.lockstep", "the file has "]);
     }
     let mut changed = whole.clone();
     changed[whole.len() - 9] ^= 1;
@@ -346,6 +347,22 @@ fn what_does_not_belong_together_is_refused() {
     assert!(says.contains("is given twice"), "{says}");
     let says = files.refused(1, &["node", &other, "--adapter", &poet]);
     assert!(says.contains("poet.lockstep: the adapter fits the model"), "{says}");
+}
+
+/// The adapter and its float base by their names on the hub: the bytes of the import from folders.
+#[test]
+fn adapter_and_base_may_come_from_the_hub() {
+    let files = Files::get();
+    let hub = hub_of(vec![("someone/tiny-llama", files.path("base")), ("someone/poet", files.path("poet"))]);
+    let (base, out) = (files.bundle("base"), files.text("fetched.lockstep"));
+    let mut command = lockstep(files.folder.path());
+    command.env_remove("HF_TOKEN").env("HF_ENDPOINT", format!("http://{hub}"));
+    command.args(["import", "hf:someone/poet", "--adapter-of", &base, "--out", &out, "--json"]);
+    command.args(["--base-source", "hf:someone/tiny-llama", "--calibration-tokens", "100"]);
+    let imported = json(&command.args(["--cache", &files.text("cache")]).output().expect("it runs"));
+    assert_eq!((&imported["name"], &imported["hub"]["model"]), (&"poet".into(), &"someone/poet".into()));
+    let [fetched, local] = [&out, &files.bundle("poet")].map(|path| std::fs::read(path).expect("read"));
+    assert!(fetched == local, "the same files, wherever they come from");
 }
 
 /// `inspect` shows an adapter, and the longest context of a model with what limits it.

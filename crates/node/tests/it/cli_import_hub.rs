@@ -6,7 +6,7 @@ use lockstep_base::Digest;
 use lockstep_base::rng::SplitMix64;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
@@ -176,6 +176,45 @@ fn answer(
         content.to_vec()
     };
     log.lock().expect("no panics").push(path);
+    write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
+    stream.write_all(&body)
+}
+
+/// A hub whose repositories are folders, on threads; returns its address.
+pub(crate) fn hub_of(repositories: Vec<(&'static str, PathBuf)>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = answer_from(stream, &repositories);
+        }
+    });
+    address
+}
+
+fn answer_from(mut stream: TcpStream, repositories: &[(&'static str, PathBuf)]) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let path = first.split(' ').nth(1).unwrap_or_default();
+    let Some((_, folder)) = repositories.iter().find(|(name, _)| path.contains(&format!("/{name}/"))) else {
+        return write!(stream, "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    };
+    let body = if path.contains("/revision/main") {
+        format!("{{\"sha\":\"{COMMIT}\"}}").into_bytes()
+    } else if path.contains("/tree/") {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let content = std::fs::read(entry.path())?;
+            let lfs = serde_json::json!({ "oid": Digest::of(&[&content]).hex(), "size": content.len() });
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push(serde_json::json!({ "type": "file", "path": name, "size": 1, "oid": "", "lfs": lfs }));
+        }
+        serde_json::Value::from(files).to_string().into_bytes()
+    } else {
+        std::fs::read(folder.join(path.rsplit('/').next().unwrap_or_default()))?
+    };
     write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
     stream.write_all(&body)
 }

@@ -26,7 +26,7 @@ async fn greet((reader, writer): &mut (FrameReader, FrameWriter)) -> Info {
     writer.send(&hello().to_frame()).await.unwrap();
     let answer = tokio::time::timeout(PATIENCE, reader.next()).await.expect("an answer");
     let Ok(Some(Incoming::Message(Message::Info(info)))) = answer else { panic!("{answer:?}") };
-    info
+    *info
 }
 
 async fn served(nodes: &[TestNode]) {
@@ -222,7 +222,7 @@ async fn hostile_node(trick: Trick) -> PeerAddress {
                 while let Ok(Some(Incoming::Message(message))) = reader.next().await {
                     match message {
                         Message::Hello(_) => {
-                            writer.send(&Message::Info(info_of(&key)).to_frame()).await.unwrap();
+                            writer.send(&Message::Info(Box::new(info_of(&key))).to_frame()).await.unwrap();
                         }
                         Message::Open(open) => loop {
                             let task = open.task;

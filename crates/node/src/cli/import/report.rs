@@ -16,12 +16,24 @@ pub(super) fn to_json(report: &Report) -> Value {
 pub(super) fn to_text(report: &Report) -> String {
     let margins: BTreeMap<&str, &Margin> =
         report.margins.iter().map(|margin| (margin.tensor.as_str(), margin)).collect();
-    let head =
-        ["tensor", "shape", "bits", "weight error", "output error", "s1", "F", "accumulator", "output"];
-    let rows =
-        report.matrices.iter().map(|matrix| matrix_row(matrix, margins.get(matrix.tensor.as_str()).copied()));
+    let mut head = vec!["tensor", "shape", "bits", "weight error", "output error", "s1", "F"];
+    // Bounds of an adapter's sums are the base's business: its warnings say where they may not hold.
+    let proved = !margins.is_empty();
+    if proved {
+        head.extend(["accumulator", "output"]);
+    }
+    let rows = report.matrices.iter().map(|matrix| {
+        let mut row = matrix_row(matrix);
+        if proved {
+            row.extend(shares(margins.get(matrix.tensor.as_str()).copied()));
+        }
+        row
+    });
     let mut text = with_head(&head, rows);
-    text.push_str("errors relative to the root mean square; accumulator and output: share of the bound that any input can reach\n");
+    text.push_str("errors: relative to the root mean square\n");
+    if proved {
+        text.push_str("accumulator, output: the share of its bound that any input can reach\n");
+    }
     if !report.sites.is_empty() {
         let head = ["site", "tokens", "rms", "largest", "crest"];
         text.push('\n');
@@ -37,9 +49,8 @@ fn with_head(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn matrix_row(matrix: &MatrixReport, margin: Option<&Margin>) -> Vec<String> {
+fn matrix_row(matrix: &MatrixReport) -> Vec<String> {
     let percent = |share: f64| format!("{:.3} %", 100.0 * share);
-    let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share));
     vec![
         matrix.tensor.clone(),
         format!("{} x {}", matrix.shape.0, matrix.shape.1),
@@ -48,9 +59,13 @@ fn matrix_row(matrix: &MatrixReport, margin: Option<&Margin>) -> Vec<String> {
         matrix.output_error.map_or("-".into(), percent),
         matrix.pre_shift.to_string(),
         matrix.out_frac.to_string(),
-        share(margin.map(|margin| margin.accumulator)),
-        share(margin.and_then(|margin| margin.output)),
     ]
+}
+
+/// What was proved of a matrix: of its accumulator, of its output.
+fn shares(margin: Option<&Margin>) -> [String; 2] {
+    let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share));
+    [share(margin.map(|margin| margin.accumulator)), share(margin.and_then(|margin| margin.output))]
 }
 
 fn site_row(site: &SiteReport) -> Vec<String> {
