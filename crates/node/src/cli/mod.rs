@@ -167,6 +167,27 @@ async fn terminated() {
     std::future::pending::<()>().await;
 }
 
+/// Ends with Ctrl-C or SIGTERM. Both are heard from this call on, not from when the future is first asked: whoever
+/// was told that the service is there may end it at once.
+fn stopped() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
 /// Serves `router` at `listen` until Ctrl-C or SIGTERM, then lets running answers end.
 async fn serve_http(router: axum::Router, listen: SocketAddr) -> CommandResult {
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| match error.kind() {
@@ -175,13 +196,8 @@ async fn serve_http(router: axum::Router, listen: SocketAddr) -> CommandResult {
         }
         _ => format!("cannot listen at {listen}: {error}"),
     })?;
+    let stop = stopped()?;
     println!("http://{}/v1", listener.local_addr()?);
-    let stop = async {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated() => {}
-        }
-    };
     // A client that never ends must not keep the process: dropping the server closes connections.
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {

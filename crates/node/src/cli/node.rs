@@ -116,6 +116,7 @@ async fn serve(
 ) -> CommandResult {
     let model = node.info().model;
     let root = node.info().model_root;
+    let signalled = super::stopped()?;
     let (network, listening) = Network::listen(&key, listen).await?;
     let address = &network.addresses[0];
     if json {
@@ -134,8 +135,7 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = super::terminated() => {}
+            () = signalled => {}
             () = end_of_input(), if until_eof => {}
         }
         let _ = stop.send(true);
