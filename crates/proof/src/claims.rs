@@ -23,7 +23,7 @@ use {
     crate::commitment::Committed,
     crate::error::ProveError,
     crate::multilinear::{eq_table, weighted},
-    crate::sumcheck::{Product, Sum},
+    crate::sumcheck::{Sum, Term},
     crate::transcript::ProverTranscript,
     p3_field::PrimeCharacteristicRing,
 };
@@ -185,11 +185,7 @@ impl<E: ProofField> Claims<E> {
             power *= batch;
         }
         let cells = committed.cells().iter().map(|cell| E::from(*cell)).collect();
-        let sum = Sum {
-            vectors: vec![cells, weights],
-            products: vec![Product { coefficient: E::ONE, left: 0, right: 1 }],
-            linear: Vec::new(),
-        };
+        let sum = Sum { vectors: vec![cells, weights], terms: vec![Term::product(E::ONE, 0, 1)] };
         let log = Shape::new::<E>(layout.cells).log;
         let proved = sum.prove(transcript, log, None, self.batched(batch))?;
         transcript.send("cell", &proved.values[..1]);

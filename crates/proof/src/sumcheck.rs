@@ -27,7 +27,7 @@ use crate::transcript::VerifierTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
 #[cfg(feature = "prover")]
-pub use prover::{Product, Proved, Sum};
+pub use prover::{Proved, Sum, Term};
 
 /// What a sum-check leaves to be checked: `g(point) = value`.
 #[derive(Clone, Debug)]

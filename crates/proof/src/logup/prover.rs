@@ -3,7 +3,7 @@
 use super::{LeafClaim, heights};
 use crate::error::ProveError;
 use crate::field::ProofField;
-use crate::sumcheck::{Product, Sum};
+use crate::sumcheck::{Sum, Term};
 use crate::transcript::ProverTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -51,20 +51,31 @@ pub fn prove<E: ProofField>(
         let active: Vec<usize> = (0..heights.len()).filter(|tree| heights[*tree] > layer).collect();
         let batch: E = transcript.sponge.challenge("layer");
         let (mut claim, mut power) = (E::ZERO, E::ONE);
-        let mut sum = Sum { vectors: Vec::new(), products: Vec::new(), linear: Vec::new() };
+        let mut sum = Sum { vectors: Vec::new(), terms: Vec::new() };
         for tree in &active {
             let (p, q) = claims[*tree];
             claim += power * (p + batch * q);
             let (p, q) = core::mem::take(&mut trees[*tree][layer + 1]);
             let first = sum.vectors.len();
-            let side = |values: &[E], side: usize| values.iter().skip(side).step_by(2).copied().collect();
-            sum.vectors.extend([side(&p, 0), side(&p, 1), side(&q, 0), side(&q, 1)]);
-            let product =
-                |coefficient, left, right| Product { coefficient, left: first + left, right: first + right };
-            sum.products.extend([product(power, 0, 3), product(power, 1, 2), product(power * batch, 2, 3)]);
+            // p0 q1 + p1 q0 + batch q0 q1 in two products: (p0 + batch q0) q1 + p1 q0.
+            let pairs = p.as_chunks::<2>().0.iter().zip(q.as_chunks::<2>().0);
+            let (mut mixed, mut p1s) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
+            let (mut q0s, mut q1s) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
+            for ([p0, p1], [q0, q1]) in pairs {
+                mixed.push(*p0 + batch * *q0);
+                p1s.push(*p1);
+                q0s.push(*q0);
+                q1s.push(*q1);
+            }
+            sum.vectors.extend([mixed, p1s, q0s, q1s]);
+            let products = vec![(first, first + 3), (first + 1, first + 2)];
+            sum.terms.push(Term { coefficient: power, products, linear: Vec::new() });
             power *= batch.square();
         }
-        let proved = sum.prove(transcript, layer, Some(&point), claim)?;
+        let mut proved = sum.prove(transcript, layer, Some(&point), claim)?;
+        for [mixed, _, q0, _] in proved.values.as_chunks_mut::<4>().0 {
+            *mixed -= batch * *q0;
+        }
         transcript.send("children", &proved.values);
         let child: E = transcript.sponge.challenge("child");
         point = proved.point;

@@ -12,7 +12,7 @@ use crate::field::ProofField;
 use crate::logup;
 use crate::matmul::fold_weights;
 use crate::multilinear::{evaluate as extension, fold_rows};
-use crate::sumcheck::{Product, Sum};
+use crate::sumcheck::{Sum, Term};
 use crate::transcript::ProverTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -119,8 +119,7 @@ fn vanishes<E: ProofField>(
     let log = check.domain.log();
     let eta: E = speaker.transcript.sponge.challenge("constraints");
     let tau: Vec<E> = speaker.transcript.sponge.point("cell", log);
-    let mut sum = Sum { vectors: vec![vec![E::ZERO; 1 << log]], products: Vec::new(), linear: vec![] };
-    sum.linear.push((E::ONE, 0));
+    let mut sum = Sum { vectors: vec![vec![E::ZERO; 1 << log]], terms: vec![Term::linear(E::ONE, 0)] };
     let mut power = E::ONE;
     for constraint in &check.constraints {
         fill::add(cells, &constraint.linear, &check.domain, power, &mut sum.vectors[0]);
@@ -128,7 +127,7 @@ fn vanishes<E: ProofField>(
             let at = sum.vectors.len();
             sum.vectors.push(fill::vector(cells, left, &check.domain));
             sum.vectors.push(fill::vector(cells, right, &check.domain));
-            sum.products.push(Product { coefficient: power * *coefficient, left: at, right: at + 1 });
+            sum.terms.push(Term::product(power * *coefficient, at, at + 1));
         }
         power *= eta;
     }
@@ -153,11 +152,7 @@ fn product<E: ProofField>(
     let (examples, rows) = claim.point.split_at(matmul.domain.log_examples);
     let codes = fold_rows(cells.source(matmul.source), 1 << matmul.log_cols, examples);
     let weights = fold_weights(&statement.net.weights()[matmul.weights], matmul.cols, rows);
-    let sum = Sum {
-        vectors: vec![codes, weights],
-        products: vec![Product { coefficient: E::ONE, left: 0, right: 1 }],
-        linear: Vec::new(),
-    };
+    let sum = Sum { vectors: vec![codes, weights], terms: vec![Term::product(E::ONE, 0, 1)] };
     let proved = sum.prove(&mut speaker.transcript, matmul.log_cols, None, claim.value)?;
     let point = [examples, &proved.point].concat();
     evaluate::source(&statement.circuit, matmul.source, &point, speaker)?;

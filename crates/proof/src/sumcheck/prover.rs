@@ -8,15 +8,29 @@ use crate::transcript::ProverTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// `coefficient * vectors[left] * vectors[right]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Product<E> {
+/// `coefficient * (sum of products of two vectors + sum of vectors)`, each vector by its index.
+#[derive(Clone, Debug)]
+pub struct Term<E> {
     /// c.
     pub coefficient: E,
-    /// Index of a.
-    pub left: usize,
-    /// Index of b.
-    pub right: usize,
+    /// The products.
+    pub products: Vec<(usize, usize)>,
+    /// What is added as it is.
+    pub linear: Vec<usize>,
+}
+
+impl<E> Term<E> {
+    /// A multiple of one product.
+    #[must_use]
+    pub fn product(coefficient: E, left: usize, right: usize) -> Term<E> {
+        Term { coefficient, products: vec![(left, right)], linear: Vec::new() }
+    }
+
+    /// A multiple of one vector.
+    #[must_use]
+    pub fn linear(coefficient: E, vector: usize) -> Term<E> {
+        Term { coefficient, products: Vec::new(), linear: vec![vector] }
+    }
 }
 
 /// The polynomial g that is summed.
@@ -24,10 +38,8 @@ pub struct Product<E> {
 pub struct Sum<E> {
     /// The multilinear polynomials, as vectors; short ones continue with zeros.
     pub vectors: Vec<Vec<E>>,
-    /// Products of two of them.
-    pub products: Vec<Product<E>>,
-    /// Multiples of one of them.
-    pub linear: Vec<(E, usize)>,
+    /// What is added up.
+    pub terms: Vec<Term<E>>,
 }
 
 /// What a sum-check ends with.
@@ -78,32 +90,35 @@ impl<E: ProofField> Sum<E> {
         }
         let pairs: Vec<&[[E; 2]]> = self.vectors.iter().map(|v| v.as_chunks::<2>().0).collect();
         let (mut h0, mut lead) = (E::ZERO, E::ZERO);
-        for Product { coefficient, left, right } in &self.products {
-            let both = pairs[*left].iter().zip(pairs[*right]);
+        for term in &self.terms {
+            let products =
+                term.products.iter().map(|(left, right)| pairs[*left].len().min(pairs[*right].len()));
+            let linear = term.linear.iter().map(|vector| pairs[*vector].len());
             let (mut low, mut high) = (E::ZERO, E::ZERO);
-            match weights {
-                Some(weights) => {
-                    for (([a0, a1], [b0, b1]), weight) in both.zip(weights) {
-                        low += *weight * (*a0 * *b0);
-                        high += *weight * ((*a1 - *a0) * (*b1 - *b0));
+            for x in 0..products.chain(linear).max().unwrap_or(0) {
+                let (mut at_zero, mut leading) = (E::ZERO, E::ZERO);
+                for (left, right) in &term.products {
+                    if let (Some([a0, a1]), Some([b0, b1])) = (pairs[*left].get(x), pairs[*right].get(x)) {
+                        at_zero += *a0 * *b0;
+                        leading += (*a1 - *a0) * (*b1 - *b0);
                     }
                 }
-                None => {
-                    for ([a0, a1], [b0, b1]) in both {
-                        low += *a0 * *b0;
-                        high += (*a1 - *a0) * (*b1 - *b0);
+                for [a0, _] in term.linear.iter().filter_map(|vector| pairs[*vector].get(x)) {
+                    at_zero += *a0;
+                }
+                match weights {
+                    Some(weights) => {
+                        low += weights[x] * at_zero;
+                        high += weights[x] * leading;
+                    }
+                    None => {
+                        low += at_zero;
+                        high += leading;
                     }
                 }
             }
-            h0 += *coefficient * low;
-            lead += *coefficient * high;
-        }
-        for (coefficient, vector) in &self.linear {
-            let low: E = match weights {
-                Some(weights) => pairs[*vector].iter().zip(weights).map(|([a0, _], w)| *a0 * *w).sum(),
-                None => pairs[*vector].iter().map(|[a0, _]| *a0).sum(),
-            };
-            h0 += *coefficient * low;
+            h0 += term.coefficient * low;
+            lead += term.coefficient * high;
         }
         [h0, lead]
     }

@@ -4,6 +4,7 @@ mod complete;
 mod fiat_shamir;
 mod liars;
 mod parts;
+mod plan;
 mod replays;
 mod support;
 mod tampered;

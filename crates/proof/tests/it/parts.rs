@@ -7,7 +7,7 @@ use lockstep_proof::error::VerifyError;
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::logup;
 use lockstep_proof::multilinear::{eq, eq_index, eq_table, evaluate, evaluate_ext, fold_rows, index};
-use lockstep_proof::sumcheck::{self, Product, Sum};
+use lockstep_proof::sumcheck::{self, Sum, Term};
 use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
 use p3_field::{Field, PrimeCharacteristicRing};
 
@@ -73,16 +73,16 @@ fn sum_checks_reduce_to_evaluations() {
         let lengths: Vec<usize> = (0..4).map(|_| 1 + rng.below(1 << log) as usize).collect();
         let vectors: Vec<Vec<Quintic>> =
             lengths.iter().map(|n| (0..*n).map(|_| ext(&mut rng)).collect()).collect();
-        let products = vec![
-            Product { coefficient: ext(&mut rng), left: 0, right: 1 },
-            Product { coefficient: ext(&mut rng), left: 2, right: 2 },
+        let (first, second) = (ext(&mut rng), ext(&mut rng));
+        let terms = vec![
+            Term { coefficient: first, products: vec![(0, 1), (2, 2)], linear: vec![3] },
+            Term::product(second, 1, 3),
+            Term::linear(first, 0),
         ];
-        let linear = vec![(ext(&mut rng), 3)];
         let t = point(&mut rng, log);
         let weights = eq_table(&t);
         let g = |x: &dyn Fn(usize) -> Quintic| -> Quintic {
-            products.iter().map(|p| p.coefficient * x(p.left) * x(p.right)).sum::<Quintic>()
-                + linear[0].0 * x(3)
+            first * (x(0) * x(1) + x(2) * x(2) + x(3) + x(0)) + second * x(1) * x(3)
         };
         for with_eq in [false, true] {
             let claim: Quintic = (0..1 << log)
@@ -93,8 +93,7 @@ fn sum_checks_reduce_to_evaluations() {
                 .sum();
             let eq = with_eq.then_some(&t[..]);
             for error in [Quintic::ZERO, Quintic::ONE] {
-                let sum =
-                    Sum { vectors: vectors.clone(), products: products.clone(), linear: linear.clone() };
+                let sum = Sum { vectors: vectors.clone(), terms: terms.clone() };
                 let mut prover = ProverTranscript::new(Sponge::new("test"));
                 let proved = sum.prove(&mut prover, log, eq, claim + error).expect("no zero");
                 let proof = prover.finish();

@@ -1,0 +1,128 @@
+//! What cannot be proved, or not safely, is refused by name before anything is computed (proofs.md, 1 and 4).
+
+use crate::support::{compute, dense, inputs};
+use lockstep_base::net::{Builder, Input, Net, Op, Shape, Window};
+use lockstep_base::rng::SplitMix64;
+use lockstep_base::weights::{Linear, Region, WeightFormat};
+use lockstep_proof::error::{PlanError, ProveError};
+use lockstep_proof::field::Quintic;
+use lockstep_proof::net::plan::Plan;
+use lockstep_proof::net::prove;
+use lockstep_proof::net::statement::Statement;
+
+/// A matrix whose codes are all `code`, also those that fill it up.
+fn constant(rows: usize, columns: usize, code: i8, pre_shift: u8) -> Linear {
+    let cols = columns.next_multiple_of(32);
+    let mut codes = vec![0u8; WeightFormat::Int8.code_bytes(rows, cols)];
+    for row in 0..rows {
+        for col in 0..columns {
+            codes[lockstep_base::weights::code_offset(WeightFormat::Int8, cols, row, col)] = code as u8;
+        }
+    }
+    Linear {
+        rows,
+        cols,
+        format: WeightFormat::Int8,
+        codes: Region::from(codes),
+        table_ids: Region::from(Vec::new()),
+        multipliers: vec![1; rows],
+        shifts: vec![10; rows],
+        bias: Vec::new(),
+        pre_shift,
+        out_frac: 0,
+    }
+}
+
+fn build(shape: Shape, nodes: Vec<(Op, Option<Linear>)>) -> Net {
+    let mut builder = Builder::new("test", Input { shape, frac: 0, low: -1, high: 1 }).expect("an input");
+    for (op, linear) in nodes {
+        builder.push(op, linear).expect("a node");
+    }
+    builder.finish().expect("a network")
+}
+
+/// proofs.md, 1: chains of linear layers, and nothing else yet.
+#[test]
+fn other_graphs_are_refused_by_name() {
+    let linear = |input, weights| (Op::Linear { input, weights }, Some(constant(4, 4, 3, 0)));
+    let quantise = |input| (Op::Quantise { input }, None);
+    let window = Window::PLACE;
+    let vector = Shape::vector(4);
+    let cases = [
+        (vector, vec![(Op::Relu { input: 0 }, None)], 0, "relu"),
+        (vector, vec![quantise(0)], 1, "the end"),
+        (vector, vec![quantise(0), linear(1, 0), (Op::Relu { input: 2 }, None)], 3, "the end"),
+        (vector, vec![quantise(0), linear(1, 0), quantise(2), linear(3, 1)], 2, "quantise"),
+        (
+            vector,
+            vec![quantise(0), (Op::Conv { input: 1, weights: 0, window }, Some(constant(4, 4, 3, 0)))],
+            1,
+            "conv",
+        ),
+        (vector, vec![quantise(0), linear(1, 0), (Op::Add { left: 2, right: 2, frac: 0 }, None)], 2, "add"),
+        (vector, vec![quantise(0), quantise(0), linear(1, 0)], 1, "quantise"),
+        (Shape { height: 2, width: 2, channels: 1 }, vec![(Op::Flatten { input: 0 }, None)], 0, "flatten"),
+    ];
+    for (shape, nodes, node, op) in cases {
+        let error = Plan::new(&build(shape, nodes)).expect_err(op);
+        let PlanError::Unsupported { node: got, op: name, .. } = error else { panic!("{error}") };
+        assert_eq!((got, name), (node, op));
+    }
+}
+
+/// proofs.md, 4: the widest matrix with the largest weights could wrap, one column less and it cannot.
+#[test]
+fn accumulators_that_could_wrap_are_refused() {
+    let net = |columns: usize| {
+        let nodes = vec![
+            (Op::Quantise { input: 0 }, None),
+            (Op::Linear { input: 1, weights: 0 }, Some(constant(1, columns, 127, 8))),
+        ];
+        build(Shape::vector(columns as u32), nodes)
+    };
+    let error = Plan::new(&net(65_536)).expect_err("it could wrap");
+    assert!(matches!(error, PlanError::CouldWrap { node: 1, what: "a shifted accumulator", .. }), "{error}");
+    assert!(Plan::new(&net(65_500)).is_ok());
+}
+
+/// proofs.md, 4: the widest that is accepted, at its extremes, is proved.
+#[test]
+fn the_largest_accumulators_are_proved() {
+    let nodes = vec![
+        (Op::Quantise { input: 0 }, None),
+        (Op::Linear { input: 1, weights: 0 }, Some(constant(2, 8192, 127, 5))),
+    ];
+    let net = build(Shape::vector(8192), nodes);
+    for x in [-1, 1] {
+        let (output, proof) = prove(&compute(), &net, &vec![x; 8192]).expect("a proof");
+        lockstep_proof::net::verify(&net, &vec![x; 8192], &output, &proof).expect("accepted");
+    }
+}
+
+/// proofs.md, 5: the largest statement has 2^25 cells.
+#[test]
+fn a_witness_that_is_too_large_is_refused() {
+    let nodes = vec![
+        (Op::Quantise { input: 0 }, None),
+        (Op::Linear { input: 1, weights: 0 }, Some(constant(1024, 1, 3, 0))),
+        (Op::Relu { input: 2 }, None),
+        (Op::Quantise { input: 3 }, None),
+        (Op::Linear { input: 4, weights: 1 }, Some(constant(1, 1024, 3, 0))),
+    ];
+    let net = build(Shape::vector(1), nodes);
+    let error = Statement::<Quintic>::new(&net, &[1; 4096], &[1; 4096]).expect_err("too large");
+    assert!(matches!(error, PlanError::TooLarge { .. }), "{error}");
+    let got = 65_537;
+    let error = Statement::<Quintic>::new(&net, &vec![1; got], &vec![1; got]).expect_err("too many");
+    assert_eq!(error, PlanError::Examples { got, each: 1, limit: 65_536 });
+}
+
+/// What the runtime refuses is not proved.
+#[test]
+fn inputs_outside_their_bounds_are_not_proved() {
+    let mut rng = SplitMix64::new(5);
+    let net = dense(&mut rng, &[2, 2]);
+    let mut input = inputs(&mut rng, &net, 1);
+    input[1] = net.graph().input.high + 1;
+    assert!(matches!(prove(&compute(), &net, &input), Err(ProveError::Run(_))));
+}
