@@ -53,7 +53,7 @@ pub enum Output {
     Codes8,
     /// i16 codes head by head, then one exponent byte a head.
     Codes16Heads,
-    /// int8 codes head by head, then one exponent byte a head.
+    /// int8 codes head by head, then the byte of one step a head.
     Codes8Heads,
     /// One u32 token, or nothing.
     Token,
@@ -93,7 +93,7 @@ ops! {
     /// Distances of the scores from their row's maximum, Q8 octaves, head by head, for every visible
     /// position.
     Scores = 9, "scores", I16;
-    /// Row maximum, weight sum and value exponent of each head.
+    /// Row maximum, weight sum and exponent of the largest value step of each head.
     Softmax = 10, "softmax", I32;
     /// Weighted values of one block of 256 positions; one run of leaves for each block.
     AttnPartial = 11, "attn_partial", I32;

@@ -161,7 +161,7 @@ impl Layer {
             pre_shift: 3,
             out_frac: 0,
         };
-        let (steps, out) = (vec![Step { k: 5, f: 0 }; tokens], vec![0; rows * tokens]);
+        let (steps, out) = (vec![Step { k: 20, f: 0 }; tokens], vec![0; rows * tokens]);
         Layer { weights, tables, x, steps, out }
     }
 

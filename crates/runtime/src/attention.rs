@@ -11,7 +11,9 @@ mod rows;
 
 pub use rows::{head_codes8, head_codes16, rope};
 
-use crate::arith::{LIMIT, RESIDUAL_LIMIT, RangeError, SHIFT_MAX, bit_length, rsh, scale, soft_cap, within};
+use crate::arith::{
+    LIMIT, RESIDUAL_LIMIT, RangeError, SHIFT_MAX, bit_length, rsh, scale, soft_cap, value_exponent, within,
+};
 use crate::kernels::{self, Kernel};
 use crate::kv::HeadKv;
 use alloc::vec::Vec;
@@ -141,15 +143,15 @@ impl Unit {
         }
     }
 
-    /// Steps 5 and 6: weights p, their sum Z, the largest value exponent E.
+    /// Steps 5 and 6: weights p, their sum Z, the largest exponent E of a value's step.
     ///
     /// # Panics
     /// If the table of 2^-x has not 4,096 entries.
     pub fn sum(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) {
         let (n, first) = (query.visible.len(), query.visible.start);
         let exp2: &[u16; EXP2_ENTRIES] = layer.exp2.try_into().expect("4,096 entries");
-        let exponents = &query.kv.v_exponents[query.visible.clone()];
-        let largest = exponents.iter().fold(0, |largest, e| largest.max(*e));
+        let steps = &query.kv.v_steps[query.visible.clone()];
+        let largest = value_exponent(steps.iter().fold(0, |largest, step| largest.max(*step)));
         let w = width_shift(n);
         for ((p, d), stats) in self.t.chunks_mut(n).zip(self.d.chunks(n)).zip(self.stats.chunks_mut(STATS)) {
             let of_block = |block: Range<usize>| {
@@ -157,18 +159,24 @@ impl Unit {
                 rsh(rows::powers(kernel, &d[here.clone()], exp2, &mut p[here]) as i32, w)
             };
             stats[1] = blocks(&query.visible).map(of_block).sum();
-            stats[2] = largest.into();
+            stats[2] = largest;
         }
     }
 
     /// Step 6: weights p' and the sums o_b.
     pub fn weigh(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) {
+        let n = query.visible.len();
+        let steps = &query.kv.v_steps[query.visible.clone()];
+        for (p, stats) in self.t.chunks_mut(n).zip(self.stats.chunks(STATS)) {
+            rows::fold_steps(kernel, p, stats[2], steps);
+        }
+        self.accumulate(kernel, layer, query);
+    }
+
+    /// The rest of step 6: the sums o_b of weights p'.
+    pub fn accumulate(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) {
         let (n, dim, first) = (query.visible.len(), layer.dim, query.visible.start);
         let heads = self.t.len() / n;
-        let exponents = &query.kv.v_exponents[query.visible.clone()];
-        for (p, stats) in self.t.chunks_mut(n).zip(self.stats.chunks(STATS)) {
-            rows::fold_exponents(kernel, p, stats[2], exponents);
-        }
         self.partial.resize(blocks(&query.visible).count() * heads * dim, 0);
         for (block, partial) in blocks(&query.visible).zip(self.partial.chunks_mut(heads * dim)) {
             let values = &query.kv.v[block.start * dim..block.end * dim];
@@ -243,7 +251,8 @@ pub fn normalise(kernel: Kernel, o: &[i32], z: i32, exponent: i32, y: &mut [i32]
     let sh = bit_length(127 * z as u32).saturating_sub(15);
     let kz = bit_length(z as u32) + 13;
     let rz = ((1u64 << kz) / z as u64) as i32;
-    let shift = (kz as i32 - sh as i32 - OUTPUT_EXTRA_FRAC).saturating_sub(exponent);
+    // The mantissas of the steps were sixteenths, and weights were halved to stay below 2^15.
+    let shift = (kz as i32 - sh as i32 - OUTPUT_EXTRA_FRAC - 1).saturating_sub(exponent);
     if (0..=SHIFT_MAX).contains(&shift) {
         rows::scaled(kernel, o, sh, rz, shift as u32, y);
         return Ok(());

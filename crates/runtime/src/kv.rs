@@ -1,4 +1,4 @@
-//! The cache of keys and values: codes and exponents, exactly what receipts commit to.
+//! The cache of keys and values: codes and steps, exactly what receipts commit to.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,8 +14,8 @@ pub struct HeadKv {
     pub k_exponents: Vec<u8>,
     /// `(positions, head_dim)` value codes.
     pub v: Vec<i8>,
-    /// One exponent a position.
-    pub v_exponents: Vec<u8>,
+    /// The byte of one step a position.
+    pub v_steps: Vec<u8>,
 }
 
 /// The cache of one sequence for a range of layers, under the adapter that all of the sequence is computed with.
@@ -95,7 +95,7 @@ impl KvCache {
             head.k.truncate(len * dim);
             head.v.truncate(len * dim);
             head.k_exponents.truncate(len);
-            head.v_exponents.truncate(len);
+            head.v_steps.truncate(len);
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum Values<'a> {
     Codes8(&'a mut [i8], Step),
     /// i16 codes and one exponent a head.
     Codes16Heads(&'a mut [i16], &'a [u8]),
-    /// int8 codes and one exponent a head.
+    /// int8 codes and the byte of one step a head.
     Codes8Heads(&'a mut [i8], &'a [u8]),
     /// A sampled token.
     Token(u32),

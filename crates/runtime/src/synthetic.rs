@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use lockstep_base::Digest;
 use lockstep_base::adapter::{AdapterConfig, AdapterWeights, LayerAdapter, LowRank, Target};
 use lockstep_base::config::{Block, FeedForward, ModelConfig, OPSET, Positions, SOFT_CAP_ENTRIES};
+use lockstep_base::limits::PRE_SHIFTED_BITS;
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{
     DenseWeights, Embedding, FfnWeights, GROUP_COLS, Gain, LayerWeights, Linear, ModelWeights, Region, Slope,
@@ -186,7 +187,7 @@ fn linear(format: WeightFormat, rows: usize, cols: usize, out_frac: i8, rng: &mu
         multipliers: vec![MULTIPLIER; rows],
         shifts: vec![shift; rows],
         bias: Vec::new(),
-        pre_shift: sum_bits.saturating_sub(22) as u8,
+        pre_shift: sum_bits.saturating_sub(PRE_SHIFTED_BITS) as u8,
         out_frac,
     }
 }

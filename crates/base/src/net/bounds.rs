@@ -2,15 +2,16 @@
 //! whoever makes a network and whoever loads it (docs/spec/nets.md, section 4).
 //!
 //! # What a code may mean
-//! With M the largest magnitude of the vector, the largest code is at least 100 (the finest of four step mantissas is
-//! taken), so half a step is at most M/200; reciprocals are exact to 2^-14 and the cut to 16 bits to 2^-15. Hence what
+//! With M the largest magnitude of the vector, the largest code is at least 119 (the finest of sixteen step mantissas
+//! is taken), so half a step is at most M/238; reciprocals are exact to 2^-14 and the cut to 16 bits to 2^-15. Hence what
 //! a code means differs from x by less than M/128, and a step is less than M/64.
 
 use super::VALUE_MAX;
+use crate::limits::PRE_SHIFTED_BITS;
 use crate::weights::{Linear, TILE_COLS};
 
 /// Bound of the accumulator after its static shift (docs/spec/arithmetic.md, 4).
-const PRE_SHIFTED_MAX: i128 = 1 << 22;
+const PRE_SHIFTED_MAX: i128 = 1 << PRE_SHIFTED_BITS;
 /// 127 * 2^23: the largest magnitude of a value that a proof sees.
 pub(super) const LIMIT: i128 = 127 << 23;
 /// Shifts to the left beyond this leave every bound: products here have less than 60 bits.

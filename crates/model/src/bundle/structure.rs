@@ -6,6 +6,7 @@
 //! defined result. The interval checker of the importer proves more (that 16-bit formats are never left).
 
 use lockstep_base::config::{Block, FeedForward, ModelConfig, Positions, SOFT_CAP_ENTRIES};
+use lockstep_base::limits::STEP_MANTISSA_MAX;
 use lockstep_base::weights::{GROUP_COLS, Gain, Linear, PANEL_ROWS, TILE_COLS, Tables, WeightFormat};
 use std::ops::RangeInclusive;
 
@@ -19,8 +20,6 @@ pub const ROW_SHIFT_MAX: u8 = 60;
 pub const PRE_SHIFT_MAX: u8 = 30;
 /// Largest magnitude of a K centre: keys after RoPE are below 2^15.5.
 pub const K_CENTER_MAX: i32 = 65_535;
-/// Largest step mantissa of codes.
-const STEP_MANTISSA_MAX: i64 = 7;
 /// Largest mantissa of a gain.
 pub const GAIN_MAX: i64 = 2047;
 /// Largest shift of a gain, either way.
@@ -346,7 +345,7 @@ pub(super) fn check_reach(
     let accumulator = 127 * l1 as i64;
     let shift = linear.pre_shift;
     let t = if shift == 0 { accumulator } else { (accumulator + (1 << (shift - 1))) >> shift };
-    let largest = t * STEP_MANTISSA_MAX * i64::from(linear.multipliers[row]);
+    let largest = t * i64::from(STEP_MANTISSA_MAX) * i64::from(linear.multipliers[row]);
     in_row(tensor, row, "largest rescaled accumulator", largest, 0, LIMIT)
 }
 

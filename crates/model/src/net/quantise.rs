@@ -8,7 +8,7 @@
 
 use super::float::{Affine, FloatNet, FloatOp};
 use lockstep_base::config::{COLS_MULTIPLE, padded};
-use lockstep_base::limits::COLS_MAX;
+use lockstep_base::limits::{COLS_MAX, PRE_SHIFTED_BITS};
 use lockstep_base::net::{Builder, FRACS, Input, Net, NetError, Op, Window};
 use lockstep_base::weights::{Linear, Region, WeightFormat, code_offset};
 
@@ -19,7 +19,6 @@ const ROW_SHIFT_MAX: u8 = 60;
 /// Largest code.
 const CODE_MAX: f64 = 127.0;
 /// Bits of the accumulator after its static shift.
-const PRE_SHIFTED_BITS: u32 = 22;
 /// Bytes of the packed matrices of a network: padding may make them larger than the file that they come from.
 const PACKED_BYTES_MAX: usize = 1 << 28;
 

@@ -21,7 +21,7 @@ use super::progress::{Progress, Stage};
 use super::report::{ContextReport, MatrixReport, Report, SiteReport};
 use super::rounder::{Seen, errors};
 use super::stream::dense;
-use super::{check, pack, scale};
+use super::{centre, check, pack, scale};
 use crate::bundle::structure::{self, Matrix, StructureError};
 use crate::bundle::{BundleError, names, read_adapter, write_adapter};
 use crate::source::{
@@ -227,9 +227,13 @@ impl Importer<'_> {
         let missing = || BundleError::Missing { entry: names::layer(place.index, target.name()) };
         let matrix = target.of(layer).ok_or_else(missing)?;
         let (mut a, mut b) = self.folded(place, target, part)?;
+        let centred;
         let inputs = match target {
             Target::Q | Target::K | Target::V => &place.seen.attn_in,
-            Target::O => &place.seen.o_in,
+            Target::O => {
+                centred = centre::without(&place.seen.o_in, &self.value_centre(layer));
+                &centred
+            }
             Target::Gate | Target::Up => &place.seen.ffn_in,
             Target::Down => &place.seen.down_in[0],
         };
@@ -313,16 +317,26 @@ impl Importer<'_> {
                 (basis.stream.reader(&half, ffn_front, 1.0), basis.padded_rows(plain(b)))
             }
             Target::O => {
-                // The base's values have lost their bias to o; A misses it as well.
+                // The base's values have lost their bias and their mean to o; A misses them as well.
                 let mut v = basis.stream.reader(&place.float.v, attn_front, 1.0);
                 let mut a = dense(&part.a);
-                let bias = basis.attended_bias(&mut v);
-                let bias = bias.map(|bias| (0..a.rows).map(|row| dot(a.row(row), &bias)).collect());
+                let bias = basis.attended_bias(&mut v).unwrap_or_else(|| vec![0.0; a.cols]);
+                let mut bias: Vec<f64> = (0..a.rows).map(|row| dot(a.row(row), &bias)).collect();
                 basis.turn_attended(index, &mut a);
-                (FoldedLinear { weight: a.into(), bias }, basis.stream.writer(b, None))
+                let centre = self.value_centre(&self.base.layers[index]);
+                bias.iter_mut().enumerate().for_each(|(row, bias)| *bias += dot(a.row(row), &centre));
+                (FoldedLinear { weight: a.into(), bias: Some(bias) }, basis.stream.writer(b, None))
             }
             Target::Down => (plain(basis.turn_hidden(&dense(&part.a))), basis.stream.writer(b, None)),
         })
+    }
+
+    /// What attention over the values of `layer` lacks: their mean, which o adds (see [`super::centre`]).
+    fn value_centre(&self, layer: &LayerWeights) -> Vec<f64> {
+        let unit = f64::from(layer.v.out_frac).exp2();
+        let mut centre: Vec<f64> = layer.v.bias.iter().map(|bias| -f64::from(*bias) / unit).collect();
+        centre.resize(layer.v.rows, 0.0);
+        centre::attended(&centre, self.config)
     }
 
     /// By what the base's import multiplied each row of q or k; refuses a base of other weights.

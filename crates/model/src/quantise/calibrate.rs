@@ -151,6 +151,8 @@ pub struct LayerInputs {
     pub key_mean: Vec<f64>,
     /// Mean square of each key channel around it.
     pub key_variance: Vec<f64>,
+    /// Mean of each value channel.
+    pub value_mean: Vec<f64>,
 }
 
 /// A residual stream of all calibration texts on its way through the layers, one layer at a time,
@@ -187,6 +189,7 @@ impl CalibrationRun {
             down_in: networks.iter().map(|_| none()).collect(),
             key_mean: Vec::new(),
             key_variance: Vec::new(),
+            value_mean: Vec::new(),
         };
         let capped = model.config.attn_softcap.is_some();
         let mut see = |site: Site, x: &Dense| match site {
@@ -198,6 +201,7 @@ impl CalibrationRun {
                 seen.key_mean = column_means(x, |_, x| if capped { 0.0 } else { x });
                 seen.key_variance = column_means(x, |col, x| (x - seen.key_mean[col]).powi(2));
             }
+            Site::Values => seen.value_mean = column_means(x, |_, x| x),
             Site::HeadIn => {}
         };
         let mut cache = LayerCache::new(self.sequences);

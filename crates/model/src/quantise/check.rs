@@ -9,6 +9,7 @@ use super::{gains, scale};
 use crate::bundle::names;
 use crate::bundle::structure::{self, EMBEDDING_FRACS, K_CENTER_MAX, LIMIT, Matrix, StructureError};
 use lockstep_base::config::{Block, ConfigError, FeedForward, ModelConfig};
+use lockstep_base::limits::STEP_MANTISSA_MAX;
 use lockstep_base::weights::{
     Embedding, FfnWeights, Gain, LayerWeights, Linear, ModelWeights, Tables, WeightFormat,
 };
@@ -35,7 +36,7 @@ pub enum BoundsError {
     /// A number of the configuration.
     #[error("config: {0}")]
     Config(#[from] ConfigError),
-    /// A number that even the runtime refuses, among them `rsh(127 L1, s1) * 7 m`.
+    /// A number that even the runtime refuses, among them `rsh(127 L1, s1) * 31 m`.
     #[error(transparent)]
     Structure(#[from] StructureError),
     /// A tensor of a whole model is not there.
@@ -51,7 +52,7 @@ pub enum BoundsError {
         tensor: String,
         /// The shift.
         got: u8,
-        /// `max(0, bl(127 max L1) - 22)`.
+        /// `max(0, bl(127 max L1) - 20)`.
         expected: u8,
     },
     /// An output can leave its format.
@@ -297,7 +298,7 @@ impl Checker<'_> {
         for row in 0..linear.rows {
             let sums = row_meaning(linear, row, self.tables);
             let rescaled = (127 * sums.l1) as f64 / f64::from(expected).exp2()
-                * 7.0
+                * f64::from(STEP_MANTISSA_MAX)
                 * f64::from(linear.multipliers[row]);
             margin.accumulator = margin.accumulator.max(rescaled / LIMIT as f64);
             let Some(bound) = bound else { continue };

@@ -27,11 +27,6 @@ pub(super) enum Rule {
     Bound,
 }
 
-/// Sets the K centre to the mean key.
-pub(super) fn set_center(layer: &mut FoldedLayer, seen: &LayerInputs) {
-    layer.k_center.copy_from_slice(&seen.key_mean);
-}
-
 /// Equalises in place. `reach` is the bound of one row's output.
 pub(super) fn equalise(
     layer: &mut FoldedLayer,
@@ -185,6 +180,7 @@ fn scale_row(linear: &mut FoldedLinear, row: usize, factor: f64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::centre;
     use super::*;
     use crate::quantise::folded::{FoldedDense, FoldedFfn};
     use crate::quantise::linalg::Dense;
@@ -244,6 +240,7 @@ mod tests {
             down_in: vec![none()],
             key_mean: (0..KV_HEADS * DIM).map(|channel| 1.0 + channel as f64).collect(),
             key_variance: (0..KV_HEADS * DIM).map(|row| if pair(row) == 0 { 4096.0 } else { 1.0 }).collect(),
+            value_mean: vec![0.0; KV_HEADS * DIM],
         };
         (layer, seen)
     }
@@ -263,7 +260,7 @@ mod tests {
         for rule in [Rule::Spread, Rule::Bound] {
             let (before, seen) = layer();
             let mut after = before.clone();
-            set_center(&mut after, &seen);
+            centre::keys(&mut after, &seen);
             equalise(&mut after, &seen, &config(), rule, reach);
             balance(&mut after, &config(), 32_767.0, reach);
             for head in 0..HEADS {
@@ -301,7 +298,7 @@ mod tests {
             before.q_norm = Some((0..DIM).map(|c| 1.0 + c as f64).collect());
             before.k_norm = Some((0..DIM).map(|c| 9.0 - c as f64).collect());
             let mut after = before.clone();
-            set_center(&mut after, &seen);
+            centre::keys(&mut after, &seen);
             equalise(&mut after, &seen, &config, rule, reach);
             balance(&mut after, &config, 32_767.0, reach);
             assert_eq!((&after.q.weight, &after.k.weight), (&before.q.weight, &before.k.weight));

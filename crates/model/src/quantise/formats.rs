@@ -9,12 +9,13 @@
 //! on both sides      sqrt(n) rms(n) sqrt(B) (1 + sqrt(n) 2^-15) code(p)
 //! behind             (max |gain| sqrt(n) rms(n) + L2(offset)) sqrt(B) (1 + sqrt(n) 2^-15) code(p)
 //! rms(n)  = 1 + sqrt(n) / 2^b                    squares of b bits, the largest at least 2^(b-1)
-//! code(n) = sqrt(1 + 1/202 + c + c^2) (1 + 2^-12),  c = sqrt(n)/202
-//!                                                codes whose largest is above 101; reciprocals
+//! code(n) = sqrt(1 + 1/238 + c + c^2) (1 + 2^-12),  c = sqrt(n)/238
+//!                                                codes whose largest is above 119; reciprocals
 //! ```
 
 use super::gains;
 use lockstep_base::config::{Block, ModelConfig};
+use lockstep_base::limits::PRE_SHIFTED_BITS;
 use lockstep_base::weights::{Gain, WeightFormat};
 
 /// Bound of q, k, v, gate, a router and a plain up projection.
@@ -24,9 +25,7 @@ pub(super) const BOUND_UP: f64 = 16_383.0;
 /// Bound of logits.
 pub(super) const BOUND_LOGITS: f64 = (1u64 << 29) as f64;
 /// Codes reach at least this, so a step is at most the norm divided by it (arithmetic.md, section 2).
-const CODE_REACH: f64 = 100.0;
-/// Bits of t after the static shift s1.
-const T_BITS: u32 = 22;
+const CODE_REACH: f64 = 119.0;
 /// Bits of the sum of squares of a norm.
 const SQUARES_BITS: u32 = 29;
 /// A rounding to 16 bits, relative to the largest value.
@@ -42,8 +41,8 @@ pub(super) fn rms_error(n: usize) -> f64 {
 
 /// How much larger than a vector of width n its codes are.
 fn code_error(n: u32) -> f64 {
-    let c = f64::from(n).sqrt() / 202.0;
-    (1.0 + 1.0 / 202.0 + c + c * c).sqrt() * (1.0 + 1.0 / 4096.0)
+    let c = f64::from(n).sqrt() / 238.0;
+    (1.0 + 1.0 / 238.0 + c + c * c).sqrt() * (1.0 + 1.0 / 4096.0)
 }
 
 /// N: bound on the L2 norm of what readers of the residual stream multiply. `behind` is the norm that made the stream,
@@ -63,11 +62,11 @@ pub(super) fn input_norm(config: &ModelConfig, behind: Option<&Gain>) -> f64 {
     }
 }
 
-/// s1 of a matrix whose rows have at most `l1` as sum of magnitudes: `max(0, bl(127 l1) - 22)`.
+/// s1 of a matrix whose rows have at most `l1` as sum of magnitudes: `max(0, bl(127 l1) - 20)`.
 #[must_use]
 pub(super) fn pre_shift(l1: u64) -> u8 {
     let bits = u64::BITS - (127 * l1).leading_zeros();
-    bits.saturating_sub(T_BITS) as u8
+    bits.saturating_sub(PRE_SHIFTED_BITS) as u8
 }
 
 /// What bounds one row's output: all of it in real units.
@@ -117,14 +116,14 @@ pub(super) fn fitting_frac(bounds: &[RowBound], limit: f64, most: i8) -> i8 {
 mod tests {
     use super::*;
 
-    /// Section 9: after the shift, 217 t stays within the field.
+    /// Section 9: after the shift, 961 t stays within the field.
     #[test]
     fn the_static_shift_keeps_products_in_the_field() {
-        for l1 in [1u64, 33_025, 33_026, 1 << 20, 127 * 65_536] {
+        for l1 in [1u64, 8_256, 8_257, 1 << 20, 127 * 65_536] {
             let s1 = u32::from(pre_shift(l1));
             let t = if s1 == 0 { 127 * l1 } else { (127 * l1 + (1 << (s1 - 1))) >> s1 };
-            assert!(t <= 1 << 22 && t * 217 <= 127 << 23, "l1 {l1}");
-            assert!(s1 == 0 || (127 * l1) >> (s1 - 1) >= 1 << 22, "l1 {l1}: a smaller shift would do");
+            assert!(t <= 1 << 20 && t * 961 <= 127 << 23, "l1 {l1}");
+            assert!(s1 == 0 || (127 * l1) >> (s1 - 1) >= 1 << 20, "l1 {l1}: a smaller shift would do");
         }
     }
 

@@ -11,6 +11,7 @@
 
 mod adapter;
 pub mod calibrate;
+mod centre;
 pub mod check;
 mod equalise;
 pub mod fold;

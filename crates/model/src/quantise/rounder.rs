@@ -8,7 +8,7 @@ use super::gptq::{self, Factor, RoundedRow};
 use super::int4::{self, TableSearch};
 use super::linalg::{Dense, add_outer_products, dot};
 use super::report::{MatrixReport, Report};
-use super::{Progress, QuantiseError, Stage, check, gains, pack, scale};
+use super::{Progress, QuantiseError, Stage, centre, check, gains, pack, scale};
 use crate::bundle::names;
 use crate::bundle::structure::{GAIN_FRACS, LIMIT, Matrix};
 use crate::source::FloatConfig;
@@ -131,7 +131,11 @@ impl<'a, 'p> Rounder<'a, 'p> {
         };
         let q_norm = head_norm("q_norm", &layer.q_norm, &q)?;
         let k_norm = head_norm("k_norm", &layer.k_norm, &k)?;
-        let attended = Seen::new(seen.map(|seen| &seen.o_in), config.o_cols(), format);
+        let attended = seen.map(|seen| {
+            let constant = centre::attended(&seen.value_mean, self.float);
+            centre::without(&seen.o_in, &constant)
+        });
+        let attended = Seen::new(attended.as_ref(), config.o_cols(), format);
         let o = self.matrix(&name(Matrix::O), Matrix::O, &layer.o, &attended)?;
         let post = |this: &mut Self, part: &str, norm: &Option<FoldedNorm>| {
             norm.as_ref().map(|norm| this.post_norm(names::layer(index, part), norm)).transpose()
@@ -334,7 +338,8 @@ impl<'a, 'p> Rounder<'a, 'p> {
         for rule in [Rule::Spread, Rule::Bound] {
             out = layer.clone();
             if let Some(seen) = seen {
-                equalise::set_center(&mut out, seen);
+                centre::keys(&mut out, seen);
+                centre::values(&mut out, seen, float);
                 equalise::equalise(&mut out, seen, float, rule, reach);
             }
             equalise::balance(&mut out, float, bound, reach);

@@ -4,10 +4,14 @@
 mod gain;
 mod route;
 mod soft_cap;
+mod value_step;
 
 pub use gain::{NORMALISED_BITS, gain_norm};
 pub use route::{Choice, route};
 pub use soft_cap::soft_cap;
+pub use value_step::{value_cut, value_exponent, value_mantissa, value_step_byte};
+
+use lockstep_base::limits::STEP_MANTISSA_MIN;
 
 /// Largest magnitude of a value that a proof sees: 127 * 2^23, the balanced range of the field.
 pub const LIMIT: i32 = 127 << 23;
@@ -15,8 +19,8 @@ pub const LIMIT: i32 = 127 << 23;
 pub const RESIDUAL_LIMIT: i32 = 1 << 29;
 /// Shifts above this give 0.
 pub const SHIFT_MAX: i32 = 28;
-/// `round(2^16 / k)` for k = 4, 5, 6, 7: reciprocals of the step mantissas, 14 bits.
-pub const RECIPROCALS: [i32; 4] = [16_384, 13_107, 10_923, 9_362];
+/// `round(2^18 / k)` for k = 16 to 31: reciprocals of the step mantissas, 14 bits.
+pub const RECIPROCALS: [i32; 16] = reciprocals();
 /// rho of a plain quantisation site: 1.0 with 14 fractional bits.
 pub const RHO_ONE: i32 = 1 << 14;
 
@@ -33,10 +37,10 @@ pub struct RangeError {
     pub limit: i64,
 }
 
-/// Step of a vector of codes: a code means `code * k/4 * 2^f`.
+/// Step of a vector of codes: a code means `code * k/16 * 2^f`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Step {
-    /// Mantissa, 4 to 7 (quarters).
+    /// Mantissa, 16 to 31 (sixteenths).
     pub k: u8,
     /// Exponent.
     pub f: i16,
@@ -144,6 +148,17 @@ pub struct Cut {
     pub step: Step,
 }
 
+const fn reciprocals() -> [i32; 16] {
+    let mut table = [0; 16];
+    let mut at = 0;
+    while at < 16 {
+        let k = STEP_MANTISSA_MIN as i32 + at as i32;
+        table[at] = ((1 << 18) + k / 2) / k;
+        at += 1;
+    }
+    table
+}
+
 /// Chooses the step of a vector with largest magnitude `max` (section 2, steps 1 to 3). The ops
 /// give less than 2^30; what a fault leaves above it gets a step too.
 #[must_use]
@@ -151,17 +166,14 @@ pub fn choose_cut(max: i32, rho: i32, base: i32) -> Cut {
     debug_assert!((1 << 13..=1 << 14).contains(&rho));
     let e = smallest_shift(max, 32_767);
     let m16 = rsh(max, e);
-    let mut best: Option<(u64, Cut)> = None;
-    for (k, reciprocal) in (4u8..).zip(RECIPROCALS) {
-        let rho_k = rsh(rho * reciprocal, 14);
-        let sh = smallest_shift(m16 * rho_k, 127);
-        let size = u64::from(k) << sh;
-        if best.is_none_or(|(smallest, _)| size < smallest) {
-            let f = sh as i32 + e as i32 + base;
-            best = Some((size, Cut { e, rho_k, sh, step: Step { k, f: f as i16 } }));
-        }
-    }
-    best.expect("four candidates").1
+    let rho_of = |at: usize| rsh(rho * RECIPROCALS[at], 14);
+    // Reciprocals fall as k grows, and halve at most: every sh_k is that of k = 16 or one less, and one less
+    // makes the smaller step. So the first k that fits with one less is the choice, if there is one.
+    let most = smallest_shift(m16 * rho_of(0), 127);
+    let finer = (most > 0).then(|| (1..RECIPROCALS.len()).find(|at| rsh(m16 * rho_of(*at), most - 1) <= 127));
+    let (at, sh) = finer.flatten().map_or((0, most), |at| (at, most - 1));
+    let (k, f) = (STEP_MANTISSA_MIN + at as u8, sh as i32 + e as i32 + base);
+    Cut { e, rho_k: rho_of(at), sh, step: Step { k, f: f as i16 } }
 }
 
 /// Code of one value (section 2, step 4).
@@ -242,8 +254,26 @@ mod tests {
                 let cut = choose_cut(max, rho, 0);
                 let (top, bottom) = (code(max, &cut), code(-max, &cut));
                 assert!(i32::from(top) <= 127 && i32::from(bottom) >= -127, "{max} {cut:?}");
-                assert!(max == 0 || i32::from(top) >= 100, "{max} {rho} {cut:?} {top}");
+                assert!(max == 0 || i32::from(top) >= 119, "{max} {rho} {cut:?} {top}");
             }
+        }
+    }
+
+    /// Section 2, steps 2 and 3 as they are written: the smallest k 2^sh_k of all k.
+    #[test]
+    fn the_step_is_the_smallest_of_sixteen() {
+        let mut rng = lockstep_base::rng::SplitMix64::new(2);
+        for case in 0..20_000u32 {
+            let max = (rng.next_u64() as i32 & 0x3fff_ffff) >> (case % 30);
+            let rho = (1 << 13) + rng.below((1 << 13) + 1) as i32;
+            let e = smallest_shift(max, 32_767);
+            let of = |(k, reciprocal): (u8, i32)| {
+                let rho_k = rsh(rho * reciprocal, 14);
+                let sh = smallest_shift(rsh(max, e) * rho_k, 127);
+                (u64::from(k) << sh, Cut { e, rho_k, sh, step: Step { k, f: sh as i16 + e as i16 } })
+            };
+            let best = (16..).zip(RECIPROCALS).map(of).min_by_key(|(size, _)| *size).expect("sixteen");
+            assert_eq!(choose_cut(max, rho, 0), best.1, "max {max} rho {rho}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The element-wise loops of attention over one row of scores. Plain bodies, compiled once per
 //! kernel; they wrap where a fault left what no op gives.
 
-use crate::kernels::multiversion;
+use crate::arith::{value_cut, value_exponent, value_mantissa, value_step_byte};
+use crate::kernels::{self, Kernel, multiversion};
 
 /// Entries of the table of 2^-x.
 pub(super) const EXP2_ENTRIES: usize = 4096;
@@ -52,15 +53,16 @@ fn powers_body(d: &[u16], exp2: &[u16; EXP2_ENTRIES], p: &mut [i32]) -> u32 {
 }
 
 multiversion! {
-    /// `p_j = rsh(p_j, E - e_j)`, 0 <= p_j <= 2^15, shifts cut to 0..=28 (step 6).
-    pub(super) fn fold_exponents(p: &mut [i32], largest: i32, exponents: &[u8]) = fold_body
+    /// `p_j = rsh(p_j k_j, 5 + E - f_j)`, 0 <= p_j <= 2^15, shifts cut to 0..=28 (step 6).
+    pub(super) fn fold_steps(p: &mut [i32], largest: i32, steps: &[u8]) = fold_body
 }
 
 #[inline(always)]
-fn fold_body(p: &mut [i32], largest: i32, exponents: &[u8]) {
-    for (p, e) in p.iter_mut().zip(exponents) {
-        let s = largest.saturating_sub(i32::from(*e)).clamp(0, 28) as u32;
-        *p = (*p + ((1 << s) >> 1)) >> s;
+fn fold_body(p: &mut [i32], largest: i32, steps: &[u8]) {
+    let largest = largest.saturating_add(5);
+    for (p, step) in p.iter_mut().zip(steps) {
+        let s = largest.saturating_sub(value_exponent(*step)).clamp(0, 28) as u32;
+        *p = (p.wrapping_mul(value_mantissa(*step)).wrapping_add((1 << s) >> 1)) >> s;
     }
 }
 
@@ -109,18 +111,11 @@ fn codes16_body(x: &[i32], bound: i32, codes: &mut [i16]) -> u8 {
     e as u8
 }
 
-multiversion! {
-    /// Codes of one head as int8 and their exponent (step 3, values).
-    pub fn head_codes8(x: &[i32], codes: &mut [i8]) -> u8 = codes8_body
-}
-
-#[inline(always)]
-fn codes8_body(x: &[i32], codes: &mut [i8]) -> u8 {
-    let e = exponent(x, 127);
-    for (code, x) in codes.iter_mut().zip(x) {
-        *code = (x.wrapping_add((1 << e) >> 1) >> e) as i8;
-    }
-    e as u8
+/// Codes of one head's values and their step in a byte (step 3).
+pub fn head_codes8(kernel: Kernel, x: &[i32], codes: &mut [i8]) -> u8 {
+    let cut = value_cut(kernels::max_abs(kernel, x));
+    kernels::codes(kernel, x, cut.e, cut.rho_k, cut.sh, codes);
+    value_step_byte(cut.step)
 }
 
 #[inline(always)]

@@ -143,7 +143,7 @@ impl Engine {
                 head.k.extend_from_slice(&k.codes[at * dim..(at + 1) * dim]);
                 head.k_exponents.push(k.exponents[at]);
                 head.v.extend_from_slice(&v.codes[at * dim..(at + 1) * dim]);
-                head.v_exponents.push(v.exponents[at]);
+                head.v_steps.push(v.exponents[at]);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! From accumulators to outputs (docs/spec/arithmetic.md, section 4, steps 2 and 3):
 //!
 //! ```text
-//! t = rsh(acc, s1)                                   |t| <= 2^22
-//! v = t * (m_i * k)                                  |v| <= LIMIT, since m_i <= 31 and k <= 7
-//! y = scale(v, s_i + 2 - s1 - f - F) + b_i           range: LIMIT before and after the bias
+//! t = rsh(acc, s1)                                   |t| <= 2^20
+//! v = t * (m_i * k)                                  |v| <= LIMIT, since m_i <= 31 and k <= 31
+//! y = scale(v, s_i + 4 - s1 - f - F) + b_i           range: LIMIT before and after the bias
 //! ```
 //!
 //! One multiplication and one rounding shift a value. [`requantise`] is the specification; [`block`]
@@ -14,10 +14,11 @@ use super::columns::Claim;
 use super::kernel::multiversion;
 use crate::arith::{LIMIT, RangeError, SHIFT_MAX, Step, scale};
 use core::ops::Range;
+use lockstep_base::limits::PRE_SHIFTED_BITS;
 use lockstep_base::weights::Linear;
 
 /// Bound of the accumulator after its static shift. The importer chooses s1 so that it holds.
-const PRE_SHIFTED_MAX: u32 = 1 << 22;
+const PRE_SHIFTED_MAX: u32 = 1 << PRE_SHIFTED_BITS;
 /// Accumulators stay below 2^30, so larger static shifts give the same.
 const PRE_SHIFT_MAX: u8 = 30;
 
@@ -45,9 +46,9 @@ fn pre_shift(weights: &Linear) -> u32 {
     weights.pre_shift.min(PRE_SHIFT_MAX).into()
 }
 
-/// `2 - s1 - f - F`: what all rows add to their own shift.
+/// `4 - s1 - f - F`: what all rows add to their own shift.
 fn shift_offset(weights: &Linear, step: Step) -> i32 {
-    2 - i32::from(weights.pre_shift) - i32::from(step.f) - i32::from(weights.out_frac)
+    4 - i32::from(weights.pre_shift) - i32::from(step.f) - i32::from(weights.out_frac)
 }
 
 /// `rsh` of an accumulator; halving last keeps the sum inside i32 for every shift.

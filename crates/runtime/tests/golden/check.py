@@ -70,13 +70,12 @@ def quantise(x, rho, base):
     e = smallest(lambda e: rsh(big, e) <= 32767)
     x16, m16 = [rsh(v, e) for v in x], rsh(big, e)
     choices = []
-    for k, r in zip((4, 5, 6, 7), (16384, 13107, 10923, 9362)):
-        assert r == (2**16 + k // 2) // k
+    for k, r in [(k, (2**18 + k // 2) // k) for k in range(16, 32)]:
         rho_k = rsh(rho * r, 14)
         assert rho_k <= 2**14 and m16 * rho_k <= 2**29
         sh = smallest(lambda s: rsh(m16 * rho_k, s) <= 127)
         choices.append((k * 2**sh, k, rho_k, sh))
-    assert len({size for size, *_ in choices}) == 4, "never a tie"
+    assert len({size for size, *_ in choices}) == 16, "never a tie"
     _, k, rho_k, sh = min(choices)
     codes = [rsh(v * rho_k, sh) for v in x16]
     assert all(-127 <= code <= 127 for code in codes)
@@ -159,10 +158,10 @@ def linear(matrix, x, k, f):
         assert len(row) == len(x)
         acc = sum(w * v for w, v in zip(row, x))
         assert abs(acc) <= 2**30
-        t = within(rsh(acc, matrix["s1"]), 2**22)
+        t = within(rsh(acc, matrix["s1"]), 2**20)
         v = t * (matrix["m"][i] * k)
         assert abs(v) <= LIMIT
-        y = within(scale(v, matrix["s"][i] + 2 - matrix["s1"] - f - matrix["F"]), LIMIT)
+        y = within(scale(v, matrix["s"][i] + 4 - matrix["s1"] - f - matrix["F"]), LIMIT)
         ys.append(within(y + (matrix["bias"][i] if matrix["bias"] else 0), LIMIT))
         accs.append(acc)
     return accs, ys
@@ -189,6 +188,15 @@ def rope(x, cs):
 def head_codes(x, bound):
     e = smallest(lambda e: rsh(top(x), e) <= bound)
     return [rsh(v, e) for v in x], e
+
+
+def value_codes(x):
+    """Codes and the byte of their step."""
+    codes, k, f = quantise(x, 2**14, -14)
+    if top(x) == 0:
+        k, f = 16, -7
+    assert 16 <= k <= 31 and -7 <= f <= 8
+    return codes, 16 * (f + 7) + k - 16
 
 
 def scores(q, e_q, keys, e_k, frac, slope=None, capped=None):
@@ -218,12 +226,13 @@ def width(n):
     return max(0, bl(n) - 8)
 
 
-def softmax(t, e_v, exp2, first):
-    m, big_e = max(t), max(e_v)
+def softmax(t, step_v, exp2, first):
+    steps = [(16 + byte % 16, byte // 16 - 7) for byte in step_v]
+    m, big_e = max(t), max(f for _, f in steps)
     d = [min(m - v, 4095) for v in t]
     p = [exp2[v] for v in d]
     z = sum(rsh(sum(part), width(len(t))) for part in blocks(p, first))
-    return {"m": m, "Z": z, "E": big_e, "d": d, "p'": [rsh(v, big_e - e) for v, e in zip(p, e_v)]}
+    return {"m": m, "Z": z, "E": big_e, "d": d, "p'": [rsh(v * k, 5 + big_e - f) for v, (k, f) in zip(p, steps)]}
 
 
 def attention_output(p, values, z, big_e, first):
@@ -244,7 +253,7 @@ def attention_output(p, values, z, big_e, first):
     for v in o:
         o16 = rsh(v, sh)
         assert abs(o16 * rz) <= 2**29 or top(o) > 127 * z
-        y.append(within(scale(o16 * rz, kz - sh - big_e - 8), LIMIT))
+        y.append(within(scale(o16 * rz, kz - sh - big_e - 9), LIMIT))
     return partial, o, y
 
 
@@ -395,7 +404,7 @@ def heads_of(case, x, position, out):
     k = [[a - b for a, b in zip(head, c)] for head, c in zip(k, centre)]
     bound = 1023 if dim > 128 else 2047
     q, k = [[head_codes(head, bound) for head in heads] for heads in (q, k)]
-    v = [head_codes(head, 127) for head in v]
+    v = [value_codes(head) for head in v]
     for name, heads in (("q_codes", q), ("k_codes", k), ("v_codes", v)):
         out[name] = [code for codes, _ in heads for code in codes]
         out[name + ".e"] = [e for _, e in heads]
@@ -612,15 +621,18 @@ def compute(case):
         return {"x": [residual(a + b) for a, b in zip(ints("x"), ints("y"))]}
     if op == "rope":
         return {"y": rope(ints("x"), ints("cs"))}
-    if op in ("codes16", "codes8"):
-        codes, e = head_codes(ints("x"), 127 if op == "codes8" else one("bound"))
+    if op == "codes8":
+        codes, byte = value_codes(ints("x"))
+        return {"step": byte, "codes": codes}
+    if op == "codes16":
+        codes, e = head_codes(ints("x"), one("bound"))
         return {"e": e, "codes": codes}
     if op == "scores":
         keys = chunks(ints("keys"), len(ints("q")))
         slope = ints("slope") if case.has("slope") else None
         return {"t": scores(ints("q"), one("e_q"), keys, ints("e_k"), one("F"), slope)}
     if op == "softmax":
-        return softmax(ints("t"), ints("e_v"), TABLES["exp2"], one("first") if case.has("first") else 0)
+        return softmax(ints("t"), ints("step_v"), TABLES["exp2"], one("first") if case.has("first") else 0)
     if op == "attention":
         p, values = ints("p'"), ints("values")
         first = one("first") if case.has("first") else 0

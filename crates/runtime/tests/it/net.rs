@@ -28,7 +28,7 @@ fn matrix(rng: &mut SplitMix64, rows: usize, columns: usize, out_frac: i8, bias:
         multipliers: (0..rows).map(|_| 1 + rng.below(31) as u8).collect(),
         shifts: (0..rows).map(|_| 11 + rng.below(3) as u8).collect(),
         bias: if bias { (0..rows).map(|_| rng.below(1 << 16) as i32 - (1 << 15)).collect() } else { vec![] },
-        pre_shift: (columns / 400) as u8 + rng.below(2) as u8,
+        pre_shift: (columns / 100) as u8 + rng.below(2) as u8,
         out_frac,
     }
 }
@@ -123,11 +123,12 @@ mod naive {
     fn quantise(x: &Tensor, frac: i64) -> Tensor {
         let most = x.values.iter().map(|v| v.abs()).max().expect("an element");
         let e = (0..).find(|e| rsh(most, *e) <= 32_767).expect("a shift");
-        let candidates = [(4i128, 16_384i128), (5, 13_107), (6, 10_923), (7, 9_362)].map(|(k, r)| {
+        let candidates = (16i128..32).map(|k| {
+            let r = ((1 << 19) + k) / (2 * k);
             let sh = (0..).find(|s| rsh(rsh(most, e) * r, *s) <= 127).expect("a shift");
             (k << sh, k, r, sh)
         });
-        let (_, k, r, sh) = candidates.into_iter().min().expect("four");
+        let (_, k, r, sh) = candidates.min().expect("sixteen");
         let values = x.values.iter().map(|v| rsh(rsh(*v, e) * r, sh)).collect();
         Tensor { shape: x.shape, values, step: Some((k, sh + e - 14 - frac)) }
     }
@@ -151,7 +152,7 @@ mod naive {
                         }
                     }
                     let v = rsh(acc, w.pre_shift.into()) * i128::from(w.multipliers[row]) * k;
-                    let s = i64::from(w.shifts[row]) + 2 - i64::from(w.pre_shift) - f - i64::from(w.out_frac);
+                    let s = i64::from(w.shifts[row]) + 4 - i64::from(w.pre_shift) - f - i64::from(w.out_frac);
                     values.push(scale(v, s) + w.bias.get(row).map_or(0, |b| i128::from(*b)));
                 }
             }
@@ -263,9 +264,9 @@ fn within_bounds(value: &Value, tensor: &naive::Tensor, place: &str) {
     match tensor.step {
         None => assert!(tensor.values.iter().all(|x| (low..=high).contains(x)), "{place}"),
         Some((k, f)) => {
-            // code * k/4 * 2^f in units of 2^-frac, times 2^40 to stay exact.
+            // code * k/16 * 2^f in units of 2^-frac, times 2^40 to stay exact.
             let slack = ((high.max(-low) / 128) + 1) << 40;
-            let shift = 38 + f + i64::from(value.frac);
+            let shift = 36 + f + i64::from(value.frac);
             let means = |code: &i128| (code * k) << shift;
             let ok = |m: i128| m <= (high.max(0) << 40) + slack && m >= (low.min(0) << 40) - slack;
             assert!(tensor.values.iter().all(|code| ok(means(code))), "{place}: {value:?}");

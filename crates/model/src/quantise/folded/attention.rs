@@ -52,6 +52,7 @@ impl FoldedModel {
         }
         k.for_rows(|row| axpy(row, -1.0, &layer.k_center));
         see(Site::Keys, &k);
+        see(Site::Values, &v);
         for (row, &sequence) in rows.sequence.iter().enumerate() {
             cache.keys[sequence].extend_from_slice(k.row(row));
             cache.values[sequence].extend_from_slice(v.row(row));

@@ -132,6 +132,8 @@ pub enum Site {
     AttnIn,
     /// Keys after RoPE and centring.
     Keys,
+    /// Values.
+    Values,
     /// Input of o.
     OIn,
     /// Input of gate and up, and of the router.

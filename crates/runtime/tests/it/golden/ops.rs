@@ -246,7 +246,7 @@ fn codes8(input: &Fields) -> Out {
     let x: Vec<i32> = input.list("x");
     let mut codes = vec![0i8; x.len()];
     let e = attention::head_codes8(Kernel::Scalar, &x, &mut codes);
-    Out::default().one("e", e).list("codes", &codes)
+    Out::default().one("step", e).list("codes", &codes)
 }
 
 /// One query head that sees the positions from `first` (0) on.
@@ -316,7 +316,7 @@ fn softmax(input: &Fields, tables: &Tables) -> Out {
     let mut unit = Unit::default();
     unit.t = input.list("t");
     let mut head = Head::new(input, tables, unit.t.len(), 1);
-    head.kv.v_exponents = from_first(&head, input.list("e_v"), 1);
+    head.kv.v_steps = from_first(&head, input.list("step_v"), 1);
     head.kv.v = vec![0; head.visible.end];
     let (layer, query) = (head.layer(), head.query());
     unit.measure(Kernel::Scalar, &query);
@@ -330,14 +330,13 @@ fn attention_output(input: &Fields, tables: &Tables) -> Result<Out, RangeError> 
     let (p, v): (Vec<i32>, Vec<i8>) = (input.list("p'"), input.list("values"));
     let dim = v.len() / p.len();
     let mut head = Head::new(input, tables, p.len(), dim);
-    let (z, e): (i32, u8) = (input.one("Z"), input.one("E"));
+    let (z, e): (i32, i32) = (input.one("Z"), input.one("E"));
     head.kv.v = from_first(&head, v, dim);
-    // The weights have their exponents folded in.
-    head.kv.v_exponents = vec![e; head.visible.end];
     let mut unit = Unit::default();
-    (unit.t, unit.stats) = (p, vec![0, z, e.into()]);
+    (unit.t, unit.stats) = (p, vec![0, z, e]);
     let (layer, query) = (head.layer(), head.query());
-    unit.weigh(Kernel::Scalar, &layer, &query);
+    // The weights have the steps of the values in them.
+    unit.accumulate(Kernel::Scalar, &layer, &query);
     let mut y = vec![0; dim];
     unit.finish(Kernel::Scalar, &layer, &query, &mut y)?;
     Ok(Out::default().list("o", unit.total(dim, &query, 0)).list("y", &y))

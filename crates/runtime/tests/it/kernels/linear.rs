@@ -201,19 +201,19 @@ fn layer(
     let mut rng = SplitMix64::new(seed);
     let mut matrix = Matrix::new(format, rows, cols, Fill::Uniform, &mut rng);
     let x = Fill::Uniform.vector(tokens * cols, &mut rng);
-    // |acc| <= 127^2 cols, brought below 2^22.
+    // |acc| <= 127^2 cols, brought below 2^20.
     let bits = (16_129 * cols as u64).ilog2() + 1;
-    matrix.linear.pre_shift = bits.saturating_sub(22) as u8 + rng.below(3) as u8;
+    matrix.linear.pre_shift = bits.saturating_sub(20) as u8 + rng.below(3) as u8;
     matrix.linear.out_frac = rng.below(25) as i8 - 8;
     matrix.linear.multipliers = (0..rows).map(|_| 1 + rng.below(31) as u8).collect();
     if rng.below(2) == 1 {
         matrix.linear.bias = (0..rows).map(|_| rng.next_u64() as i32 >> 4).collect();
     }
-    // v is below 2^22 * 217 < 2^30, and 2^18 * 217 < 2^26 at worst leaves room for 3 bits to the left.
+    // v is below 2^20 * 961 < 2^30, and 2^16 * 961 < 2^26 at worst leaves room for 3 bits to the left.
     matrix.linear.shifts = (0..rows).map(|_| 10 + rng.below(40) as u8).collect();
     let steps = (0..tokens)
         .map(|_| Step {
-            k: 4 + rng.below(4) as u8,
+            k: 16 + rng.below(16) as u8,
             f: 12
                 - i16::from(matrix.linear.pre_shift)
                 - i16::from(matrix.linear.out_frac)
@@ -234,7 +234,7 @@ fn specified(matrix: &Matrix, x: &[i8], steps: &[Step]) -> Result<Vec<i32>, (usi
         let t = rsh(acc.into(), w.pre_shift.into());
         let v = t * i128::from(w.multipliers[row]) * i128::from(step.k);
         let s =
-            i32::from(w.shifts[row]) + 2 - i32::from(w.pre_shift) - i32::from(step.f) - i32::from(w.out_frac);
+            i32::from(w.shifts[row]) + 4 - i32::from(w.pre_shift) - i32::from(step.f) - i32::from(w.out_frac);
         let y = match s {
             29.. => 0,
             0..=28 => rsh(v, s as u32),
@@ -243,7 +243,7 @@ fn specified(matrix: &Matrix, x: &[i8], steps: &[Step]) -> Result<Vec<i32>, (usi
         };
         let sum = y + i128::from(w.bias.get(row).copied().unwrap_or(0));
         let inside = |value: i128| value.abs() <= LIMIT.into();
-        if t.abs() > 1 << 22 || !inside(y) || !inside(sum) {
+        if t.abs() > 1 << 20 || !inside(y) || !inside(sum) {
             return Err((token, row));
         }
         out.push(sum as i32);
@@ -309,18 +309,18 @@ fn reaching(acc: i32) -> (Matrix, Vec<i8>) {
     (matrix, x)
 }
 
-/// Steps 2 and 3 at their ends: accumulators around 2^22, shifts from far left to far right, values
+/// Steps 2 and 3 at their ends: accumulators around 2^20, shifts from far left to far right, values
 /// at the limits, the largest biases.
 pub(super) fn outputs_reach_the_bounds(kernel: Kernel) {
     let compute = compute(kernel, 1);
     let (mut passed, mut failed) = (0, 0);
     for seed in 0..6000 {
         let mut rng = SplitMix64::new(seed);
-        let edges = [1 << 22, (1 << 22) + 1, -(1 << 22), -(1 << 22) - 1, (1 << 23) - 300_000];
+        let edges = [1 << 20, (1 << 20) + 1, -(1 << 20), -(1 << 20) - 1, (1 << 21) - 300_000];
         let acc = match rng.below(3) {
             0 => edges[rng.below(5) as usize],
             1 => (rng.next_u64() as i32 >> 9) >> rng.below(23),
-            _ => rng.below(1 << 23) as i32 - (1 << 22),
+            _ => rng.below(1 << 21) as i32 - (1 << 20),
         };
         let (mut matrix, x) = reaching(acc.clamp(-8_200_000, 8_200_000));
         matrix.linear.pre_shift = [0, 0, 0, 1, 2, 5, 30][rng.below(7) as usize];
@@ -334,8 +334,8 @@ pub(super) fn outputs_reach_the_bounds(kernel: Kernel) {
         // The shift of the output, mostly where something is left of it.
         let s = if rng.below(8) == 0 { rng.below(400) as i32 - 200 } else { rng.below(44) as i32 - 10 };
         let w = &matrix.linear;
-        let f = i32::from(w.shifts[0]) + 2 - i32::from(w.pre_shift) - i32::from(w.out_frac) - s;
-        let steps = [Step { k: [7, 4 + rng.below(4) as u8][rng.below(2) as usize], f: f as i16 }];
+        let f = i32::from(w.shifts[0]) + 4 - i32::from(w.pre_shift) - i32::from(w.out_frac) - s;
+        let steps = [Step { k: [31, 16 + rng.below(16) as u8][rng.below(2) as usize], f: f as i16 }];
         let expected = specified(&matrix, &x, &steps);
         let mut out = [0];
         let got = linear(&compute, &matrix.linear, &matrix.tables, &x, &steps, &mut out);
@@ -404,7 +404,7 @@ pub(super) fn planes_add_up(kernel: Kernel) {
         let x = Fill::Uniform.vector(tokens * cols, &mut rng);
         let compute = compute(kernel, 2);
         let prepared = Activations::new(&compute, &x, cols);
-        let steps = vec![Step { k: 4, f: 0 }; tokens];
+        let steps = vec![Step { k: 16, f: 0 }; tokens];
         // Shifted by 2 for k = 4 means 4 quarters: outputs are accumulators.
         let run = |weights: &Linear| {
             let weights = Linear { shifts: vec![0; rows], multipliers: vec![1; rows], ..weights.clone() };
