@@ -151,7 +151,9 @@ fn adapters_beyond_the_formats_are_warned_of() {
         imported.report.warnings
     };
     let large = warnings(&random_adapter(&model, 3, 17));
-    assert_eq!(large.len(), 4 * 2, "q, k, v and up of both layers: {large:?}");
+    for part in ["q", "k", "v", "up"] {
+        assert!(large.iter().any(|warning| warning.contains(&format!(".{part} with "))), "{part}: {large:?}");
+    }
     assert!(large[0].starts_with("layers.0000.q with its adapter can reach "), "{}", large[0]);
     let mut none = random_adapter(&model, 3, 17);
     none.layers.iter_mut().for_each(|layer| *layer = FloatLayerAdapter::default());
