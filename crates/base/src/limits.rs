@@ -14,8 +14,8 @@ pub const STEP_MANTISSA_MIN: u8 = 16;
 /// Largest mantissa of a step of codes.
 pub const STEP_MANTISSA_MAX: u8 = 31;
 /// Bits of an accumulator after its static shift: with a multiplier of 31 and a step mantissa of 31 the
-/// product stays within the field (arithmetic.md, 4).
-pub const PRE_SHIFTED_BITS: u32 = 20;
+/// product stays below 2^29 (arithmetic.md, 4).
+pub const PRE_SHIFTED_BITS: u32 = 19;
 /// Columns of a matrix after padding (bound of an int8 dot product, arithmetic.md, 4).
 pub const COLS_MAX: u32 = 65_536;
 /// Rows of a matrix.

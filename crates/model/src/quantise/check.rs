@@ -52,7 +52,7 @@ pub enum BoundsError {
         tensor: String,
         /// The shift.
         got: u8,
-        /// `max(0, bl(127 max L1) - 20)`.
+        /// `max(0, bl(127 max L1) - 19)`.
         expected: u8,
     },
     /// An output can leave its format.

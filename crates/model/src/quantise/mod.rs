@@ -62,7 +62,8 @@ const RESIDUAL_ROOM_PROVED: f64 = 1.01;
 /// How to quantise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantiseOptions {
-    /// Storage of the layers; embeddings are i16. Experts stay int8 where this is int16, routers where it is int4.
+    /// Storage of the layers; embeddings are i16. Experts stay int8 where this is int16, routers and the keys
+    /// of grouped heads where it is int4.
     pub weights: WeightFormat,
     /// Storage of the head.
     pub head: WeightFormat,

@@ -199,6 +199,10 @@ impl<'a, 'p> Rounder<'a, 'p> {
             Matrix::Head => self.head_format,
             // A router is small and its ties decide what runs.
             Matrix::Router if self.format == WeightFormat::Int4 => WeightFormat::Int8,
+            // Keys that several heads share are few weights, and scores see every error of them.
+            Matrix::K if self.format == WeightFormat::Int4 && self.float.n_kv_heads < self.float.n_heads => {
+                WeightFormat::Int8
+            }
             _ => self.format,
         };
         let mut all = vec![self.round(tensor, matrix, linear, seen, format)?];

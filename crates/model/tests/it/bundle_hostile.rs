@@ -217,8 +217,8 @@ fn tensors_that_would_break_the_runtime_are_refused() {
             "head, row 0: bias is -2147483648, expected -1065353216 to 1065353216",
         ),
         (
-            &|w| w.layers[0].k.table_ids = filled(&w.layers[0].k.table_ids, 0xff),
-            "layers.0000.k, row 0: table id is 65535, expected 0 to",
+            &|w| w.layers[0].q.table_ids = filled(&w.layers[0].q.table_ids, 0xff),
+            "layers.0000.q, row 0: table id is 65535, expected 0 to",
         ),
         (
             &|w| w.layers[0].k_center[0] = i32::MIN,

@@ -1,6 +1,6 @@
 //! The step of a vector of codes as a table over its largest magnitude M (docs/spec/arithmetic.md, section 2).
 //!
-//! e, k and sh are functions of M alone: constant on about 130 intervals of 0..2^29. A proof looks up the
+//! e, k and sh are functions of M alone: constant on about 470 intervals of 0..2^29. A proof looks up the
 //! interval and everything that follows from it, and shows for a vector without negative values
 //!
 //! - *M is not below the interval*: some element is at least `low`;
@@ -9,9 +9,13 @@
 //!   [`Cut::breaks_above`] states it, and a test checks it for every interval.
 
 use alloc::vec::Vec;
+use lockstep_base::limits::{STEP_MANTISSA_MAX, STEP_MANTISSA_MIN};
 
-/// `round(2^16 / k)` for k = 4, 5, 6, 7.
-const RECIPROCALS: [i64; 4] = [16_384, 13_107, 10_923, 9_362];
+/// `round(2^18 / k)` of a step mantissa k.
+const fn reciprocal(k: u8) -> i64 {
+    let k = k as i64;
+    ((1 << 18) + k / 2) / k
+}
 /// Largest value after the first shift.
 const FIRST_MAX: i64 = 32_767;
 /// Largest code.
@@ -32,7 +36,7 @@ pub struct Cut {
     pub high: i64,
     /// First shift.
     pub e: u32,
-    /// Step mantissa, 4 to 7.
+    /// Step mantissa, 16 to 31.
     pub k: u8,
     /// Multiplier.
     pub rho: i64,
@@ -54,7 +58,7 @@ impl Cut {
         rsh(x, self.e) > FIRST_MAX || self.code(x) > CODE_MAX
     }
 
-    /// The codes of a vector whose cut this is mean `code k/4 2^(shift + base)`.
+    /// The codes of a vector whose cut this is mean `code k/16 2^(shift + base)`.
     #[must_use]
     pub fn shift(&self) -> u32 {
         self.e + self.sh
@@ -64,7 +68,8 @@ impl Cut {
 /// k, multiplier and second shift for a largest value of `m16` after the first.
 fn choose(m16: i64) -> (u8, i64, u32) {
     let mut best: Option<(i64, (u8, i64, u32))> = None;
-    for (k, rho) in (4u8..).zip(RECIPROCALS) {
+    for k in STEP_MANTISSA_MIN..=STEP_MANTISSA_MAX {
+        let rho = reciprocal(k);
         let mut sh = 0;
         while rsh(m16 * rho, sh) > CODE_MAX {
             sh += 1;
@@ -74,7 +79,7 @@ fn choose(m16: i64) -> (u8, i64, u32) {
             best = Some((size, (k, rho, sh)));
         }
     }
-    best.map_or((4, RECIPROCALS[0], 0), |(_, chosen)| chosen)
+    best.map_or((STEP_MANTISSA_MIN, reciprocal(STEP_MANTISSA_MIN), 0), |(_, chosen)| chosen)
 }
 
 /// All intervals, in order, that begin at or below `max`.
@@ -164,7 +169,7 @@ mod tests {
         assert_eq!(cuts[0].low, 0);
         assert!(cuts.windows(2).all(|two| two[0].high + 1 == two[1].low));
         assert!(cuts[cuts.len() - 1].high >= 1 << 29, "{cuts:?}");
-        assert!(cuts.len() < 256, "{} intervals", cuts.len());
+        assert!(cuts.len() < 512, "{} intervals", cuts.len());
         for cut in &cuts {
             let high = cut.high.min(1 << 29);
             for m in [cut.low, (cut.low + 1).min(high), i64::midpoint(cut.low, high), high - 1, high] {

@@ -9,7 +9,7 @@
 //! | identity | largest difference | holds if |
 //! |---|---|---|
 //! | `t 2^s1 + r = acc + 2^(s1-1)`, t in -2^b..2^b | 2^(b + s1) + 2^s1 + A | checked for each matrix |
-//! | `y' 2^s + r = v + 2^(s-1)`, y' in -2^(30-s)..2^(30-s) | 2^30 + V + 2^27 | V = 31 * 7 T <= 2^30 - 2^24 - 2^27 - 1: checked |
+//! | `y' 2^s + r = v + 2^(s-1)`, y' in -2^(30-s)..2^(30-s) | 2^30 + V + 2^27 | V = 31 * 31 T <= 2^30 - 2^24 - 2^27 - 1: checked |
 //! | `y' = v 2^s` | proved by [`lockstep_base::net::Net`]: at most LIMIT | always |
 //! | `a = |y|`, a below 2^30, y at most 2^29 | p - 2^29 > 2^30 | always |
 //! | `x + 2^(e-1) = x16 2^e + r`, x16 below 2^15, e <= 15 | 2^30 + 2^15 | always |
@@ -25,7 +25,7 @@ use lockstep_base::weights::Linear;
 /// Largest magnitude of a product of accumulator, row multiplier and step mantissa.
 pub const PRODUCT_MAX: i64 = (1 << 30) - (1 << 24) - (1 << 27) - 1;
 /// Largest row multiplier times the largest step mantissa.
-const FACTOR_MAX: i64 = 31 * 7;
+const FACTOR_MAX: i64 = 31 * 31;
 /// Largest sum of magnitudes in the identity of the static shift.
 const WRAP_MAX: i64 = (1 << 31) - (1 << 24);
 
@@ -42,7 +42,7 @@ pub struct Layer {
     pub pre_shift: u32,
     /// Bits of |t|, if there is a static shift.
     pub shifted_bits: u32,
-    /// The distinct values of `s_i + 16 - s1 + F_in - F_out`: with shift e + sh of the codes, a row's shift is the difference.
+    /// The distinct values of `s_i + 18 - s1 + F_in - F_out`: with shift e + sh of the codes, a row's shift is the difference.
     pub shifts: Vec<i32>,
     /// Which of them each row has.
     pub group: Vec<usize>,
@@ -120,7 +120,7 @@ fn layer(node: usize, linear: &Linear, weights: usize, cols: usize, frac: i32) -
         at_most("a static shift", s1.into(), 30)?;
         at_most("a shifted accumulator", (1i64 << (shifted_bits + s1)) + (2 << s1) + accumulator, WRAP_MAX)?;
     }
-    let offset = 16 - i32::from(linear.pre_shift) + frac - i32::from(linear.out_frac);
+    let offset = 18 - i32::from(linear.pre_shift) + frac - i32::from(linear.out_frac);
     let (mut shifts, mut group) = (Vec::new(), Vec::with_capacity(linear.rows));
     for shift in linear.shifts.iter().map(|s| i32::from(*s) + offset) {
         let known = shifts.iter().position(|known| *known == shift);

@@ -1,8 +1,8 @@
 //! From accumulators to outputs (docs/spec/arithmetic.md, section 4, steps 2 and 3):
 //!
 //! ```text
-//! t = rsh(acc, s1)                                   |t| <= 2^20
-//! v = t * (m_i * k)                                  |v| <= LIMIT, since m_i <= 31 and k <= 31
+//! t = rsh(acc, s1)                                   |t| <= 2^19
+//! v = t * (m_i * k)                                  |v| < 2^29, since m_i <= 31 and k <= 31
 //! y = scale(v, s_i + 4 - s1 - f - F) + b_i           range: LIMIT before and after the bias
 //! ```
 //!

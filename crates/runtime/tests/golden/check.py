@@ -158,9 +158,9 @@ def linear(matrix, x, k, f):
         assert len(row) == len(x)
         acc = sum(w * v for w, v in zip(row, x))
         assert abs(acc) <= 2**30
-        t = within(rsh(acc, matrix["s1"]), 2**20)
+        t = within(rsh(acc, matrix["s1"]), 2**19)
         v = t * (matrix["m"][i] * k)
-        assert abs(v) <= LIMIT
+        assert abs(v) < 2**29
         y = within(scale(v, matrix["s"][i] + 4 - matrix["s1"] - f - matrix["F"]), LIMIT)
         ys.append(within(y + (matrix["bias"][i] if matrix["bias"] else 0), LIMIT))
         accs.append(acc)

@@ -28,7 +28,7 @@ fn matrix(rng: &mut SplitMix64, rows: usize, columns: usize, out_frac: i8, bias:
         multipliers: (0..rows).map(|_| 1 + rng.below(31) as u8).collect(),
         shifts: (0..rows).map(|_| 11 + rng.below(3) as u8).collect(),
         bias: if bias { (0..rows).map(|_| rng.below(1 << 16) as i32 - (1 << 15)).collect() } else { vec![] },
-        pre_shift: (columns / 100) as u8 + rng.below(2) as u8,
+        pre_shift: (columns / 50) as u8 + rng.below(2) as u8,
         out_frac,
     }
 }

@@ -201,15 +201,15 @@ fn layer(
     let mut rng = SplitMix64::new(seed);
     let mut matrix = Matrix::new(format, rows, cols, Fill::Uniform, &mut rng);
     let x = Fill::Uniform.vector(tokens * cols, &mut rng);
-    // |acc| <= 127^2 cols, brought below 2^20.
+    // |acc| <= 127^2 cols, brought below 2^19.
     let bits = (16_129 * cols as u64).ilog2() + 1;
-    matrix.linear.pre_shift = bits.saturating_sub(20) as u8 + rng.below(3) as u8;
+    matrix.linear.pre_shift = bits.saturating_sub(19) as u8 + rng.below(3) as u8;
     matrix.linear.out_frac = rng.below(25) as i8 - 8;
     matrix.linear.multipliers = (0..rows).map(|_| 1 + rng.below(31) as u8).collect();
     if rng.below(2) == 1 {
         matrix.linear.bias = (0..rows).map(|_| rng.next_u64() as i32 >> 4).collect();
     }
-    // v is below 2^20 * 961 < 2^30, and 2^16 * 961 < 2^26 at worst leaves room for 3 bits to the left.
+    // v is below 2^19 * 961 < 2^29, and 2^16 * 961 < 2^26 at worst leaves room for 3 bits to the left.
     matrix.linear.shifts = (0..rows).map(|_| 10 + rng.below(40) as u8).collect();
     let steps = (0..tokens)
         .map(|_| Step {
@@ -243,7 +243,7 @@ fn specified(matrix: &Matrix, x: &[i8], steps: &[Step]) -> Result<Vec<i32>, (usi
         };
         let sum = y + i128::from(w.bias.get(row).copied().unwrap_or(0));
         let inside = |value: i128| value.abs() <= LIMIT.into();
-        if t.abs() > 1 << 20 || !inside(y) || !inside(sum) {
+        if t.abs() > 1 << 19 || !inside(y) || !inside(sum) {
             return Err((token, row));
         }
         out.push(sum as i32);
@@ -309,18 +309,18 @@ fn reaching(acc: i32) -> (Matrix, Vec<i8>) {
     (matrix, x)
 }
 
-/// Steps 2 and 3 at their ends: accumulators around 2^20, shifts from far left to far right, values
+/// Steps 2 and 3 at their ends: accumulators around 2^19, shifts from far left to far right, values
 /// at the limits, the largest biases.
 pub(super) fn outputs_reach_the_bounds(kernel: Kernel) {
     let compute = compute(kernel, 1);
     let (mut passed, mut failed) = (0, 0);
     for seed in 0..6000 {
         let mut rng = SplitMix64::new(seed);
-        let edges = [1 << 20, (1 << 20) + 1, -(1 << 20), -(1 << 20) - 1, (1 << 21) - 300_000];
+        let edges = [1 << 19, (1 << 19) + 1, -(1 << 19), -(1 << 19) - 1, (1 << 20) - 300_000];
         let acc = match rng.below(3) {
             0 => edges[rng.below(5) as usize],
             1 => (rng.next_u64() as i32 >> 9) >> rng.below(23),
-            _ => rng.below(1 << 21) as i32 - (1 << 20),
+            _ => rng.below(1 << 20) as i32 - (1 << 19),
         };
         let (mut matrix, x) = reaching(acc.clamp(-8_200_000, 8_200_000));
         matrix.linear.pre_shift = [0, 0, 0, 1, 2, 5, 30][rng.below(7) as usize];
@@ -393,7 +393,7 @@ pub(super) fn range_errors_are_the_first(kernel: Kernel) {
 /// negative and no multiple, in a matrix of one row and one group; and what is prepared once serves
 /// several matrices.
 pub(super) fn planes_add_up(kernel: Kernel) {
-    for (rows, cols, tokens) in [(1, 32, 1), (1, 32, 40), (7, 64, 3), (70, 1056, 30), (40, 160, 13)] {
+    for (rows, cols, tokens) in [(1, 32, 1), (1, 32, 40), (7, 64, 3), (70, 288, 30), (40, 160, 13)] {
         let mut rng = SplitMix64::new((rows + cols + tokens) as u64);
         let both = Matrix::new(WeightFormat::Int16, rows, cols, Fill::Uniform, &mut rng);
         let high = Matrix::new(WeightFormat::Int8, rows, cols, Fill::Constant(0), &mut rng);
@@ -405,7 +405,7 @@ pub(super) fn planes_add_up(kernel: Kernel) {
         let compute = compute(kernel, 2);
         let prepared = Activations::new(&compute, &x, cols);
         let steps = vec![Step { k: 16, f: 0 }; tokens];
-        // Shifted by 2 for k = 4 means 4 quarters: outputs are accumulators.
+        // Shifted by 4 for k = 16 means 16 sixteenths: outputs are accumulators.
         let run = |weights: &Linear| {
             let weights = Linear { shifts: vec![0; rows], multipliers: vec![1; rows], ..weights.clone() };
             let mut out = vec![0; tokens * rows];
