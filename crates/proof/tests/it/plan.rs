@@ -76,7 +76,7 @@ fn accumulators_that_could_wrap_are_refused() {
     let net = |columns: usize| {
         let nodes = vec![
             (Op::Quantise { input: 0 }, None),
-            (Op::Linear { input: 1, weights: 0 }, Some(constant(1, columns, 127, 8))),
+            (Op::Linear { input: 1, weights: 0 }, Some(constant(1, columns, 127, 11))),
         ];
         build(Shape::vector(columns as u32), nodes)
     };
@@ -90,7 +90,7 @@ fn accumulators_that_could_wrap_are_refused() {
 fn the_largest_accumulators_are_proved() {
     let nodes = vec![
         (Op::Quantise { input: 0 }, None),
-        (Op::Linear { input: 1, weights: 0 }, Some(constant(2, 8192, 127, 5))),
+        (Op::Linear { input: 1, weights: 0 }, Some(constant(2, 8192, 127, 8))),
     ];
     let net = build(Shape::vector(8192), nodes);
     for x in [-1, 1] {
