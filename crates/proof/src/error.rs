@@ -58,6 +58,18 @@ pub enum PlanError {
         /// The largest.
         high: i32,
     },
+    /// An output that the network cannot give: the field does not tell it from others.
+    #[error("output {index} is {got}, expected {low} to {high}")]
+    OutputBounds {
+        /// Which integer.
+        index: usize,
+        /// Its value.
+        got: i32,
+        /// The smallest that is proved possible.
+        low: i64,
+        /// The largest.
+        high: i64,
+    },
     /// A witness that is too large for one proof.
     #[error("a witness of {got} cells, expected at most {limit}")]
     TooLarge {

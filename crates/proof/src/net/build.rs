@@ -6,8 +6,8 @@
 
 use super::cut::Cut;
 use super::plan::Layer;
-use super::ranges::{RANGE_TAG, Value, Width, by_row, look_up, spread, value};
-use super::steps::Steps;
+use super::ranges::{RANGE_TAG, Value, Width, by_row, limbs, look_up, spread, value};
+use super::steps::{FIRST_SHIFT_MAX, OUTPUT_SHIFT_MAX, OUTPUT_WIDTH_MAX, SECOND_SHIFT_MAX, Steps};
 use crate::circuit::{Atom, Check, Circuit, Constraint, Domain, Leaf, Linear, Matmul, Source};
 use crate::field::{power_of_two, residue};
 use alloc::format;
@@ -22,6 +22,14 @@ pub const MAGNITUDE_BITS: u32 = 30;
 const FIRST_BITS: u32 = 15;
 /// Bits of its code.
 const CODE_BITS: u32 = 7;
+
+/// Limbs of one cell of a layer with `relu` and `quantise`.
+#[must_use]
+pub fn cell_limbs(limb_bits: u32) -> usize {
+    let bits =
+        [OUTPUT_WIDTH_MAX, OUTPUT_SHIFT_MAX, MAGNITUDE_BITS, FIRST_BITS, FIRST_SHIFT_MAX, SECOND_SHIFT_MAX];
+    bits.into_iter().map(|bits| limbs(bits, limb_bits)).sum()
+}
 
 /// Columns of a value, and of its remainder.
 pub type Shifted = (Vec<usize>, Vec<usize>);

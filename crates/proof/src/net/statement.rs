@@ -1,6 +1,6 @@
 //! The statement: `net`, run on these inputs, gives these outputs. All of it is public.
 
-use super::build::{Building, Codes, LayerColumns, range_table};
+use super::build::{Building, Codes, LayerColumns, cell_limbs, range_table};
 use super::cut::{cuts, find};
 use super::plan::Plan;
 use super::steps::Steps;
@@ -19,10 +19,8 @@ use p3_field::PrimeField32;
 pub const PROTOCOL: &str = "lockstep-proof-net-0";
 /// Examples of one proof.
 pub const EXAMPLES_MAX: usize = 1 << 16;
-/// Bits of a limb for few cells, and for many.
-const LIMB_BITS: [u32; 2] = [8, 16];
-/// A small limb costs about this many columns more.
-const COLUMNS_SAVED: usize = 9;
+/// Bits of a limb: the larger, the fewer columns and the larger the table of ranges.
+const LIMB_BITS: [u32; 4] = [8, 12, 15, 16];
 
 /// A statement with the circuit that is satisfied if and only if it is true.
 #[derive(Clone, Debug)]
@@ -48,11 +46,11 @@ pub struct Statement<'a, E: ProofField> {
     sponge: Sponge,
 }
 
-/// Bits of a limb: the table of the large ones pays from some cells on.
+/// Bits of a limb: what gives the fewest cells.
 fn limb_bits(plan: &Plan, examples: usize) -> u32 {
     let cells: usize = plan.layers.iter().map(|layer| layer.rows.next_power_of_two() * examples).sum();
-    let [small, large] = LIMB_BITS;
-    if cells * COLUMNS_SAVED > 1 << (large + 1) { large } else { small }
+    let all = |bits: &u32| cells.saturating_mul(cell_limbs(*bits)) + (2 << bits);
+    LIMB_BITS.into_iter().min_by_key(all).unwrap_or(LIMB_BITS[0])
 }
 
 impl<'a, E: ProofField> Statement<'a, E> {
@@ -74,6 +72,11 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let expected = examples * net.output().shape.elements();
         if output.len() != expected {
             return Err(PlanError::OutputLength { got: output.len(), expected });
+        }
+        // y and y - p are one element of the field, and both may be 32-bit integers.
+        let (low, high) = (net.output().low, net.output().high);
+        if let Some(index) = output.iter().position(|y| !(low..=high).contains(&i64::from(*y))) {
+            return Err(PlanError::OutputBounds { index, got: output[index], low, high });
         }
         let log_examples = examples.next_power_of_two().trailing_zeros() as usize;
         let sponge = absorbed::<E>(net, input, output);

@@ -14,9 +14,9 @@ pub const FIRST_SHIFT_MAX: u32 = 15;
 /// Bits of the second, at most.
 pub const SECOND_SHIFT_MAX: u32 = 23;
 /// Bits of the remainder of an output, at most.
-const OUTPUT_SHIFT_MAX: u32 = 28;
+pub const OUTPUT_SHIFT_MAX: u32 = 28;
 /// Bits of an output with its offset.
-const OUTPUT_WIDTH_MAX: u32 = 31;
+pub const OUTPUT_WIDTH_MAX: u32 = 31;
 
 /// One per group of rows with one shift: `power y' + remainder = product v + half`.
 #[derive(Clone, Debug)]

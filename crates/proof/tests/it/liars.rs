@@ -41,7 +41,8 @@ fn told(net: &Net, input: &[i32], lie: Lie) -> Fate {
         return Fate::Nothing;
     }
     let claimed: Vec<i32> = lying.outputs_of(output.len()).iter().map(|y| *y as i32).collect();
-    let statement = Statement::<Quintic>::new(net, input, &claimed).expect("a statement");
+    // An output that the network cannot give is refused before anything else.
+    let Ok(statement) = Statement::<Quintic>::new(net, input, &claimed) else { return Fate::Refused };
     let proof = prove::prove(&statement, &Witness::new(&statement, Some(lie))).expect("a proof");
     match verify::verify(&statement, &proof) {
         Err(_) => Fate::Refused,

@@ -34,6 +34,16 @@ fn a_proof_of_another_statement_is_refused() {
         other[at] += [1, -1, 1 << 20][at % 3];
         refused(&net, &input, &other, &format!("output {at}"));
     }
+    // y + p and y - p are the same element of the field.
+    for at in 0..output.len() {
+        for order in [2_130_706_433i64, -2_130_706_433] {
+            let Ok(wrapped) = i32::try_from(i64::from(output[at]) + order) else { continue };
+            let mut other = output.clone();
+            other[at] = wrapped;
+            let error = verify(&net, &input, &other, &proof).expect_err("another integer");
+            assert!(matches!(error, VerifyError::Plan(PlanError::OutputBounds { index, .. }) if index == at));
+        }
+    }
     for at in 0..input.len() {
         let mut other = input.clone();
         other[at] = if other[at] == net.graph().input.high { other[at] - 1 } else { other[at] + 1 };
