@@ -14,6 +14,7 @@ use crate::field::{ProofField, residue};
 use crate::matmul::accumulate;
 use alloc::vec;
 use alloc::vec::Vec;
+use lockstep_base::limits::STEP_MANTISSA_MIN;
 use p3_field::PrimeField32;
 
 /// A decision that a witness gets wrong.
@@ -33,6 +34,14 @@ pub enum Decision {
     Interval,
     /// Which element is the largest: `by` further.
     Chosen,
+    /// An accumulator after its static shift: `by` is added, the remainder makes up for it.
+    Shifted,
+    /// The interval is `by` further, and the largest element is said to be its lower end.
+    Largest,
+    /// The step mantissa is `by` larger (around the corner), the rest of the interval's entry as it is.
+    Step,
+    /// The magnitude of an output is `2 by` larger, and the sign a fraction that makes up for it.
+    Magnitude,
 }
 
 /// One wrong decision, at cell (or example) `at` of layer `layer`.
@@ -164,8 +173,9 @@ impl<B: PrimeField32> Filler<'_, B> {
         let mut y = vec![0; acc.len()];
         for (at, acc) in acc.iter().enumerate() {
             let (example, row) = (at >> domain.log_width, at & ((1 << domain.log_width) - 1));
-            let t = rsh(*acc, layer.pre_shift);
+            let mut t = rsh(*acc, layer.pre_shift);
             if let Some((shifted, rest)) = &self.columns.shifted {
+                t += self.lie(Decision::Shifted, at).unwrap_or(0);
                 self.put(shifted, at, t + (1 << layer.shifted_bits));
                 self.put(rest, at, acc + (1 << (layer.pre_shift - 1)) - (t << layer.pre_shift));
             }
@@ -199,13 +209,16 @@ impl<B: PrimeField32> Filler<'_, B> {
     /// `relu` and `quantise`: the codes, and the interval of each example.
     fn quantise(mut self, hidden: &HiddenColumns, y: &[i64], reader: &Layer) -> (Vec<i64>, Vec<Cut>) {
         let width = 1 << self.columns.domain.log_width;
-        let mut signs = vec![false; y.len()];
         let mut x = vec![0; y.len()];
         for (at, y) in y.iter().enumerate() {
-            signs[at] = (*y < 0) != self.lie(Decision::Sign, at).is_some();
-            let magnitude = if signs[at] { -y } else { *y };
+            let negative = (*y < 0) != self.lie(Decision::Sign, at).is_some();
+            let larger = self.lie(Decision::Magnitude, at).filter(|_| *y != 0).unwrap_or(0);
+            let magnitude = if negative { -y } else { *y } + 2 * larger;
             x[at] = (magnitude + y) / 2;
-            self.witness.columns[hidden.sign][at] = B::from_bool(signs[at]);
+            // a = (1 - 2 g) y, solved for g.
+            let quotient = residue::<B>(magnitude) * residue::<B>(*y).try_inverse().unwrap_or(B::ONE);
+            let sign = (B::ONE - quotient) * B::TWO.inverse();
+            self.witness.columns[hidden.sign][at] = if larger == 0 { B::from_bool(negative) } else { sign };
             self.put(&hidden.magnitude, at, magnitude);
         }
         let mut codes = vec![0; y.len()];
@@ -213,13 +226,18 @@ impl<B: PrimeField32> Filler<'_, B> {
         for (example, x) in x.chunks(width).enumerate() {
             let mut chosen = (0..width).max_by_key(|at| (x[*at], width - at)).unwrap_or(0);
             let honest = find(&hidden.cuts, x[chosen]) as i64;
-            let interval = honest + self.lie(Decision::Interval, example).unwrap_or(0);
+            let lower_end = self.lie(Decision::Largest, example);
+            let interval = honest + lower_end.or_else(|| self.lie(Decision::Interval, example)).unwrap_or(0);
             let interval = interval.clamp(0, hidden.cuts.len() as i64 - 1) as usize;
-            let cut = hidden.cuts[interval];
+            let mut cut = hidden.cuts[interval];
+            let further = self.lie(Decision::Step, example).unwrap_or(0);
+            let mantissas = i64::from(STEP_MANTISSA_MIN);
+            cut.k = (mantissas + (i64::from(cut.k) - mantissas + further).rem_euclid(mantissas)) as u8;
             chosen = (chosen + self.lie(Decision::Chosen, example).unwrap_or(0) as usize) % width;
             self.witness.columns[hidden.chosen][example * width + chosen] = B::ONE;
             self.witness.columns[hidden.multiplicity][interval] += B::ONE;
-            self.put(&hidden.above, example, x[chosen] - cut.low);
+            let above = if lower_end.is_some() { 0 } else { x[chosen] - cut.low };
+            self.put(&hidden.above, example, above);
             let tuple = Steps::new(&cut, reader, self.limb_bits).tuple();
             for (column, value) in hidden.steps.iter().zip(tuple) {
                 self.witness.columns[*column][example] = value;

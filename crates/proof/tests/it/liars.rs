@@ -11,7 +11,7 @@ use lockstep_proof::net::{prove, verify};
 use lockstep_runtime::net::run;
 use lockstep_runtime::observe::Silent;
 
-const DECISIONS: [Decision; 7] = [
+const DECISIONS: [Decision; 11] = [
     Decision::Output,
     Decision::WrappedOutput,
     Decision::Sign,
@@ -19,6 +19,10 @@ const DECISIONS: [Decision; 7] = [
     Decision::Code,
     Decision::Interval,
     Decision::Chosen,
+    Decision::Shifted,
+    Decision::Largest,
+    Decision::Step,
+    Decision::Magnitude,
 ];
 /// Lies of each kind in each layer of each network.
 const CASES: u64 = 12;
@@ -51,7 +55,7 @@ fn told(net: &Net, input: &[i32], lie: Lie) -> Fate {
     }
 }
 
-/// proofs.md, 6: wrong outputs, wrapped remainders, flipped signs, wrong shifts, codes, intervals and maxima.
+/// proofs.md, 6: wrong outputs, wrapped remainders, flipped signs, wrong shifts, codes, intervals, steps and maxima.
 #[test]
 fn no_lie_is_believed() {
     let mut nets: Vec<(Net, u64)> = Vec::new();
@@ -69,7 +73,10 @@ fn no_lie_is_believed() {
             let width = net.weights()[layer].rows.next_power_of_two() as u64;
             for (kind, decision) in DECISIONS.into_iter().enumerate() {
                 for case in 0..CASES {
-                    let per_example = matches!(decision, Decision::Interval | Decision::Chosen);
+                    let per_example = matches!(
+                        decision,
+                        Decision::Interval | Decision::Chosen | Decision::Largest | Decision::Step
+                    );
                     let cells = if per_example { 1 } else { width } * examples as u64;
                     let by = match decision {
                         Decision::Chosen => 1 + rng.below(width.max(2) - 1) as i64,
