@@ -70,7 +70,8 @@ fn choose(m16: i64) -> (u8, i64, u32) {
     let mut best: Option<(i64, (u8, i64, u32))> = None;
     for k in STEP_MANTISSA_MIN..=STEP_MANTISSA_MAX {
         let rho = reciprocal(k);
-        let mut sh = 0;
+        // Seven bits at most are left, and rounding may need one shift more.
+        let mut sh = (i64::BITS - (m16 * rho).leading_zeros()).saturating_sub(7);
         while rsh(m16 * rho, sh) > CODE_MAX {
             sh += 1;
         }
@@ -94,12 +95,9 @@ pub fn cuts(max: i64) -> Vec<Cut> {
         let last = |m16: i64| (m16 << e) + (1 << e) - 1 - half;
         let m16 = rsh(low, e);
         let (k, rho, sh) = choose(m16);
-        // The step does not shrink while m16 grows, so equal choices are neighbours.
-        let (mut same, mut other) = (m16, FIRST_MAX + 1);
-        while other - same > 1 {
-            let middle = i64::midpoint(same, other);
-            if choose(middle) == (k, rho, sh) { same = middle } else { other = middle }
-        }
+        // A finer step that does not hold m16 holds nothing larger: the choice stays until its own codes end.
+        let half_code = if sh == 0 { 0 } else { 1 << (sh - 1) };
+        let same = ((((CODE_MAX + 1) << sh) - 1 - half_code) / rho).min(FIRST_MAX);
         let high = last(same);
         cuts.push(Cut { low, high, e, k, rho, sh });
         low = high + 1;
@@ -181,7 +179,7 @@ mod tests {
         }
     }
 
-    /// The binary search of `cuts` is right: equal choices are neighbours, over all values after the first shift.
+    /// `cuts` steps from choice to choice: equal ones are neighbours, over all values after the first shift.
     #[test]
     fn equal_choices_are_neighbours() {
         let mut seen: Vec<(u8, i64, u32)> = Vec::new();

@@ -2,6 +2,7 @@
 
 mod complete;
 mod fiat_shamir;
+mod golden;
 mod liars;
 mod parts;
 mod plan;
