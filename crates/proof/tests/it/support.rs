@@ -1,6 +1,6 @@
 //! Networks to prove: those of this repository, and random dense ones.
 
-use lockstep_base::net::{Graph, Input, NET_OPSET, Net, Op, Shape};
+use lockstep_base::net::{Builder, Input, Net, Op, Shape};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{Linear, Region, WeightFormat, code_offset};
 use lockstep_model::net::{InputFormat, quantise};
@@ -34,12 +34,21 @@ pub(crate) fn compute() -> Compute {
     Compute { kernel: Kernel::Scalar, pool: Pool::new(1) }
 }
 
-fn matrix(rng: &mut SplitMix64, rows: usize, columns: usize, pre_shift: u8, out_frac: i8) -> Linear {
+/// Weights of magnitudes up to `largest`.
+fn matrix(
+    rng: &mut SplitMix64,
+    rows: usize,
+    columns: usize,
+    largest: i32,
+    pre_shift: u8,
+    out_frac: i8,
+) -> Linear {
     let cols = columns.next_multiple_of(32);
     let mut codes = vec![0u8; WeightFormat::Int8.code_bytes(rows, cols)];
     for row in 0..rows {
         for col in 0..columns {
-            codes[code_offset(WeightFormat::Int8, cols, row, col)] = (rng.below(255) as i32 - 127) as u8;
+            codes[code_offset(WeightFormat::Int8, cols, row, col)] =
+                (rng.below(2 * largest as u64 + 1) as i32 - largest) as u8;
         }
     }
     Linear {
@@ -56,25 +65,40 @@ fn matrix(rng: &mut SplitMix64, rows: usize, columns: usize, pre_shift: u8, out_
     }
 }
 
-/// A random dense network with these widths; static shifts of 0 to 3 bits; inputs on both sides of 0.
+/// A random dense network with these widths; static shifts of 0 to 3 bits; inputs on both sides of 0. Some layers have
+/// small weights and outputs as fine as their bounds allow: then shifts go to the left.
 pub(crate) fn dense(rng: &mut SplitMix64, widths: &[usize]) -> Net {
     loop {
-        let (mut nodes, mut weights) = (Vec::new(), Vec::new());
-        for (layer, pair) in widths.windows(2).enumerate() {
-            if layer > 0 {
-                nodes.push(Op::Relu { input: nodes.len() as u32 });
-            }
-            nodes.push(Op::Quantise { input: nodes.len() as u32 });
-            nodes.push(Op::Linear { input: nodes.len() as u32, weights: layer as u32 });
-            let out_frac = rng.below(12) as i8 - 6;
-            weights.push(matrix(rng, pair[1], pair[0], rng.clone().below(4) as u8, out_frac));
-        }
         let high = 1 << (1 + rng.below(16));
         let input = Input { shape: Shape::vector(widths[0] as u32), frac: 3, low: -(high / 2), high };
-        let graph = Graph { opset: NET_OPSET.into(), name: "dense".into(), input, nodes };
-        // Some formats leave 32 bits; then others are drawn.
-        if let Ok(net) = Net::new(graph, weights) {
-            return net;
+        let mut builder = Builder::new("dense", input).expect("an input");
+        let mut fits = true;
+        for (layer, pair) in widths.windows(2).enumerate() {
+            let value = builder.values().len() as u32 - 1;
+            if layer > 0 {
+                builder.push(Op::Relu { input: value }, None).expect("a node");
+            }
+            let value = builder.values().len() as u32 - 1;
+            builder.push(Op::Quantise { input: value }, None).expect("a node");
+            let op = Op::Linear { input: value + 1, weights: layer as u32 };
+            let finest = rng.below(3) == 0;
+            let (pre_shift, frac) = (rng.below(4) as u8, rng.below(12) as i8 - 6);
+            let mut linear = matrix(rng, pair[1], pair[0], if finest { 1 } else { 127 }, pre_shift, frac);
+            if finest {
+                linear.pre_shift = 0;
+                linear.out_frac = 24;
+                while linear.out_frac > -24 && builder.check(&op, Some(&linear)).is_err() {
+                    linear.out_frac -= 1;
+                }
+            }
+            // Some formats leave 32 bits; then another network is drawn.
+            fits = fits && builder.push(op, Some(linear)).is_ok();
+            if !fits {
+                break;
+            }
+        }
+        if fits {
+            return builder.finish().expect("a network");
         }
     }
 }
