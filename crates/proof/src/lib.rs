@@ -1,4 +1,15 @@
 //! Succinct proofs that exact integer inference was done right (docs/spec/proofs.md).
+//!
+//! [`net::verify()`] needs neither the runtime nor a prover: build this crate without its feature `prover`, and it is
+//! `no_std` with `alloc`.
+//!
+//! # Layout
+//! - [`field`], [`transcript`], [`proof`]: elements, challenges, the file
+//! - [`multilinear`], [`sumcheck`], [`matmul`], [`logup`]: what everything is reduced with
+//! - [`merkle`], [`commitment`], [`claims`]: one commitment, one opening
+//! - [`circuit`]: columns and what must hold of them, the same for both sides
+//! - [`net`]: small networks
+//! - [`error`]: why there is no proof, and why one is refused
 #![cfg_attr(not(any(test, feature = "prover")), no_std)]
 #![forbid(unsafe_code)]
 

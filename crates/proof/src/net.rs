@@ -1,7 +1,12 @@
 //! Proofs of small networks (docs/spec/nets.md): `net`, run on these inputs, gives these outputs.
 //!
-//! Input, output and weights are public (tier A: the verifier holds the network). What a proof saves is re-execution, and what it
-//! adds is nothing that has to be hidden: it is succinct, not zero-knowledge.
+//! Input, output and weights are public (tier A: the verifier holds the network and evaluates its weights). The argument
+//! is succinct, it does not hide anything.
+//!
+//! - [`plan`]: what can be proved, and that no integer wraps
+//! - [`cut`], [`steps`]: data-dependent shifts as a public table
+//! - [`ranges`], [`build`], [`statement`]: the circuit
+//! - `witness`, `prove` (feature `prover`), [`mod@verify`]: the two sides
 
 pub mod build;
 pub mod cut;
