@@ -2,7 +2,38 @@
 
 use super::{Atom, Circuit, Domain, Linear, Source, range};
 use crate::field::ProofField;
-use crate::multilinear::{evaluate, index};
+use crate::multilinear::{eq_table, index, weighted};
+use alloc::vec::Vec;
+
+/// Tables that are kept.
+const KEPT: usize = 4;
+
+/// The tables of `eq` at the points that were asked for last: many public vectors are evaluated at one point.
+#[derive(Clone, Debug)]
+pub struct Tables<E> {
+    known: Vec<(Vec<E>, Vec<E>)>,
+}
+
+impl<E> Default for Tables<E> {
+    fn default() -> Tables<E> {
+        Tables { known: Vec::new() }
+    }
+}
+
+impl<E: ProofField> Tables<E> {
+    /// The extension of `values` at `point`.
+    pub fn evaluate(&mut self, values: &[E::Base], point: &[E]) -> E {
+        let known = self.known.iter().position(|(known, _)| known == point);
+        let at = known.unwrap_or_else(|| {
+            if self.known.len() == KEPT {
+                self.known.remove(0);
+            }
+            self.known.push((point.to_vec(), eq_table(point)));
+            self.known.len() - 1
+        });
+        weighted(values, &self.known[at].1)
+    }
+}
 
 /// Whoever knows the extensions of committed columns and accumulators: the prover computes and says them, the verifier
 /// reads them and remembers what is left to be checked.
@@ -21,6 +52,9 @@ pub trait Oracle<E: ProofField> {
     /// # Errors
     /// If it cannot be read.
     fn accumulator(&mut self, matmul: usize, point: &[E]) -> Result<E, Self::Error>;
+
+    /// The tables of points.
+    fn tables(&mut self) -> &mut Tables<E>;
 }
 
 /// The extension of a source.
@@ -35,7 +69,7 @@ pub fn source<E: ProofField, O: Oracle<E>>(
 ) -> Result<E, O::Error> {
     match source {
         Source::Committed(column) => oracle.column(column, point),
-        Source::Public(public) => Ok(evaluate(&circuit.publics[public], point)),
+        Source::Public(public) => Ok(oracle.tables().evaluate(&circuit.publics[public], point)),
         Source::Accumulator(matmul) => oracle.accumulator(matmul, point),
     }
 }
@@ -57,10 +91,11 @@ pub fn linear<E: ProofField, O: Oracle<E>>(
         let value = match *atom {
             Atom::Cell(cell) => source(circuit, cell, point, oracle)?,
             Atom::Example(example, row) => {
-                source(circuit, example, examples, oracle)? * evaluate::<E>(&circuit.rows[row], places)
+                source(circuit, example, examples, oracle)?
+                    * oracle.tables().evaluate(&circuit.rows[row], places)
             }
             Atom::Spread(example) => source(circuit, example, examples, oracle)?,
-            Atom::Row(row) => evaluate(&circuit.rows[row], places),
+            Atom::Row(row) => oracle.tables().evaluate(&circuit.rows[row], places),
             Atom::Index => index(examples),
             Atom::Width => range::extensions(point).0,
             Atom::Value => range::extensions(point).1,

@@ -2,7 +2,7 @@
 
 use super::statement::Statement;
 use super::witness::Witness;
-use crate::circuit::evaluate::{self, Oracle};
+use crate::circuit::evaluate::{self, Oracle, Tables};
 use crate::circuit::fill::{self, Cells};
 use crate::circuit::{Check, Matmul};
 use crate::claims::Claims;
@@ -30,6 +30,7 @@ struct Speaker<'a, E: ProofField> {
     transcript: ProverTranscript,
     claims: Claims<E>,
     accumulated: Vec<Accumulated<E>>,
+    tables: Tables<E>,
 }
 
 impl<E: ProofField> Oracle<E> for Speaker<'_, E> {
@@ -49,6 +50,10 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, E> {
         self.accumulated.push(Accumulated { matmul, point: point.to_vec(), value });
         Ok(value)
     }
+
+    fn tables(&mut self) -> &mut Tables<E> {
+        &mut self.tables
+    }
 }
 
 /// A proof of `statement` from `witness`, which is not checked: a false one gives a proof that is refused.
@@ -63,7 +68,13 @@ pub fn prove<E: ProofField>(
     let mut transcript = ProverTranscript::new(statement.sponge());
     let committed = Committed::<E>::new(statement.layout.join(&witness.columns));
     transcript.send_hash("witness", &committed.root());
-    let mut speaker = Speaker { witness, transcript, claims: Claims::default(), accumulated: Vec::new() };
+    let mut speaker = Speaker {
+        witness,
+        transcript,
+        claims: Claims::default(),
+        accumulated: Vec::new(),
+        tables: Tables::default(),
+    };
     let cells = Cells { circuit, columns: &witness.columns, accumulators: &witness.accumulators };
 
     lookups(statement, &cells, &mut speaker)?;

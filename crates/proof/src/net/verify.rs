@@ -1,7 +1,7 @@
 //! The verifier, step by step as in docs/spec/proofs.md. It needs neither the runtime nor the prover.
 
 use super::statement::Statement;
-use crate::circuit::evaluate::{self, Oracle};
+use crate::circuit::evaluate::{self, Oracle, Tables};
 use crate::circuit::{Check, Matmul};
 use crate::claims::Claims;
 use crate::error::VerifyError;
@@ -26,6 +26,7 @@ struct Listener<'a, E: ProofField> {
     transcript: VerifierTranscript<'a>,
     claims: Claims<E>,
     accumulated: Vec<Accumulated<E>>,
+    tables: Tables<E>,
 }
 
 impl<E: ProofField> Oracle<E> for Listener<'_, E> {
@@ -44,6 +45,10 @@ impl<E: ProofField> Oracle<E> for Listener<'_, E> {
         self.accumulated.push(Accumulated { matmul, point: point.to_vec(), value });
         Ok(value)
     }
+
+    fn tables(&mut self) -> &mut Tables<E> {
+        &mut self.tables
+    }
 }
 
 /// Checks that `proof` proves `statement`.
@@ -54,7 +59,12 @@ pub fn verify<E: ProofField>(statement: &Statement<'_, E>, proof: &[u8]) -> Resu
     let circuit = &statement.circuit;
     let mut transcript = VerifierTranscript::new(statement.sponge(), proof);
     let root = transcript.receive_hash("witness")?;
-    let mut listener = Listener { transcript, claims: Claims::default(), accumulated: Vec::new() };
+    let mut listener = Listener {
+        transcript,
+        claims: Claims::default(),
+        accumulated: Vec::new(),
+        tables: Tables::default(),
+    };
     lookups(statement, &mut listener)?;
     for check in &circuit.checks {
         vanishes(statement, check, &mut listener)?;
