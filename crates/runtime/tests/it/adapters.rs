@@ -7,9 +7,9 @@ use lockstep_base::adapter::{AdapterWeights, Target};
 use lockstep_base::op::{Op, Place};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
+use lockstep_runtime::arith::{RHO_ONE, Step, choose_cut, code, max_abs};
 use lockstep_runtime::audit::{AuditError, Verdict, audit, audit_adapted};
 use lockstep_runtime::drill::Drill;
-use lockstep_runtime::arith::{RHO_ONE, Step, choose_cut, code, max_abs};
 use lockstep_runtime::forward::{Engine, Segment};
 use lockstep_runtime::kernels::{Compute, Kernel, linear};
 use lockstep_runtime::observe::{Observer, Silent, Values};
@@ -162,7 +162,9 @@ fn receipts_bind_the_adapter() {
             *signed = receipt.sign(&crate::pipeline::key(stage));
         }
     }
-    let Ok(Verdict::Fault(fault)) = under(&lying, Some(&one)) else { panic!("the base passed for the adapter") };
+    let Ok(Verdict::Fault(fault)) = under(&lying, Some(&one)) else {
+        panic!("the base passed for the adapter")
+    };
     assert_eq!((fault.stage, fault.first_token), (0, 0));
     assert_eq!(fault.located.expect("leaves were served").place.op, Op::AdapterCodes);
 
