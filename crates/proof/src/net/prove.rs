@@ -56,6 +56,17 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, E> {
     }
 }
 
+/// What a prover shows at each step: one witness, unless it has several faces.
+#[derive(Clone, Copy, Debug)]
+pub struct Faces<'a, B> {
+    /// Committed to.
+    pub committed: &'a Witness<B>,
+    /// Whose fractions add up.
+    pub fractions: &'a Witness<B>,
+    /// Whose constraints vanish, and whose columns are claimed.
+    pub spoken: &'a Witness<B>,
+}
+
 /// A proof of `statement` from `witness`, which is not checked: a false one gives a proof that is refused.
 ///
 /// # Errors
@@ -64,9 +75,21 @@ pub fn prove<E: ProofField>(
     statement: &Statement<'_, E>,
     witness: &Witness<E::Base>,
 ) -> Result<Vec<u8>, ProveError> {
+    prove_faces(statement, Faces { committed: witness, fractions: witness, spoken: witness })
+}
+
+/// The same from several witnesses, which no verifier accepts: for tests.
+///
+/// # Errors
+/// If a challenge is degenerate.
+pub fn prove_faces<E: ProofField>(
+    statement: &Statement<'_, E>,
+    faces: Faces<'_, E::Base>,
+) -> Result<Vec<u8>, ProveError> {
+    let witness = faces.spoken;
     let circuit = &statement.circuit;
     let mut transcript = ProverTranscript::new(statement.sponge());
-    let committed = Committed::<E>::new(statement.layout.join(&witness.columns));
+    let committed = Committed::<E>::new(statement.layout.join(&faces.committed.columns));
     transcript.send_hash("witness", &committed.root());
     let mut speaker = Speaker {
         witness,
@@ -75,9 +98,8 @@ pub fn prove<E: ProofField>(
         accumulated: Vec::new(),
         tables: Tables::default(),
     };
-    let cells = Cells { circuit, columns: &witness.columns, accumulators: &witness.accumulators };
-
-    lookups(statement, &cells, &mut speaker)?;
+    lookups(statement, &faces.fractions.cells(circuit), &mut speaker)?;
+    let cells = witness.cells(circuit);
     for check in &circuit.checks {
         vanishes(statement, &cells, check, &mut speaker)?;
     }

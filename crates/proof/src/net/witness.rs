@@ -9,7 +9,7 @@ use super::plan::Layer;
 use super::statement::Statement;
 use super::steps::Steps;
 use crate::circuit::fill::{self, Cells};
-use crate::circuit::{Leaf, Linear};
+use crate::circuit::{Circuit, Leaf, Linear};
 use crate::field::{ProofField, residue};
 use crate::matmul::accumulate;
 use alloc::vec;
@@ -106,7 +106,13 @@ impl<B: PrimeField32> Witness<B> {
         witness
     }
 
-    /// The outputs of the first `examples`.
+    /// Its vectors, for the expressions of `circuit`.
+    #[must_use]
+    pub fn cells<'a>(&'a self, circuit: &'a Circuit<B>) -> Cells<'a, B> {
+        Cells { circuit, columns: &self.columns, accumulators: &self.accumulators }
+    }
+
+    /// The first `integers` outputs.
     #[must_use]
     pub fn outputs_of(&self, integers: usize) -> &[i64] {
         &self.outputs[..integers.min(self.outputs.len())]
@@ -117,7 +123,7 @@ impl<B: PrimeField32> Witness<B> {
         let circuit = &statement.circuit;
         let mut counts = vec![0u32; 2 << circuit.limb_bits];
         for leaf in circuit.leaves.iter().filter(|leaf| is_range_lookup(leaf)) {
-            let cells = Cells { circuit, columns: &self.columns, accumulators: &self.accumulators };
+            let cells = self.cells(circuit);
             let vector = |linear: &Linear<B>| fill::base_vector(&cells, linear, &leaf.domain);
             for (width, value) in vector(&leaf.tuple[0]).into_iter().zip(vector(&leaf.tuple[1])) {
                 let (width, value) = (width.as_canonical_u32(), value.as_canonical_u32());

@@ -4,7 +4,9 @@
 use crate::support::{compute, dense, inputs, iris_mlp};
 use lockstep_base::net::Net;
 use lockstep_base::rng::SplitMix64;
+use lockstep_proof::error::VerifyError;
 use lockstep_proof::field::Quintic;
+use lockstep_proof::net::prove::Faces;
 use lockstep_proof::net::statement::Statement;
 use lockstep_proof::net::witness::{Decision, Lie, Witness};
 use lockstep_proof::net::{prove, verify};
@@ -99,5 +101,32 @@ fn no_lie_is_believed() {
     assert!(accepted.is_empty(), "{} accepted:\n{}", accepted.len(), accepted.join("\n"));
     for (decision, refused) in DECISIONS.iter().zip(refused) {
         assert!(refused >= 20, "only {refused} lies about {decision:?} changed anything");
+    }
+}
+
+/// proofs.md, 2: a prover with several faces. Fractions of an honest witness do not carry columns that lie, and columns of an
+/// honest witness do not carry a commitment to another one.
+#[test]
+fn two_faces_are_refused() {
+    let net = iris_mlp();
+    let mut rng = SplitMix64::new(204);
+    let input = inputs(&mut rng, &net, 2);
+    let output = run(&compute(), &net, &input, &mut Silent).expect("it runs");
+    let honest = Statement::<Quintic>::new(&net, &input, &output).expect("a statement");
+    let truth = Witness::new(&honest, None);
+    for decision in [Decision::Output, Decision::Code, Decision::First, Decision::Step] {
+        let lie = Lie { decision, layer: 0, at: 1, by: 1 };
+        let lying = Witness::new(&honest, Some(lie));
+        let claimed: Vec<i32> = lying.outputs_of(output.len()).iter().map(|y| *y as i32).collect();
+        let statement = Statement::<Quintic>::new(&net, &input, &claimed).expect("a statement");
+        let faces = Faces { committed: &lying, fractions: &truth, spoken: &lying };
+        let proof = prove::prove_faces(&statement, faces).expect("a proof");
+        let refused = verify::verify(&statement, &proof);
+        assert_eq!(refused, Err(VerifyError::SumCheck { what: "leaves" }), "{decision:?}");
+
+        let faces = Faces { committed: &lying, fractions: &truth, spoken: &truth };
+        let proof = prove::prove_faces(&honest, faces).expect("a proof");
+        let refused = verify::verify(&honest, &proof);
+        assert_eq!(refused, Err(VerifyError::SumCheck { what: "claims" }), "{decision:?}");
     }
 }
