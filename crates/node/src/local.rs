@@ -1,6 +1,6 @@
-//! Generation inside this process. All answers that run at once are computed in one batch ([`batch`]), on a thread of
-//! its own, so that the reader (HTTP, terminal) never waits for arithmetic and the arithmetic waits
-//! for nobody.
+//! Generation inside this process. All answers that run at once are computed in one batch
+//! (`local/batch.rs`), on a thread of its own, so that the reader (HTTP, terminal) never waits for
+//! arithmetic and the arithmetic waits for nobody.
 //!
 //! The bits are those of any route: neither chunks nor neighbours in a batch change them
 //! (docs/spec/arithmetic.md, section 1), and the token at position p is drawn with `draw(sampler seed, p)`.
