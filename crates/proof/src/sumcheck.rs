@@ -47,7 +47,8 @@ fn next_claim<E: ProofField>(claim: E, t: Option<E>, [h0, lead]: [E; 2], r: E) -
     Some(h0 + r * (h1 - h0 - lead + lead * r))
 }
 
-/// Checks that the sum over `log` variables is `claim`, with the factor `eq(eq, .)` if there is one.
+/// Checks that the sum over `log` variables is `claim`, with the factor `eq(eq, .)` if there is one. It may speak of the first
+/// variables only: the others are then summed without a factor.
 ///
 /// # Errors
 /// If the proof ends before.
@@ -57,12 +58,12 @@ pub fn verify<E: ProofField>(
     eq: Option<&[E]>,
     claim: E,
 ) -> Result<Reduced<E>, VerifyError> {
-    debug_assert!(eq.is_none_or(|eq| eq.len() == log));
+    debug_assert!(eq.is_none_or(|eq| eq.len() <= log));
     let (mut value, mut point) = (claim, vec![E::ZERO; log]);
     for i in (0..log).rev() {
         let sent = transcript.receive::<E, 2>("round")?;
         let r = transcript.sponge.challenge("bind");
-        let t = eq.map(|eq| eq[i]);
+        let t = eq.and_then(|eq| eq.get(i).copied());
         value = next_claim(value, t, sent, r).ok_or(VerifyError::Degenerate { what: "a sum-check" })?;
         point[i] = r;
     }

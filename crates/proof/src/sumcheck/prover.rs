@@ -52,7 +52,7 @@ pub struct Proved<E> {
 }
 
 impl<E: ProofField> Sum<E> {
-    /// Proves that the sum over `log` variables, with the factor `eq(eq, .)` if there is one, is `claim`.
+    /// Proves that the sum over `log` variables, with the factor `eq(eq, .)` of the first ones if there is one, is `claim`.
     ///
     /// # Errors
     /// If a coordinate of `eq` is 0.
@@ -69,10 +69,12 @@ impl<E: ProofField> Sum<E> {
         }
         let mut point = vec![E::ZERO; log];
         for i in (0..log).rev() {
-            let sent = self.round(eq.map(|_| &tables[i][..]));
+            // Variables behind those of eq share the weight of what is in front of them.
+            let known = i.min(tables.len() - 1);
+            let sent = self.round(eq.map(|_| (&tables[known][..], i - known)));
             transcript.send("round", &sent);
             let r = transcript.sponge.challenge("bind");
-            let t = eq.map(|eq| eq[i]);
+            let t = eq.and_then(|eq| eq.get(i).copied());
             claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
             self.vectors.iter_mut().for_each(|vector| bind_last(vector, r));
             point[i] = r;
@@ -81,8 +83,8 @@ impl<E: ProofField> Sum<E> {
         Ok(Proved { point, values })
     }
 
-    /// h(0) and the leading coefficient.
-    fn round(&mut self, weights: Option<&[E]>) -> [E; 2] {
+    /// h(0) and the leading coefficient; `weights` of x is entry `x >> shift`.
+    fn round(&mut self, weights: Option<(&[E], usize)>) -> [E; 2] {
         for vector in &mut self.vectors {
             if vector.len() % 2 == 1 {
                 vector.push(E::ZERO);
@@ -107,9 +109,9 @@ impl<E: ProofField> Sum<E> {
                     at_zero += *a0;
                 }
                 match weights {
-                    Some(weights) => {
-                        low += weights[x] * at_zero;
-                        high += weights[x] * leading;
+                    Some((weights, shift)) => {
+                        low += weights[x >> shift] * at_zero;
+                        high += weights[x >> shift] * leading;
                     }
                     None => {
                         low += at_zero;
