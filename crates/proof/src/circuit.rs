@@ -1,109 +1,82 @@
 //! Circuits: columns of cells, and what must hold of them. Prover and verifier build the same one from the statement.
 //!
-//! A *domain* is a rectangle of `2^a` examples by `2^b` places; cell `(j, i)` has index `j 2^b + i`, so a point is `(r_j, r_i)`. What is said of
-//! cells is said in linear expressions ([`Linear`]) over their domain:
-//!
-//! | atom | at (j, i) | extension at (r_j, r_i) |
-//! |---|---|---|
-//! | a source | its cell | its extension |
-//! | a source over examples, times a row vector | source(j) row(i) | source~(r_j) row~(r_i) |
-//! | a row vector | row(i) | row~(r_i) |
-//! | the number of the example | j | sum of 2^k r_j,k |
-//! | the range table | width, value of entry (j, i) | closed forms, see [`range`] |
-//!
-//! Sources are committed columns, public vectors and accumulators of matrix products. Two kinds of statement are made:
-//! [`Check`]: products and sums that vanish in every cell; [`Leaf`]: fractions whose sum over everything vanishes.
+//! What is said of the cells of a [`Space`] is said in linear expressions ([`Linear`]): a constant, and multiples of views of vectors
+//! or of products of views that share no coordinate, so that every expression is multilinear and its extension at a point follows from the
+//! vectors' extensions. Vectors are committed columns, public ones, weights, and sums of products. Three kinds of statement
+//! are made:
+//! - [`Check`]: products of two expressions, and sums, that vanish in every cell;
+//! - [`Leaf`]: fractions whose sum over everything vanishes (lookups and their tables);
+//! - [`Contraction`]: a vector is the sum over some coordinates of the product of two others (matrix products).
 
 pub mod evaluate;
 #[cfg(feature = "prover")]
 pub mod fill;
+pub mod public;
 pub mod range;
+pub mod space;
 
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use p3_field::PrimeCharacteristicRing;
-
-/// A rectangle of cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Domain {
-    /// log2 of the examples: the first coordinates of a point.
-    pub log_examples: usize,
-    /// log2 of the places of an example.
-    pub log_width: usize,
-}
-
-impl Domain {
-    /// log2 of its cells.
-    #[must_use]
-    pub fn log(&self) -> usize {
-        self.log_examples + self.log_width
-    }
-}
+use p3_field::PrimeField32;
+pub use public::Public;
+pub use space::{Bit, Space, View};
 
 /// Where cells come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A committed column.
     Committed(usize),
     /// A vector that the verifier has.
     Public(usize),
-    /// The accumulators of a matrix product.
-    Accumulator(usize),
+    /// A matrix of weights, `(rows, columns)`.
+    Weights(usize),
+    /// What a contraction gives.
+    Product(usize),
 }
 
-/// What expressions are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Atom {
-    /// A source over the domain of the expression.
-    Cell(Source),
-    /// A source over the examples, times a row vector.
-    Example(Source, usize),
-    /// A source over the examples, the same at every place.
-    Spread(Source),
-    /// A row vector.
-    Row(usize),
-    /// The number of the example.
-    Index,
-    /// The width of an entry of the range table.
-    Width,
-    /// The value of an entry of the range table.
-    Value,
+/// A multiple of a product of views that share no coordinate.
+#[derive(Clone, Debug)]
+pub struct Term<B> {
+    /// The factor.
+    pub coefficient: B,
+    /// One view or several.
+    pub views: Vec<View>,
 }
 
-/// A constant and a sum of multiples of atoms.
+/// A constant and a sum of terms.
 #[derive(Clone, Debug)]
 pub struct Linear<B> {
     /// The constant.
     pub constant: B,
-    /// The multiples.
-    pub terms: Vec<(B, Atom)>,
+    /// The rest.
+    pub terms: Vec<Term<B>>,
 }
 
-impl<B: PrimeCharacteristicRing + Copy> Linear<B> {
+impl<B: PrimeField32> Linear<B> {
     /// A constant.
     #[must_use]
     pub fn constant(constant: B) -> Linear<B> {
         Linear { constant, terms: Vec::new() }
     }
 
-    /// One atom.
+    /// One view.
     #[must_use]
-    pub fn atom(atom: Atom) -> Linear<B> {
-        Linear { constant: B::ZERO, terms: vec![(B::ONE, atom)] }
+    pub fn view(view: View) -> Linear<B> {
+        Linear::product(vec![view])
     }
 
-    /// A source over the domain.
+    /// A product of views that share no coordinate.
     #[must_use]
-    pub fn cell(source: Source) -> Linear<B> {
-        Linear::atom(Atom::Cell(source))
+    pub fn product(views: Vec<View>) -> Linear<B> {
+        Linear { constant: B::ZERO, terms: vec![Term { coefficient: B::ONE, views }] }
     }
 
     /// A multiple.
     #[must_use]
     pub fn times(mut self, factor: B) -> Linear<B> {
         self.constant *= factor;
-        self.terms.iter_mut().for_each(|(coefficient, _)| *coefficient *= factor);
+        self.terms.iter_mut().for_each(|term| term.coefficient *= factor);
         self
     }
 
@@ -127,9 +100,30 @@ impl<B: PrimeCharacteristicRing + Copy> Linear<B> {
         self.constant += constant;
         self
     }
+
+    /// The same in another space, whose coordinates `bits` are those of this one.
+    #[must_use]
+    pub fn within(&self, bits: &[Bit]) -> Linear<B> {
+        let there = |term: &Term<B>| Term {
+            coefficient: term.coefficient,
+            views: term.views.iter().map(|view| view.within(bits)).collect(),
+        };
+        Linear { constant: self.constant, terms: self.terms.iter().map(there).collect() }
+    }
+
+    /// Times a view that shares no coordinate with it.
+    #[must_use]
+    pub fn by(mut self, view: &View) -> Linear<B> {
+        self.terms.iter_mut().for_each(|term| term.views.push(view.clone()));
+        if self.constant != B::ZERO {
+            self.terms.push(Term { coefficient: self.constant, views: vec![view.clone()] });
+            self.constant = B::ZERO;
+        }
+        self
+    }
 }
 
-/// `sum of coefficient * left * right + linear = 0` in every cell of a domain.
+/// `sum of coefficient * left * right + linear = 0` in every cell of a space.
 #[derive(Clone, Debug)]
 pub struct Constraint<B> {
     /// The products.
@@ -138,20 +132,20 @@ pub struct Constraint<B> {
     pub linear: Linear<B>,
 }
 
-/// Constraints of one domain, proved by one sum-check.
+/// Constraints of one space, proved by one sum-check.
 #[derive(Clone, Debug)]
 pub struct Check<B> {
-    /// Their cells.
-    pub domain: Domain,
+    /// log2 of its cells.
+    pub log: usize,
     /// All of them.
     pub constraints: Vec<Constraint<B>>,
 }
 
-/// Fractions `numerator / (a - (tag + c tuple_0 + c^2 tuple_1 + ...))`, one for each cell of a domain.
+/// Fractions `numerator / (a - (tag + c tuple_0 + c^2 tuple_1 + ...))`, one for each cell of a space.
 #[derive(Clone, Debug)]
 pub struct Leaf<B> {
-    /// Its cells.
-    pub domain: Domain,
+    /// log2 of its cells.
+    pub log: usize,
     /// 1 for a lookup, the negated multiplicity for a table.
     pub numerator: Linear<B>,
     /// Which table.
@@ -160,19 +154,34 @@ pub struct Leaf<B> {
     pub tuple: Vec<Linear<B>>,
 }
 
-/// `acc[j, i] = sum_c source(j, c) W[i, c]`, one for each [`Source::Accumulator`].
-#[derive(Clone, Copy, Debug)]
-pub struct Matmul {
-    /// The codes.
-    pub source: Source,
-    /// log2 of their width.
+/// `out(x) = sum_y left(x, y) right(x, y)`, one for each [`Source::Product`].
+///
+/// Coordinates of x that only one of the two has belong to a plain matrix product; those that both have are a batch of them.
+#[derive(Clone, Debug)]
+pub struct Contraction {
+    /// Coordinates of x: the first ones of the space in which `left` and `right` are views.
+    pub outer: usize,
+    /// Coordinates of y: the others. Both views have all of them.
+    pub inner: usize,
+    /// One factor.
+    pub left: View,
+    /// The other.
+    pub right: View,
+}
+
+/// Where a matrix of weights lies in a rectangle filled to powers of two; zero elsewhere.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Which matrix of the statement.
+    pub matrix: usize,
+    /// Coordinates of a row.
+    pub log_rows: usize,
+    /// Coordinates of a column.
     pub log_cols: usize,
-    /// Columns that are not filling.
-    pub cols: usize,
-    /// Index of the weights.
-    pub weights: usize,
-    /// Where the accumulators lie.
-    pub domain: Domain,
+    /// Where each row lies.
+    pub rows: Vec<u32>,
+    /// Where each column lies; columns behind these multiply codes that are not there.
+    pub cols: Vec<u32>,
 }
 
 /// A committed column.
@@ -192,18 +201,18 @@ pub struct Circuit<B> {
     /// What is committed.
     pub columns: Vec<Column>,
     /// Vectors that the verifier has.
-    pub publics: Vec<Vec<B>>,
-    /// Row vectors, each over the places of its domain.
-    pub rows: Vec<Vec<B>>,
+    pub publics: Vec<Public<B>>,
+    /// Weights.
+    pub weights: Vec<Placed>,
     /// What vanishes.
     pub checks: Vec<Check<B>>,
-    /// What adds up to zero, largest domain first (see [`Circuit::sort_leaves`]).
+    /// What adds up to zero, largest space first (see [`Circuit::sort_leaves`]).
     pub leaves: Vec<Leaf<B>>,
-    /// Matrix products.
-    pub matmuls: Vec<Matmul>,
+    /// Sums of products.
+    pub contractions: Vec<Contraction>,
 }
 
-impl<B: PrimeCharacteristicRing + Copy> Circuit<B> {
+impl<B: PrimeField32> Circuit<B> {
     /// Nothing yet.
     #[must_use]
     pub fn new(limb_bits: u32) -> Circuit<B> {
@@ -211,10 +220,10 @@ impl<B: PrimeCharacteristicRing + Copy> Circuit<B> {
             limb_bits,
             columns: Vec::new(),
             publics: Vec::new(),
-            rows: Vec::new(),
+            weights: Vec::new(),
             checks: Vec::new(),
             leaves: Vec::new(),
-            matmuls: Vec::new(),
+            contractions: Vec::new(),
         }
     }
 
@@ -225,26 +234,37 @@ impl<B: PrimeCharacteristicRing + Copy> Circuit<B> {
     }
 
     /// A public vector.
-    pub fn public(&mut self, values: Vec<B>) -> Source {
-        self.publics.push(values);
+    pub fn public(&mut self, public: Public<B>) -> Source {
+        self.publics.push(public);
         Source::Public(self.publics.len() - 1)
     }
 
-    /// A row vector.
-    pub fn row(&mut self, values: Vec<B>) -> usize {
-        self.rows.push(values);
-        self.rows.len() - 1
+    /// A public vector that is written out.
+    pub fn vector(&mut self, values: Vec<B>) -> Source {
+        self.public(Public::Vector(values))
+    }
+
+    /// A matrix of weights.
+    pub fn placed(&mut self, placed: Placed) -> Source {
+        self.weights.push(placed);
+        Source::Weights(self.weights.len() - 1)
+    }
+
+    /// A sum of products.
+    pub fn contraction(&mut self, contraction: Contraction) -> Source {
+        self.contractions.push(contraction);
+        Source::Product(self.contractions.len() - 1)
     }
 
     /// Largest first: then every leaf begins at a multiple of its size, in whole trees of falling sizes.
     pub fn sort_leaves(&mut self) {
-        self.leaves.sort_by_key(|leaf| core::cmp::Reverse(leaf.domain.log()));
+        self.leaves.sort_by_key(|leaf| core::cmp::Reverse(leaf.log));
     }
 
     /// All fractions.
     #[must_use]
     pub fn fractions(&self) -> usize {
-        self.leaves.iter().map(|leaf| 1usize << leaf.domain.log()).sum()
+        self.leaves.iter().map(|leaf| 1usize << leaf.log).sum()
     }
 
     /// Where each leaf lies: `(tree, offset in the tree)`.
@@ -258,7 +278,7 @@ impl<B: PrimeCharacteristicRing + Copy> Circuit<B> {
                 (tree, offset) = (tree + 1, 0);
             }
             places.push((tree, offset));
-            offset += 1 << leaf.domain.log();
+            offset += 1 << leaf.log;
         }
         places
     }

@@ -7,20 +7,20 @@ use alloc::string::String;
 #[non_exhaustive]
 pub enum PlanError {
     /// An op that has no argument yet, or stands where it has none.
-    #[error("node {node} ({op}) cannot be proved yet: expected {expected}")]
+    #[error("{place} ({op}) cannot be proved yet: expected {expected}")]
     Unsupported {
-        /// The node.
-        node: usize,
+        /// Where.
+        place: String,
         /// Its op.
         op: &'static str,
         /// What is supported there.
         expected: &'static str,
     },
     /// An integer that could wrap around in the field.
-    #[error("node {node}: {what} may be {got}, expected a proof of at most {limit}")]
+    #[error("{place}: {what} may be {got}, expected a proof of at most {limit}")]
     CouldWrap {
-        /// The node.
-        node: usize,
+        /// Where.
+        place: String,
         /// Which integer.
         what: &'static str,
         /// Its bound.
@@ -180,6 +180,14 @@ pub enum ProveError {
         got: i64,
         /// The runtime's.
         expected: i64,
+    },
+    /// An integer that the runtime computes and no argument covers, like a shift to the left of an accumulator.
+    #[error("{what} is {got}, for which there is no argument")]
+    NotCovered {
+        /// Which integer.
+        what: String,
+        /// Its value.
+        got: i64,
     },
     /// A challenge that the prover cannot go on from.
     #[error("a challenge of {what} is degenerate")]

@@ -71,6 +71,13 @@ pub fn residue<B: PrimeField32>(x: i64) -> B {
     B::from_u32(x.rem_euclid(i64::from(B::ORDER_U32)) as u32)
 }
 
+/// The integer of smallest magnitude in a residue class.
+#[must_use]
+pub fn centred<B: PrimeField32>(x: B) -> i64 {
+    let x = i64::from(x.as_canonical_u32());
+    if x > i64::from(B::ORDER_U32 / 2) { x - i64::from(B::ORDER_U32) } else { x }
+}
+
 /// `2^exponent`.
 #[must_use]
 pub fn power_of_two<R: PrimeCharacteristicRing>(exponent: u32) -> R {

@@ -8,6 +8,8 @@
 //! - [`multilinear`], [`sumcheck`], [`matmul`], [`logup`]: what everything is reduced with
 //! - [`merkle`], [`commitment`], [`claims`]: one commitment, one opening
 //! - [`circuit`]: columns and what must hold of them, the same for both sides
+//! - [`argument`]: prover and verifier of any circuit
+//! - [`gadget`]: the operators of the arithmetic
 //! - [`net`]: small networks
 //! - [`error`]: why there is no proof, and why one is refused
 #![cfg_attr(not(any(test, feature = "prover")), no_std)]
@@ -15,11 +17,14 @@
 
 extern crate alloc;
 
+pub mod argument;
 pub mod circuit;
 pub mod claims;
 pub mod commitment;
 pub mod error;
 pub mod field;
+pub mod gadget;
+pub mod integer;
 pub mod logup;
 pub mod matmul;
 pub mod merkle;

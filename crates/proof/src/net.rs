@@ -3,32 +3,23 @@
 //! Input, output and weights are public (tier A: the verifier holds the network and evaluates its weights). The argument
 //! is succinct, it does not hide anything.
 //!
-//! - [`plan`]: what can be proved, and that no integer wraps
-//! - [`cut`], [`steps`]: data-dependent shifts as a public table
-//! - [`ranges`], [`build`], [`statement`]: the circuit
-//! - `witness`, `prove` (feature `prover`), [`mod@verify`]: the two sides
+//! - [`plan`]: what can be proved
+//! - [`statement`]: the circuit
 
-pub mod build;
-pub mod cut;
 pub mod plan;
-#[cfg(feature = "prover")]
-pub mod prove;
-pub mod ranges;
 pub mod statement;
-pub mod steps;
-pub mod verify;
-#[cfg(feature = "prover")]
-pub mod witness;
 
+use crate::argument;
 use crate::error::VerifyError;
 use crate::field::Quintic;
+use crate::gadget::Builder;
 use crate::proof::Proof;
 use lockstep_base::net::Net;
 use statement::Statement;
 #[cfg(feature = "prover")]
 use {
     crate::error::ProveError, alloc::vec::Vec, lockstep_runtime::kernels::Compute,
-    lockstep_runtime::observe::Silent, witness::Witness,
+    lockstep_runtime::observe::Silent,
 };
 
 /// Runs `net` on `input` (one example behind the other) and proves the output.
@@ -39,13 +30,14 @@ use {
 pub fn prove(compute: &Compute, net: &Net, input: &[i32]) -> Result<(Vec<i32>, Proof), ProveError> {
     let output = lockstep_runtime::net::run(compute, net, input, &mut Silent)?;
     let statement = Statement::<Quintic>::new(net, input, &output)?;
-    let witness = Witness::new(&statement, None);
-    for (index, (got, expected)) in witness.outputs.iter().zip(&output).enumerate() {
-        if *got != i64::from(*expected) {
-            return Err(ProveError::Disagreement { index, got: *got, expected: (*expected).into() });
-        }
-    }
-    let proof = prove::prove(&statement, &witness)?;
+    // Whether it is too large is known before there is a witness.
+    let mut empty = Builder::new(statement.limb_bits());
+    statement.build(&mut empty);
+    statement.argument(empty.finish())?;
+    let mut builder = Builder::proving(statement.limb_bits(), None);
+    statement.build(&mut builder);
+    let (built, witness) = builder.finish().honest()?;
+    let proof = argument::prove::prove(&statement.argument(built)?, &witness)?;
     Ok((output, Proof::new(&proof)))
 }
 
@@ -55,5 +47,7 @@ pub fn prove(compute: &Compute, net: &Net, input: &[i32]) -> Result<(Vec<i32>, P
 /// The first check that fails; then nothing is known.
 pub fn verify(net: &Net, input: &[i32], output: &[i32], proof: &Proof) -> Result<(), VerifyError> {
     let statement = Statement::<Quintic>::new(net, input, output)?;
-    verify::verify(&statement, proof.body())
+    let mut builder = Builder::new(statement.limb_bits());
+    statement.build(&mut builder);
+    argument::verify::verify(&statement.argument(builder.finish())?, proof.body())
 }

@@ -1,28 +1,40 @@
-//! Extensions of expressions at a point, from claims on their sources: one piece of code for both sides.
+//! Extensions of expressions at a point, from claims on their vectors: one piece of code for both sides.
 
-use super::{Atom, Circuit, Domain, Linear, Source, range};
+use super::public::closed_form;
+use super::{Circuit, Contraction, Linear, Public, Source, View};
 use crate::field::ProofField;
-use crate::multilinear::{eq_table, index, weighted};
+use crate::multilinear::{eq_table, weighted};
 use alloc::vec::Vec;
 
 /// Tables that are kept.
 const KEPT: usize = 4;
+/// Values of public vectors that are kept.
+const VALUES_KEPT: usize = 64;
 
-/// The tables of `eq` at the points that were asked for last: many public vectors are evaluated at one point.
+/// The tables of `eq` at the points that were asked for last, and the last values: many vectors are evaluated at one point,
+/// and one vector by many expressions.
 #[derive(Clone, Debug)]
 pub struct Tables<E> {
     known: Vec<(Vec<E>, Vec<E>)>,
+    values: Vec<(usize, Vec<E>, E)>,
 }
 
 impl<E> Default for Tables<E> {
     fn default() -> Tables<E> {
-        Tables { known: Vec::new() }
+        Tables { known: Vec::new(), values: Vec::new() }
     }
 }
 
 impl<E: ProofField> Tables<E> {
-    /// The extension of `values` at `point`.
-    pub fn evaluate(&mut self, values: &[E::Base], point: &[E]) -> E {
+    /// The extension of the vector `public`, which has the number `number`, at `point`.
+    fn evaluate(&mut self, number: usize, public: &Public<E::Base>, point: &[E]) -> E {
+        let Public::Vector(values) = public else {
+            return closed_form(public, point).unwrap_or(E::ZERO);
+        };
+        let same = self.values.iter().find(|(known, at, _)| *known == number && at == point);
+        if let Some((_, _, value)) = same {
+            return *value;
+        }
         let known = self.known.iter().position(|(known, _)| known == point);
         let at = known.unwrap_or_else(|| {
             if self.known.len() == KEPT {
@@ -31,12 +43,17 @@ impl<E: ProofField> Tables<E> {
             self.known.push((point.to_vec(), eq_table(point)));
             self.known.len() - 1
         });
-        weighted(values, &self.known[at].1)
+        let value = weighted(values, &self.known[at].1);
+        if self.values.len() == VALUES_KEPT {
+            self.values.remove(0);
+        }
+        self.values.push((number, point.to_vec(), value));
+        value
     }
 }
 
-/// Whoever knows the extensions of committed columns and accumulators: the prover computes and says them, the verifier
-/// reads them and remembers what is left to be checked.
+/// Whoever knows the extensions of vectors: the prover computes and says them, the verifier reads them and remembers what is left
+/// to be checked.
 pub trait Oracle<E: ProofField> {
     /// What can go wrong.
     type Error;
@@ -47,60 +64,71 @@ pub trait Oracle<E: ProofField> {
     /// If it cannot be read.
     fn column(&mut self, column: usize, point: &[E]) -> Result<E, Self::Error>;
 
-    /// The extension of the accumulators of a matrix product at a point.
+    /// The extension of what a contraction gives at a point.
     ///
     /// # Errors
     /// If it cannot be read.
-    fn accumulator(&mut self, matmul: usize, point: &[E]) -> Result<E, Self::Error>;
+    fn product(&mut self, contraction: usize, point: &[E]) -> Result<E, Self::Error>;
+
+    /// The extension of a matrix of weights at a point.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn weights(&mut self, weights: usize, point: &[E]) -> Result<E, Self::Error>;
 
     /// The tables of points.
     fn tables(&mut self) -> &mut Tables<E>;
 }
 
-/// The extension of a source.
+/// The extension of a view at a point of its space.
 ///
 /// # Errors
 /// Those of the oracle.
-pub fn source<E: ProofField, O: Oracle<E>>(
+pub fn view<E: ProofField, O: Oracle<E>>(
     circuit: &Circuit<E::Base>,
-    source: Source,
+    view: &View,
     point: &[E],
     oracle: &mut O,
 ) -> Result<E, O::Error> {
-    match source {
-        Source::Committed(column) => oracle.column(column, point),
-        Source::Public(public) => Ok(oracle.tables().evaluate(&circuit.publics[public], point)),
-        Source::Accumulator(matmul) => oracle.accumulator(matmul, point),
+    let point = view.point(point);
+    match view.source {
+        Source::Committed(column) => oracle.column(column, &point),
+        Source::Public(public) => Ok(oracle.tables().evaluate(public, &circuit.publics[public], &point)),
+        Source::Weights(weights) => oracle.weights(weights, &point),
+        Source::Product(contraction) => oracle.product(contraction, &point),
     }
 }
 
-/// The extension of an expression over `domain`.
+/// The extension of an expression at a point of its space.
 ///
 /// # Errors
 /// Those of the oracle.
 pub fn linear<E: ProofField, O: Oracle<E>>(
     circuit: &Circuit<E::Base>,
     linear: &Linear<E::Base>,
-    domain: &Domain,
     point: &[E],
     oracle: &mut O,
 ) -> Result<E, O::Error> {
-    let (examples, places) = point.split_at(domain.log_examples);
     let mut sum = E::from(linear.constant);
-    for (coefficient, atom) in &linear.terms {
-        let value = match *atom {
-            Atom::Cell(cell) => source(circuit, cell, point, oracle)?,
-            Atom::Example(example, row) => {
-                source(circuit, example, examples, oracle)?
-                    * oracle.tables().evaluate(&circuit.rows[row], places)
-            }
-            Atom::Spread(example) => source(circuit, example, examples, oracle)?,
-            Atom::Row(row) => oracle.tables().evaluate(&circuit.rows[row], places),
-            Atom::Index => index(examples),
-            Atom::Width => range::extensions(point).0,
-            Atom::Value => range::extensions(point).1,
-        };
-        sum += value * *coefficient;
+    for term in &linear.terms {
+        let mut product = E::ONE;
+        for factor in &term.views {
+            product *= view(circuit, factor, point, oracle)?;
+        }
+        sum += product * term.coefficient;
     }
     Ok(sum)
+}
+
+/// The coordinates over which a contraction's sum-check runs: those of x that both factors have, then those of y.
+#[must_use]
+pub fn shared(contraction: &Contraction) -> Vec<usize> {
+    let both = |at: &usize| {
+        let has = |view: &View| view.used().any(|used| used == *at);
+        has(&contraction.left) && has(&contraction.right)
+    };
+    (0..contraction.outer)
+        .filter(both)
+        .chain(contraction.outer..contraction.outer + contraction.inner)
+        .collect()
 }

@@ -1,55 +1,49 @@
 //! The statement: `net`, run on these inputs, gives these outputs. All of it is public.
 
-use super::build::{Building, Codes, LayerColumns, cell_limbs, range_table};
-use super::cut::{cuts, find};
 use super::plan::Plan;
-use super::steps::Steps;
-use crate::circuit::Circuit;
-use crate::claims::Layout;
-use crate::commitment::CELLS_MAX;
+use crate::argument::Argument;
+use crate::circuit::{Bit, Linear};
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
+use crate::gadget::linear::Codes;
+use crate::gadget::quantise::{Extent, public_codes};
+use crate::gadget::ranges::limbs;
+use crate::gadget::{Builder, Built, whole};
+use crate::integer::log2_ceil;
 use crate::transcript::Sponge;
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use lockstep_base::net::Net;
-use p3_field::PrimeField32;
+use p3_field::{Field, PrimeCharacteristicRing};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-net-0";
+pub const PROTOCOL: &str = "lockstep-proof-net-1";
 /// Examples of one proof.
 pub const EXAMPLES_MAX: usize = 1 << 16;
+/// Bits of the magnitude of what a rectifier reads.
+const MAGNITUDE_BITS: u32 = 30;
 /// Bits of a limb: the larger, the fewer columns and the larger the table of ranges.
-const LIMB_BITS: [u32; 4] = [8, 12, 15, 16];
+const LIMB_BITS: [u32; 3] = [8, 12, 16];
+/// Bits of the values that a cell of a layer has: output, remainder, magnitude, 16 bits, two more remainders.
+const CELL_BITS: [u32; 6] = [31, 28, 30, 16, 15, 23];
 
-/// A statement with the circuit that is satisfied if and only if it is true.
-#[derive(Clone, Debug)]
+/// A statement that is being proved or verified.
+#[derive(Debug)]
 pub struct Statement<'a, E: ProofField> {
-    /// The network; the verifier holds its weights.
-    pub net: &'a Net,
-    /// Its chain of layers.
-    pub plan: Plan,
-    /// The circuit.
-    pub circuit: Circuit<E::Base>,
-    /// Its columns, layer by layer.
-    pub layers: Vec<LayerColumns>,
-    /// The column that counts lookups of ranges.
-    pub ranges: usize,
-    /// Where the columns lie.
-    pub layout: Layout,
-    /// log2 of the examples, with those that were added.
-    pub log_examples: usize,
-    /// The codes that the first layer reads, with those of added examples.
-    pub codes: Vec<i64>,
-    /// For each example the index of its interval in `cuts(plan.input_max)`.
-    pub intervals: Vec<usize>,
+    net: &'a Net,
+    plan: Plan<'a>,
+    input: &'a [i32],
+    output: &'a [i32],
     sponge: Sponge,
+    _field: core::marker::PhantomData<E>,
 }
 
 /// Bits of a limb: what gives the fewest cells.
-fn limb_bits(plan: &Plan, examples: usize) -> u32 {
-    let cells: usize = plan.layers.iter().map(|layer| layer.rows.next_power_of_two() * examples).sum();
-    let all = |bits: &u32| cells.saturating_mul(cell_limbs(*bits)) + (2 << bits);
+fn limb_bits(plan: &Plan<'_>, examples: usize) -> u32 {
+    let cells: usize = plan.steps.iter().map(|step| step.rows.next_power_of_two() * examples).sum();
+    let each = |bits: u32| CELL_BITS.iter().map(|value| limbs(*value, bits)).sum::<usize>();
+    let all = |bits: &u32| cells.saturating_mul(each(*bits)) + (2 << bits);
     LIMB_BITS.into_iter().min_by_key(all).unwrap_or(LIMB_BITS[0])
 }
 
@@ -58,9 +52,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
     ///
     /// # Errors
     /// If there is no such statement, or no argument for it.
-    pub fn new(net: &'a Net, input: &[i32], output: &[i32]) -> Result<Statement<'a, E>, PlanError> {
+    pub fn new(net: &'a Net, input: &'a [i32], output: &'a [i32]) -> Result<Statement<'a, E>, PlanError> {
         let plan = Plan::new(net)?;
-        let each = plan.inputs;
+        let each = net.graph().input.shape.elements();
         let examples = input.len() / each;
         if !input.len().is_multiple_of(each) || examples == 0 || examples > EXAMPLES_MAX {
             return Err(PlanError::Examples { got: input.len(), each, limit: EXAMPLES_MAX });
@@ -78,40 +72,96 @@ impl<'a, E: ProofField> Statement<'a, E> {
         if let Some(index) = output.iter().position(|y| !(low..=high).contains(&i64::from(*y))) {
             return Err(PlanError::OutputBounds { index, got: output[index], low, high });
         }
-        let log_examples = examples.next_power_of_two().trailing_zeros() as usize;
         let sponge = absorbed::<E>(net, input, output);
-        let mut circuit = Circuit::new(limb_bits(&plan, 1 << log_examples));
-        let ranges = range_table(&mut circuit);
-        let first = public_codes(&mut circuit, &plan, input, log_examples);
-        let (codes, intervals) = (first.1, first.2);
-        let (mut layers, mut reads) = (Vec::with_capacity(plan.layers.len()), Some(first.0));
-        for (number, layer) in plan.layers.iter().enumerate() {
-            let weights = &net.weights()[layer.weights];
-            let building = Building { circuit: &mut circuit, log_examples, number, layer, weights };
-            let reader = plan.layers.get(number + 1);
-            let output = reader.is_none().then(|| public_output(output, layer.rows, log_examples));
-            let Some(codes) = reads.take() else { break };
-            let (columns, next) = building.add(&codes, output, reader);
-            layers.push(columns);
-            reads = next;
-        }
-        circuit.sort_leaves();
-        let lookups = circuit.fractions() as u64;
-        let limit = u64::from(E::Base::ORDER_U32);
-        if lookups >= limit {
-            return Err(PlanError::Lookups { got: lookups, limit });
-        }
-        let layout = Layout::new(circuit.columns.iter().map(|column| column.log).collect());
-        if layout.cells() > CELLS_MAX {
-            return Err(PlanError::TooLarge { got: layout.cells(), limit: CELLS_MAX });
-        }
-        Ok(Statement { net, plan, circuit, layers, ranges, layout, log_examples, codes, intervals, sponge })
+        Ok(Statement { net, plan, input, output, sponge, _field: core::marker::PhantomData })
     }
 
-    /// A transcript that has absorbed the whole statement.
+    /// log2 of the examples, with those that are added.
+    fn log_examples(&self) -> usize {
+        log2_ceil(self.input.len() / self.net.graph().input.shape.elements())
+    }
+
+    /// Bits of a limb.
+    #[must_use]
+    pub fn limb_bits(&self) -> u32 {
+        limb_bits(&self.plan, 1 << self.log_examples())
+    }
+
+    /// Adds the network to `builder`, and gives the outputs of its witness, if it has one.
+    pub fn build(&self, builder: &mut Builder<'a, E::Base>) -> Vec<i64> {
+        let log_examples = self.log_examples();
+        let mut codes = self.first_codes(builder, log_examples);
+        for (number, step) in self.plan.steps.iter().enumerate() {
+            builder.scope(format!("layer {number}"));
+            let y = builder.linear("linear", &codes, &step.layer);
+            let log_rows = log2_ceil(step.rows);
+            let log = log_examples + log_rows;
+            let Some(reader) = self.plan.steps.get(number + 1) else {
+                let output = builder.circuit.vector(self.public_output(step.rows, log_examples));
+                let outputs = builder.integers(&y, log);
+                builder.constrain(log, vec![], y.minus(&Linear::view(whole(output, log))));
+                let each = outputs.chunks(1 << log_rows).flat_map(|outputs| &outputs[..step.rows]);
+                return each.copied().take(self.output.len()).collect();
+            };
+            let (magnitude, _) = builder.magnitude("output", log, &y, MAGNITUDE_BITS);
+            let x = magnitude.plus(&y).times(E::Base::TWO.inverse());
+            let sixteen = builder.sixteen("relu", &x, (log_examples, log_rows), Extent::Any);
+            let base = Linear::constant(residue(i64::from(-14 - reader.frac)));
+            codes = builder.codes("relu", &sixteen, None, &base);
+        }
+        Vec::new()
+    }
+
+    /// A transcript that has absorbed the statement.
     #[must_use]
     pub fn sponge(&self) -> Sponge {
         self.sponge.clone()
+    }
+
+    /// What a builder left, with the transcript that has absorbed the statement.
+    ///
+    /// # Errors
+    /// If it is too large.
+    pub fn argument(&self, built: Built<'a, E::Base>) -> Result<Argument<'a, E>, PlanError> {
+        Argument::new(built.circuit, built.matrices, self.sponge.clone())
+    }
+
+    /// The outputs as cells: added examples repeat the last one, added rows are 0.
+    fn public_output(&self, rows: usize, log_examples: usize) -> Vec<E::Base> {
+        let width = rows.next_power_of_two();
+        let mut cells = vec![E::Base::ZERO; width << log_examples];
+        for (example, cells) in cells.chunks_mut(width).enumerate() {
+            let example = example.min(self.output.len() / rows - 1);
+            let values = &self.output[example * rows..(example + 1) * rows];
+            cells.iter_mut().zip(values).for_each(|(cell, y)| *cell = residue((*y).into()));
+        }
+        cells
+    }
+
+    /// The first quantisation reads public integers, so the verifier computes it.
+    fn first_codes(&self, builder: &mut Builder<'a, E::Base>, log_examples: usize) -> Codes<E::Base> {
+        let step = &self.plan.steps[0];
+        let each = self.net.graph().input.shape.elements();
+        let width = each.next_power_of_two();
+        let (mut codes, mut k, mut f) = (Vec::new(), Vec::new(), Vec::new());
+        for example in 0..1usize << log_examples {
+            let example = example.min(self.input.len() / each - 1);
+            let x: Vec<i64> =
+                self.input[example * each..(example + 1) * each].iter().map(|x| (*x).into()).collect();
+            let (mut of, step) = public_codes(&x);
+            of.resize(width, 0);
+            codes.extend(of.into_iter().map(residue::<E::Base>));
+            k.push(residue(step.0));
+            f.push(residue(step.1));
+        }
+        let mut over_examples = |values: Vec<E::Base>| {
+            let bits = (0..log_examples).map(Bit::At).collect();
+            Linear::view(crate::circuit::View { source: builder.circuit.vector(values), bits })
+        };
+        let (k, f) = (over_examples(k), over_examples(f));
+        let f = f.offset(residue(i64::from(-14 - step.frac)));
+        let source = builder.circuit.vector(codes);
+        Codes { source, log_vectors: log_examples, log_channels: log2_ceil(each), k, f }
     }
 }
 
@@ -124,48 +174,4 @@ fn absorbed<E: ProofField>(net: &Net, input: &[i32], output: &[i32]) -> Sponge {
     sponge.absorb("input", &bytes(input));
     sponge.absorb("output", &bytes(output));
     sponge
-}
-
-/// The outputs as cells: added examples repeat the last one, added rows are 0.
-fn public_output<B: PrimeField32>(output: &[i32], rows: usize, log_examples: usize) -> Vec<B> {
-    let width = rows.next_power_of_two();
-    let mut cells = vec![B::ZERO; width << log_examples];
-    for (example, cells) in cells.chunks_mut(width).enumerate() {
-        let example = example.min(output.len() / rows - 1);
-        let values = &output[example * rows..(example + 1) * rows];
-        cells.iter_mut().zip(values).for_each(|(cell, y)| *cell = residue((*y).into()));
-    }
-    cells
-}
-
-/// The first quantisation reads public integers, so the verifier computes it.
-fn public_codes<B: PrimeField32>(
-    circuit: &mut Circuit<B>,
-    plan: &Plan,
-    input: &[i32],
-    log_examples: usize,
-) -> (Codes, Vec<i64>, Vec<usize>) {
-    let width = plan.inputs.next_power_of_two();
-    let all = cuts(plan.input_max);
-    let (mut codes, mut intervals) = (vec![0; width << log_examples], Vec::with_capacity(1 << log_examples));
-    for (example, codes) in codes.chunks_mut(width).enumerate() {
-        let example = example.min(input.len() / plan.inputs - 1);
-        let x = &input[example * plan.inputs..(example + 1) * plan.inputs];
-        let largest = x.iter().map(|x| i64::from(*x).abs()).max().unwrap_or(0);
-        let interval = find(&all, largest);
-        codes.iter_mut().zip(x).for_each(|(code, x)| *code = all[interval].code((*x).into()));
-        intervals.push(interval);
-    }
-    let reader = &plan.layers[0];
-    let limb_bits = circuit.limb_bits;
-    let tuples: Vec<Vec<B>> = all.iter().map(|cut| Steps::new(cut, reader, limb_bits).tuple()).collect();
-    let mut at = 0;
-    let steps = Steps::sources(reader.shifts.len(), limb_bits, || {
-        let column = intervals.iter().map(|interval| tuples[*interval][at]).collect();
-        at += 1;
-        circuit.public(column)
-    });
-    let source = circuit.public(codes.iter().map(|code| residue(*code)).collect());
-    let log_width = width.trailing_zeros() as usize;
-    (Codes { source, log_width, steps }, codes, intervals)
 }

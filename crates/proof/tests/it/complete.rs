@@ -3,9 +3,6 @@
 use crate::support::{compute, dense, inputs, iris_mlp, iris_ols};
 use lockstep_base::net::Net;
 use lockstep_base::rng::SplitMix64;
-use lockstep_proof::field::Quintic;
-use lockstep_proof::net::cut::{Rescale, cuts};
-use lockstep_proof::net::statement::Statement;
 use lockstep_proof::net::{prove, verify};
 use lockstep_proof::proof::Proof;
 use lockstep_runtime::net::run;
@@ -35,7 +32,6 @@ fn iris_is_proved() {
 /// proofs.md, 1: random dense networks, with static shifts, shifts to both sides, zeros and extremes.
 #[test]
 fn random_dense_networks_are_proved() {
-    let mut shifts = [0; 3];
     for seed in 0..30 {
         let mut rng = SplitMix64::new(seed);
         let depth = 1 + rng.below(4) as usize;
@@ -46,20 +42,5 @@ fn random_dense_networks_are_proved() {
         let (low, high) = (net.graph().input.low, net.graph().input.high);
         input[..widths[0]].fill([0, low, high][seed as usize % 3]);
         accepted(&net, &input, &format!("seed {seed}, widths {widths:?}"));
-        let output = run(&compute(), &net, &input, &mut Silent).expect("it runs");
-        let Statement { plan, intervals, .. } =
-            Statement::<Quintic>::new(&net, &input, &output).expect("a statement");
-        let all = cuts(plan.input_max);
-        for (interval, shift) in
-            intervals.iter().flat_map(|i| plan.layers[0].shifts.iter().map(move |s| (*i, *s)))
-        {
-            let rescale = Rescale::new(shift - all[interval].shift() as i32);
-            let kind = if rescale.nothing { 0 } else { 1 + usize::from(rescale.left > 0) };
-            shifts[kind] += 1;
-        }
     }
-    assert!(
-        shifts.iter().all(|seen| *seen > 0),
-        "shifts out of sight, to the right, to the left: {shifts:?}"
-    );
 }

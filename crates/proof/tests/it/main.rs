@@ -3,6 +3,7 @@
 mod complete;
 mod fiat_shamir;
 mod golden;
+mod harness;
 mod liars;
 mod parts;
 mod plan;

@@ -1,0 +1,215 @@
+//! The prover.
+
+use super::{Argument, Witness};
+use crate::circuit::evaluate::{self, Oracle, Tables, shared};
+use crate::circuit::fill::{self, Cells};
+use crate::circuit::{Check, Contraction, Source, View};
+use crate::claims::Claims;
+use crate::commitment::Committed;
+use crate::error::ProveError;
+use crate::field::ProofField;
+use crate::logup;
+use crate::matmul;
+use crate::multilinear::evaluate as extension;
+use crate::sumcheck::{Sum, Term};
+use crate::transcript::ProverTranscript;
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// A claim on what a contraction gives, which is still to be proved.
+struct Claimed<E> {
+    contraction: usize,
+    point: Vec<E>,
+    value: E,
+}
+
+/// Computes what the verifier asks for, and says it.
+struct Speaker<'a, E: ProofField> {
+    witness: &'a Witness<E::Base>,
+    transcript: ProverTranscript,
+    claims: Claims<E>,
+    claimed: VecDeque<Claimed<E>>,
+    tables: Tables<E>,
+}
+
+impl<E: ProofField> Oracle<E> for Speaker<'_, E> {
+    type Error = ProveError;
+
+    fn column(&mut self, column: usize, point: &[E]) -> Result<E, ProveError> {
+        Ok(self.claims.send(&mut self.transcript, &self.witness.columns, column, point))
+    }
+
+    fn product(&mut self, contraction: usize, point: &[E]) -> Result<E, ProveError> {
+        let same = |known: &&Claimed<E>| known.contraction == contraction && known.point == point;
+        if let Some(known) = self.claimed.iter().find(same) {
+            return Ok(known.value);
+        }
+        let value = extension(&self.witness.products[contraction], point);
+        self.transcript.send("product", &[value]);
+        self.claimed.push_back(Claimed { contraction, point: point.to_vec(), value });
+        Ok(value)
+    }
+
+    /// Nothing is said of weights: the verifier has them.
+    fn weights(&mut self, _: usize, _: &[E]) -> Result<E, ProveError> {
+        Ok(E::ZERO)
+    }
+
+    fn tables(&mut self) -> &mut Tables<E> {
+        &mut self.tables
+    }
+}
+
+/// What a prover shows at each step: one witness, unless it has several faces.
+#[derive(Clone, Copy, Debug)]
+pub struct Faces<'a, B> {
+    /// Committed to.
+    pub committed: &'a Witness<B>,
+    /// Whose fractions add up.
+    pub fractions: &'a Witness<B>,
+    /// Whose constraints vanish, and whose columns are claimed.
+    pub spoken: &'a Witness<B>,
+}
+
+/// A proof of the statement of `argument` from `witness`, which is not checked: a false one gives a proof that is refused.
+///
+/// # Errors
+/// If a challenge is degenerate.
+pub fn prove<E: ProofField>(
+    argument: &Argument<'_, E>,
+    witness: &Witness<E::Base>,
+) -> Result<Vec<u8>, ProveError> {
+    prove_faces(argument, Faces { committed: witness, fractions: witness, spoken: witness })
+}
+
+/// The same from several witnesses, which no verifier accepts: for tests.
+///
+/// # Errors
+/// If a challenge is degenerate.
+pub fn prove_faces<E: ProofField>(
+    argument: &Argument<'_, E>,
+    faces: Faces<'_, E::Base>,
+) -> Result<Vec<u8>, ProveError> {
+    let witness = faces.spoken;
+    let circuit = &argument.circuit;
+    let mut transcript = ProverTranscript::new(argument.sponge.clone());
+    let committed = Committed::<E>::new(argument.layout.join(&faces.committed.columns));
+    transcript.send_hash("witness", &committed.root());
+    let mut speaker = Speaker {
+        witness,
+        transcript,
+        claims: Claims::default(),
+        claimed: VecDeque::new(),
+        tables: Tables::default(),
+    };
+    lookups(&faces.fractions.cells(circuit), &mut speaker)?;
+    let cells = witness.cells(circuit);
+    for check in &circuit.checks {
+        vanishes(&cells, check, &mut speaker)?;
+    }
+    while let Some(claim) = speaker.claimed.pop_front() {
+        contracts(argument, &cells, &claim, &mut speaker)?;
+    }
+    let Speaker { mut transcript, claims, .. } = speaker;
+    claims.prove(&mut transcript, &argument.layout, &committed)?;
+    Ok(transcript.finish())
+}
+
+/// All fractions add up to zero.
+fn lookups<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    speaker: &mut Speaker<'_, E>,
+) -> Result<(), ProveError> {
+    let circuit = cells.circuit;
+    let alpha: E = speaker.transcript.sponge.challenge("alpha");
+    let gamma: E = speaker.transcript.sponge.challenge("gamma");
+    let (mut numerators, mut denominators) = (Vec::new(), Vec::new());
+    for leaf in &circuit.leaves {
+        numerators.extend(fill::vector::<E>(cells, &leaf.numerator, leaf.log));
+        let mut values = vec![alpha - leaf.tag; 1 << leaf.log];
+        let mut power = -gamma;
+        for linear in &leaf.tuple {
+            fill::add(cells, linear, leaf.log, power, &mut values);
+            power *= gamma;
+        }
+        denominators.extend(values);
+    }
+    let claims = logup::prove(&mut speaker.transcript, &numerators, &denominators)?;
+    for (leaf, (tree, _)) in circuit.leaves.iter().zip(circuit.places()) {
+        let point = &claims[tree].point;
+        let point = &point[point.len() - leaf.log..];
+        for linear in core::iter::once(&leaf.numerator).chain(&leaf.tuple) {
+            evaluate::linear(circuit, linear, point, speaker)?;
+        }
+    }
+    Ok(())
+}
+
+/// All constraints of a space vanish in every cell.
+fn vanishes<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    check: &Check<E::Base>,
+    speaker: &mut Speaker<'_, E>,
+) -> Result<(), ProveError> {
+    let log = check.log;
+    let eta: E = speaker.transcript.sponge.challenge("constraints");
+    let tau: Vec<E> = speaker.transcript.sponge.point("cell", log);
+    let mut sum = Sum { vectors: vec![vec![E::ZERO; 1 << log]], terms: vec![Term::linear(E::ONE, 0)] };
+    let mut power = E::ONE;
+    for constraint in &check.constraints {
+        fill::add(cells, &constraint.linear, log, power, &mut sum.vectors[0]);
+        for (coefficient, left, right) in &constraint.products {
+            let at = sum.vectors.len();
+            sum.vectors.push(fill::vector(cells, left, log));
+            sum.vectors.push(fill::vector(cells, right, log));
+            sum.terms.push(Term::product(power * *coefficient, at, at + 1));
+        }
+        power *= eta;
+    }
+    let proved = sum.prove(&mut speaker.transcript, log, Some(&tau), E::ZERO)?;
+    for constraint in &check.constraints {
+        let factors = constraint.products.iter().flat_map(|(_, left, right)| [left, right]);
+        for linear in core::iter::once(&constraint.linear).chain(factors) {
+            evaluate::linear(cells.circuit, linear, &proved.point, speaker)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a contraction gives is the sum of the products of its factors.
+fn contracts<E: ProofField>(
+    argument: &Argument<'_, E>,
+    cells: &Cells<'_, E::Base>,
+    claim: &Claimed<E>,
+    speaker: &mut Speaker<'_, E>,
+) -> Result<(), ProveError> {
+    let contraction = &argument.circuit.contractions[claim.contraction];
+    let kept = shared(contraction);
+    let eq: Vec<E> = kept[..kept.len() - contraction.inner].iter().map(|at| claim.point[*at]).collect();
+    let factor = |view| folded(argument, cells, contraction, view, &kept, &claim.point);
+    let vectors = vec![factor(&contraction.left), factor(&contraction.right)];
+    let sum = Sum { vectors, terms: vec![Term::product(E::ONE, 0, 1)] };
+    let proved = sum.prove(&mut speaker.transcript, kept.len(), Some(&eq), claim.value)?;
+    let point = super::joint(contraction, &claim.point, &kept, &proved.point);
+    evaluate::view(&argument.circuit, &contraction.left, &point, speaker)?;
+    evaluate::view(&argument.circuit, &contraction.right, &point, speaker)?;
+    Ok(())
+}
+
+/// A factor as a vector over the coordinates `kept`, the others being bound to the claim's.
+fn folded<E: ProofField>(
+    argument: &Argument<'_, E>,
+    cells: &Cells<'_, E::Base>,
+    contraction: &Contraction,
+    view: &View,
+    kept: &[usize],
+    point: &[E],
+) -> Vec<E> {
+    if let Source::Weights(weights) = view.source {
+        let placed = &argument.circuit.weights[weights];
+        let bound: Vec<E> = view.used().filter(|at| *at < contraction.outer).map(|at| point[at]).collect();
+        return matmul::fold_rows(&argument.matrices[placed.matrix], placed, &bound);
+    }
+    fill::folded(cells, view, kept, point)
+}

@@ -1,0 +1,156 @@
+//! The verifier. It needs neither the runtime nor the prover.
+
+use super::Argument;
+use crate::circuit::evaluate::{self, Oracle, Tables, shared};
+use crate::circuit::{Check, Contraction};
+use crate::claims::Claims;
+use crate::error::VerifyError;
+use crate::field::ProofField;
+use crate::logup::{self, heights};
+use crate::matmul::weights_at;
+use crate::multilinear::eq_index;
+use crate::sumcheck;
+use crate::transcript::VerifierTranscript;
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// A claim on what a contraction gives, which is still to be proved.
+struct Claimed<E> {
+    contraction: usize,
+    point: Vec<E>,
+    value: E,
+}
+
+/// Reads what it is told, and remembers what is left to be checked.
+struct Listener<'a, 'm, E: ProofField> {
+    argument: &'a Argument<'m, E>,
+    transcript: VerifierTranscript<'a>,
+    claims: Claims<E>,
+    /// All claims on products, and how many of them are settled.
+    claimed: VecDeque<Claimed<E>>,
+    tables: Tables<E>,
+}
+
+impl<E: ProofField> Oracle<E> for Listener<'_, '_, E> {
+    type Error = VerifyError;
+
+    fn column(&mut self, column: usize, point: &[E]) -> Result<E, VerifyError> {
+        self.claims.receive(&mut self.transcript, column, point)
+    }
+
+    fn product(&mut self, contraction: usize, point: &[E]) -> Result<E, VerifyError> {
+        let same = |known: &&Claimed<E>| known.contraction == contraction && known.point == point;
+        if let Some(known) = self.claimed.iter().find(same) {
+            return Ok(known.value);
+        }
+        let [value] = self.transcript.receive::<E, 1>("product")?;
+        self.claimed.push_back(Claimed { contraction, point: point.to_vec(), value });
+        Ok(value)
+    }
+
+    fn weights(&mut self, weights: usize, point: &[E]) -> Result<E, VerifyError> {
+        let placed = &self.argument.circuit.weights[weights];
+        Ok(weights_at(&self.argument.matrices[placed.matrix], placed, point))
+    }
+
+    fn tables(&mut self) -> &mut Tables<E> {
+        &mut self.tables
+    }
+}
+
+/// Checks that `proof` proves the statement of `argument`.
+///
+/// # Errors
+/// The first check that fails.
+pub fn verify<E: ProofField>(argument: &Argument<'_, E>, proof: &[u8]) -> Result<(), VerifyError> {
+    let mut transcript = VerifierTranscript::new(argument.sponge.clone(), proof);
+    let root = transcript.receive_hash("witness")?;
+    let mut listener = Listener {
+        argument,
+        transcript,
+        claims: Claims::default(),
+        claimed: VecDeque::new(),
+        tables: Tables::default(),
+    };
+    lookups(&mut listener)?;
+    for check in &argument.circuit.checks {
+        vanishes(check, &mut listener)?;
+    }
+    // A contraction may read what another one gives, so settling a claim may add others.
+    while let Some(claim) = listener.claimed.pop_front() {
+        contracts(&argument.circuit.contractions[claim.contraction], &claim, &mut listener)?;
+    }
+    let Listener { mut transcript, claims, .. } = listener;
+    claims.verify(&mut transcript, &argument.layout, &root)?;
+    transcript.finish()
+}
+
+/// All fractions add up to zero.
+fn lookups<E: ProofField>(listener: &mut Listener<'_, '_, E>) -> Result<(), VerifyError> {
+    let circuit = &listener.argument.circuit;
+    let alpha: E = listener.transcript.sponge.challenge("alpha");
+    let gamma: E = listener.transcript.sponge.challenge("gamma");
+    let claims = logup::verify::<E>(&mut listener.transcript, &heights(circuit.fractions()))?;
+    let mut sums = vec![(E::ZERO, E::ZERO); claims.len()];
+    for (leaf, (tree, offset)) in circuit.leaves.iter().zip(circuit.places()) {
+        let point = &claims[tree].point;
+        let (high, point) = point.split_at(point.len() - leaf.log);
+        let mut at = |linear| evaluate::linear(circuit, linear, point, listener);
+        let numerator = at(&leaf.numerator)?;
+        let (mut denominator, mut power) = (alpha - leaf.tag, gamma);
+        for linear in &leaf.tuple {
+            denominator -= power * at(linear)?;
+            power *= gamma;
+        }
+        let block = eq_index(high, offset >> leaf.log);
+        sums[tree].0 += block * numerator;
+        sums[tree].1 += block * denominator;
+    }
+    let same = |(claim, sum): (&logup::LeafClaim<E>, &(E, E))| {
+        claim.numerator == sum.0 && claim.denominator == sum.1
+    };
+    if claims.iter().zip(&sums).all(same) { Ok(()) } else { Err(VerifyError::SumCheck { what: "leaves" }) }
+}
+
+/// All constraints of a space vanish in every cell.
+fn vanishes<E: ProofField>(
+    check: &Check<E::Base>,
+    listener: &mut Listener<'_, '_, E>,
+) -> Result<(), VerifyError> {
+    let circuit = &listener.argument.circuit;
+    let eta: E = listener.transcript.sponge.challenge("constraints");
+    let tau: Vec<E> = listener.transcript.sponge.point("cell", check.log);
+    let reduced = sumcheck::verify(&mut listener.transcript, check.log, Some(&tau), E::ZERO)?;
+    let (mut sum, mut power) = (E::ZERO, E::ONE);
+    for constraint in &check.constraints {
+        let mut at = |linear| evaluate::linear(circuit, linear, &reduced.point, listener);
+        let mut value = at(&constraint.linear)?;
+        for (coefficient, left, right) in &constraint.products {
+            value += at(left)? * at(right)? * *coefficient;
+        }
+        sum += power * value;
+        power *= eta;
+    }
+    if sum == reduced.value { Ok(()) } else { Err(VerifyError::SumCheck { what: "constraints" }) }
+}
+
+/// What a contraction gives is the sum of the products of its factors.
+fn contracts<E: ProofField>(
+    contraction: &Contraction,
+    claim: &Claimed<E>,
+    listener: &mut Listener<'_, '_, E>,
+) -> Result<(), VerifyError> {
+    let circuit = &listener.argument.circuit;
+    let kept = shared(contraction);
+    let eq: Vec<E> = kept[..kept.len() - contraction.inner].iter().map(|at| claim.point[*at]).collect();
+    let reduced = sumcheck::verify(&mut listener.transcript, kept.len(), Some(&eq), claim.value)?;
+    let point = super::joint(contraction, &claim.point, &kept, &reduced.point);
+    let left = evaluate::view(circuit, &contraction.left, &point, listener)?;
+    let right = evaluate::view(circuit, &contraction.right, &point, listener)?;
+    if left * right == reduced.value {
+        Ok(())
+    } else {
+        Err(VerifyError::SumCheck { what: "a matrix product" })
+    }
+}

@@ -1,0 +1,279 @@
+//! The operators of docs/spec/arithmetic.md as circuits. One piece of code serves both sides: it declares columns and what must
+//! hold of them, and, where there is a witness, computes the cells from those before them. So what a prover claims is
+//! always the consequence of what it committed to, and a lie about one value ([`Lie`]) spreads as it would in a real prover.
+//!
+//! - [`Builder`]: columns, products, constraints
+//! - [`ranges`]: values in limbs; [`tables`]: lookups in public tables
+//! - [`linear`]: matrices of weights; [`quantise`]: codes
+
+pub mod linear;
+pub mod quantise;
+pub mod ranges;
+pub mod tables;
+
+use crate::circuit::{Check, Circuit, Constraint, Contraction, Linear, Source, View};
+use crate::matmul::Matrix;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use p3_field::PrimeField32;
+use tables::Tables;
+#[cfg(feature = "prover")]
+use {
+    crate::argument::Witness,
+    crate::circuit::fill,
+    crate::error::ProveError,
+    crate::field::{centred, residue},
+    crate::matmul::accumulate,
+};
+
+/// A value that a witness gets wrong: what is committed as the value with number `value` (in the order of commitment) is `by` more at `at`, and everything behind it
+/// is computed from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lie {
+    /// Which value.
+    pub value: usize,
+    /// Which of its cells.
+    pub at: usize,
+    /// How wrong.
+    pub by: i64,
+}
+
+/// A circuit that grows, and its witness where there is one.
+#[derive(Debug)]
+pub struct Builder<'m, B: PrimeField32> {
+    /// So far.
+    pub circuit: Circuit<B>,
+    /// The matrices of the statement.
+    pub matrices: Vec<Matrix<'m>>,
+    /// Lookup tables.
+    tables: Tables<B>,
+    /// Constraints by the logarithm of their spaces: those of one size are proved together.
+    constraints: BTreeMap<usize, Vec<Constraint<B>>>,
+    /// What the operator is called in messages.
+    scope: String,
+    /// The vector (1).
+    one: Option<Source>,
+    #[cfg(feature = "prover")]
+    witness: Option<Witness<B>>,
+    #[cfg(feature = "prover")]
+    lie: Option<Lie>,
+    /// Values that were committed to.
+    #[cfg(feature = "prover")]
+    values: Vec<(String, usize)>,
+    /// The first integer that is in no table: an honest prover has none, but where the arithmetic has no argument.
+    #[cfg(feature = "prover")]
+    outside: Option<(String, i64)>,
+}
+
+impl<'m, B: PrimeField32> Builder<'m, B> {
+    /// The verifier's: no witness.
+    #[must_use]
+    pub fn new(limb_bits: u32) -> Builder<'m, B> {
+        Builder {
+            circuit: Circuit::new(limb_bits),
+            matrices: Vec::new(),
+            tables: Tables::default(),
+            constraints: BTreeMap::new(),
+            scope: String::new(),
+            one: None,
+            #[cfg(feature = "prover")]
+            witness: None,
+            #[cfg(feature = "prover")]
+            lie: None,
+            #[cfg(feature = "prover")]
+            values: Vec::new(),
+            #[cfg(feature = "prover")]
+            outside: None,
+        }
+    }
+
+    /// Remembers an integer that is in no table.
+    fn outside(&mut self, what: &str, got: i64) {
+        #[cfg(feature = "prover")]
+        if self.outside.is_none() {
+            self.outside = Some((format!("{}: {what}", self.scope), got));
+        }
+        let _ = (what, got);
+    }
+
+    /// The prover's, honest but for `lie`.
+    #[cfg(feature = "prover")]
+    #[must_use]
+    pub fn proving(limb_bits: u32, lie: Option<Lie>) -> Builder<'m, B> {
+        let witness = Some(Witness { columns: Vec::new(), products: Vec::new() });
+        Builder { witness, lie, ..Builder::new(limb_bits) }
+    }
+
+    /// Names what comes next.
+    pub fn scope(&mut self, scope: String) {
+        self.scope = scope;
+    }
+
+    /// The integers of an expression over `2^log` cells; none on the verifier's side.
+    #[must_use]
+    pub fn integers(&self, linear: &Linear<B>, log: usize) -> Vec<i64> {
+        #[cfg(feature = "prover")]
+        if let Some(witness) = &self.witness {
+            return fill::integers(&witness.cells(&self.circuit), linear, log);
+        }
+        let _ = (linear, log);
+        Vec::new()
+    }
+
+    /// Whether there is a witness.
+    #[must_use]
+    pub fn has_witness(&self) -> bool {
+        #[cfg(feature = "prover")]
+        return self.witness.is_some();
+        #[cfg(not(feature = "prover"))]
+        false
+    }
+
+    /// `values`, wrong where this is the value that is lied about.
+    fn said(&mut self, name: &str, values: &mut [i64]) {
+        #[cfg(feature = "prover")]
+        if self.witness.is_some() {
+            if let Some(lie) = self.lie.filter(|lie| lie.value == self.values.len()) {
+                values[lie.at % values.len()] += lie.by;
+            }
+            self.values.push((format!("{}: {name}", self.scope), values.len()));
+        }
+        let _ = (name, values);
+    }
+
+    /// A column that no lie touches by itself: a limb of a value.
+    fn column(&mut self, name: &str, log: usize, values: &[i64]) -> Source {
+        debug_assert!(!self.has_witness() || values.len() == 1 << log, "{name}");
+        #[cfg(feature = "prover")]
+        if let Some(witness) = &mut self.witness {
+            witness.columns.push(values.iter().map(|x| residue(*x)).collect());
+        }
+        let _ = values;
+        self.circuit.column(format!("{}: {name}", self.scope), log)
+    }
+
+    /// Commits to a value as one column. Nothing is said of its range.
+    pub fn commit(&mut self, name: &str, log: usize, mut values: Vec<i64>) -> Source {
+        self.said(name, &mut values);
+        self.column(name, log, &values)
+    }
+
+    /// A sum of products.
+    pub fn contract(&mut self, contraction: Contraction) -> Source {
+        #[cfg(feature = "prover")]
+        if self.witness.is_some() {
+            let values = self.contracted(&contraction);
+            if let Some(witness) = &mut self.witness {
+                witness.products.push(values);
+            }
+        }
+        self.circuit.contraction(contraction)
+    }
+
+    /// What a contraction gives.
+    #[cfg(feature = "prover")]
+    fn contracted(&self, contraction: &Contraction) -> Vec<B> {
+        let Some(witness) = &self.witness else { return Vec::new() };
+        let cells = witness.cells(&self.circuit);
+        let log = contraction.outer + contraction.inner;
+        if let Source::Weights(weights) = contraction.right.source {
+            let placed = &self.circuit.weights[weights];
+            let codes: Vec<i64> =
+                cells.source(contraction.left.source).iter().map(|code| centred(*code)).collect();
+            let sums = accumulate(&self.matrices[placed.matrix], placed, &codes);
+            return sums.into_iter().map(residue).collect();
+        }
+        // Row by row of the outer space: only one row of each factor is written out.
+        let (outer, inner) = (contraction.outer, contraction.inner);
+        let left = fill::reader(&cells, &contraction.left, log);
+        let right = fill::reader(&cells, &contraction.right, log);
+        (0..1usize << outer)
+            .map(|x| {
+                (0..1usize << inner).map(|y| left.at((x << inner) + y) * right.at((x << inner) + y)).sum()
+            })
+            .collect()
+    }
+
+    /// The vector of one 1, read where there is nothing to multiply by.
+    fn one(&mut self) -> Source {
+        let one = self.one.unwrap_or_else(|| self.circuit.vector([B::ONE].into()));
+        self.one = Some(one);
+        one
+    }
+
+    /// `sum of coefficient * left * right + linear = 0` in all `2^log` cells.
+    pub fn constrain(&mut self, log: usize, products: Vec<(B, Linear<B>, Linear<B>)>, linear: Linear<B>) {
+        self.constraints.entry(log).or_default().push(Constraint { products, linear });
+    }
+
+    /// A column of zeros and ones.
+    pub fn boolean(&mut self, name: &str, log: usize, values: Vec<i64>) -> Source {
+        let source = self.commit(name, log, values);
+        let bit = Linear::view(whole(source, log));
+        self.constrain(log, [(B::ONE, bit.clone(), bit.clone())].into(), bit.times(B::NEG_ONE));
+        source
+    }
+
+    /// The circuit, with the tables and their multiplicities.
+    #[must_use]
+    pub fn finish(mut self) -> Built<'m, B> {
+        self.scope = "tables".into();
+        self.close_tables();
+        let mut circuit = self.circuit;
+        circuit.checks =
+            self.constraints.into_iter().map(|(log, constraints)| Check { log, constraints }).collect();
+        circuit.sort_leaves();
+        Built {
+            circuit,
+            matrices: self.matrices,
+            #[cfg(feature = "prover")]
+            witness: self.witness,
+            #[cfg(feature = "prover")]
+            values: self.values,
+            #[cfg(feature = "prover")]
+            outside: self.outside,
+        }
+    }
+}
+
+/// What a builder leaves.
+#[derive(Debug)]
+pub struct Built<'m, B> {
+    /// The circuit.
+    pub circuit: Circuit<B>,
+    /// Its matrices.
+    pub matrices: Vec<Matrix<'m>>,
+    /// The witness, on the prover's side.
+    #[cfg(feature = "prover")]
+    pub witness: Option<Witness<B>>,
+    /// Names and sizes of all values, in the order in which a [`Lie`] counts them.
+    #[cfg(feature = "prover")]
+    pub values: Vec<(String, usize)>,
+    /// The first integer that is in no table, and its name.
+    #[cfg(feature = "prover")]
+    pub outside: Option<(String, i64)>,
+}
+
+#[cfg(feature = "prover")]
+impl<'m, B> Built<'m, B> {
+    /// The witness of an honest prover.
+    ///
+    /// # Errors
+    /// If the arithmetic has an integer that no argument covers.
+    pub fn honest(mut self) -> Result<(Built<'m, B>, Witness<B>), ProveError> {
+        if let Some((what, got)) = self.outside.take() {
+            return Err(ProveError::NotCovered { what, got });
+        }
+        let witness =
+            self.witness.take().unwrap_or_else(|| Witness { columns: Vec::new(), products: Vec::new() });
+        Ok((self, witness))
+    }
+}
+
+/// A vector over the whole of its space.
+#[must_use]
+pub fn whole(source: Source, log: usize) -> View {
+    View { source, bits: (0..log).map(crate::circuit::Bit::At).collect() }
+}
