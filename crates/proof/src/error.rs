@@ -78,6 +78,34 @@ pub enum PlanError {
         /// The limit.
         limit: usize,
     },
+    /// No tokens, too many, or an answer that is not part of them.
+    #[error("{got} tokens of which {generated} are the answer, expected 2 to {limit}, and a prompt before the answer")]
+    Tokens {
+        /// How many.
+        got: usize,
+        /// Those of the answer.
+        generated: usize,
+        /// The largest number of tokens.
+        limit: usize,
+    },
+    /// A token that the model does not have.
+    #[error("token {got}, expected one below {vocab}")]
+    Token {
+        /// The token.
+        got: u32,
+        /// How many the model has.
+        vocab: u32,
+    },
+    /// An embedded value that the residual stream cannot have.
+    #[error("an embedded value at position {position} is {got}, expected a magnitude of at most {limit}")]
+    Embedding {
+        /// The position.
+        position: usize,
+        /// The value.
+        got: i64,
+        /// The largest magnitude.
+        limit: i64,
+    },
     /// More lookups than multiplicities can count.
     #[error("{got} lookups, expected fewer than {limit}")]
     Lookups {

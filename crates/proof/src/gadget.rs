@@ -4,9 +4,15 @@
 //!
 //! - [`Builder`]: columns, products, constraints
 //! - [`ranges`]: values in limbs; [`tables`]: lookups in public tables
-//! - [`linear`]: matrices of weights; [`quantise`]: codes
+//! - [`linear`]: matrices of weights; [`quantise`]: codes; [`norm`]: their factors; [`digits`]: integers above 31 bits
+//! - [`heads`], [`attention`], [`feed_forward`]: what a decoder layer has besides
 
+pub mod attention;
+pub mod digits;
+pub mod feed_forward;
+pub mod heads;
 pub mod linear;
+pub mod norm;
 pub mod quantise;
 pub mod ranges;
 pub mod tables;
@@ -206,6 +212,14 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     /// `sum of coefficient * left * right + linear = 0` in all `2^log` cells.
     pub fn constrain(&mut self, log: usize, products: Vec<(B, Linear<B>, Linear<B>)>, linear: Linear<B>) {
         self.constraints.entry(log).or_default().push(Constraint { products, linear });
+    }
+
+    /// Commits to an expression, so that what reads it need not read all its terms.
+    pub fn settle(&mut self, name: &str, log: usize, linear: &Linear<B>) -> Linear<B> {
+        let values = self.integers(linear, log);
+        let settled = Linear::view(whole(self.commit(name, log, values), log));
+        self.constrain(log, Vec::new(), settled.clone().minus(linear));
+        settled
     }
 
     /// A column of zeros and ones.

@@ -10,7 +10,7 @@
 //! - [`circuit`]: columns and what must hold of them, the same for both sides
 //! - [`argument`]: prover and verifier of any circuit
 //! - [`gadget`]: the operators of the arithmetic
-//! - [`net`]: small networks
+//! - [`net`]: small networks; [`decoder`]: decoders
 //! - [`error`]: why there is no proof, and why one is refused
 #![cfg_attr(not(any(test, feature = "prover")), no_std)]
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ pub mod argument;
 pub mod circuit;
 pub mod claims;
 pub mod commitment;
+pub mod decoder;
 pub mod error;
 pub mod field;
 pub mod gadget;

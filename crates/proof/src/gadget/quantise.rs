@@ -77,7 +77,7 @@ pub struct Sixteen<B> {
     /// The key of the first table.
     pub key: Linear<B>,
     /// 1 where all of a vector is 0.
-    zero: Linear<B>,
+    pub zero: Linear<B>,
     /// |x16| of the largest element.
     largest: Linear<B>,
     /// 1 where it is negative.

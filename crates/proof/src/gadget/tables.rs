@@ -8,6 +8,7 @@ use crate::circuit::{Leaf, Linear, Public, Source};
 use crate::field::{centred, residue};
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
@@ -18,7 +19,7 @@ const RANGE_TAG: u32 = 1;
 /// A public table.
 #[derive(Clone, Debug)]
 struct Table<B> {
-    name: &'static str,
+    name: String,
     columns: Vec<Vec<B>>,
     /// The rows by their first number, where it is looked for.
     rows: BTreeMap<i64, usize>,
@@ -44,7 +45,7 @@ pub struct TableId(usize);
 
 impl<B: PrimeField32> Builder<'_, B> {
     /// A table of `entries`, whose first numbers are distinct; filled up with its last entry to a power of two. The same name means the same table.
-    pub fn table(&mut self, name: &'static str, entries: impl FnOnce() -> Vec<Vec<i64>>) -> TableId {
+    pub fn table(&mut self, name: &str, entries: impl FnOnce() -> Vec<Vec<i64>>) -> TableId {
         if let Some(at) = self.tables.known.iter().position(|table| table.name == name) {
             return TableId(at);
         }
@@ -55,7 +56,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             .map(|at| entries.iter().map(|entry| residue(entry[at])).collect())
             .collect();
         let counts = vec![0; entries.len()];
-        self.tables.known.push(Table { name, columns, rows, counts });
+        self.tables.known.push(Table { name: name.into(), columns, rows, counts });
         TableId(self.tables.known.len() - 1)
     }
 
@@ -68,11 +69,11 @@ impl<B: PrimeField32> Builder<'_, B> {
         for key in keys {
             match found.rows.get(&key) {
                 Some(row) => found.counts[*row] += 1,
-                None => outside = Some((found.name, key)),
+                None => outside = Some((found.name.clone(), key)),
             }
         }
         if let Some((name, key)) = outside {
-            self.outside(name, key);
+            self.outside(&name, key);
         }
         let tag = B::from_u32(RANGE_TAG + 1 + table.0 as u32);
         self.circuit.leaves.push(Leaf { log, numerator: Linear::constant(B::ONE), tag, tuple });
@@ -122,7 +123,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             let log = table.counts.len().trailing_zeros() as usize;
             let tuple = table.columns.into_iter().map(Public::Vector).collect();
             let tag = RANGE_TAG + 1 + number as u32;
-            self.close(table.name, log, tag, tuple, table.counts.into_iter().map(i64::from));
+            self.close(&table.name, log, tag, tuple, table.counts.into_iter().map(i64::from));
         }
     }
 
@@ -145,7 +146,7 @@ impl<B: PrimeField32> Builder<'_, B> {
 
 impl<B: PrimeField32> Builder<'_, B> {
     /// The table of all integers of a magnitude of at most `max`.
-    pub fn bounded(&mut self, name: &'static str, max: i64) -> TableId {
+    pub fn bounded(&mut self, name: &str, max: i64) -> TableId {
         self.table(name, || (-max..=max).map(|x| vec![x]).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! Integration tests: what docs/spec/proofs.md claims, clause by clause.
 
 mod complete;
+mod decoder;
 mod fiat_shamir;
 mod golden;
 mod harness;

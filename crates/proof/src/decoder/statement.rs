@@ -1,0 +1,383 @@
+//! The statement: the model with this root, fed `tokens`, gives its last `generated` tokens greedily. All of it is public.
+//!
+//! Positions are those of all tokens but the last. Added positions are copies of the first one: its token, its position, and they see it
+//! alone, so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
+
+use super::plan::{Matrices, Plan};
+use crate::argument::Argument;
+use crate::circuit::{Bit, Contraction, Linear, Source, View};
+use crate::error::PlanError;
+use crate::field::{ProofField, residue};
+use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
+use crate::gadget::feed_forward::{Activation, UP_MAX};
+use crate::gadget::linear::Codes;
+use crate::gadget::norm::Norm;
+use crate::gadget::quantise::Extent;
+use crate::gadget::{Builder, Built, whole};
+use crate::integer::{log2_ceil, rsh};
+use crate::transcript::Sponge;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use lockstep_base::Digest;
+use lockstep_base::config::{Activation as Kind, ModelConfig, Positions};
+use lockstep_base::weights::{Embedding, ModelWeights};
+use p3_field::{PrimeCharacteristicRing, PrimeField32};
+
+/// Name and version of the protocol: the first thing that a transcript absorbs.
+pub const PROTOCOL: &str = "lockstep-proof-decoder-0";
+/// Bits of a limb.
+pub const LIMB_BITS: u32 = 16;
+/// Values of the stream are below this in magnitude.
+const STREAM_MAX: i64 = 1 << 29;
+/// Largest magnitude of queries, keys and values.
+const HEAD_MAX: i64 = 32_767;
+/// Bits of the distance of a logit from the largest: with logits below 2^29 no difference is that of another by the order of the field.
+const DISTANCE_BITS: u32 = 29;
+
+/// What is claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The model, which the verifier holds.
+    pub weights: &'a ModelWeights,
+    /// Its root: who calls has checked that it is that of `weights`.
+    pub root: Digest,
+    /// Prompt and answer.
+    pub tokens: &'a [u32],
+    /// How many of them, at the end, are the answer.
+    pub generated: usize,
+}
+
+/// A statement that is being proved or verified.
+#[derive(Debug)]
+pub struct Statement<'a, E: ProofField> {
+    answer: Answer<'a>,
+    plan: Plan<'a>,
+    axes: Axes,
+    /// What enters the first layer, position after position.
+    embedded: Vec<i64>,
+    sponge: Sponge,
+    _field: core::marker::PhantomData<E>,
+}
+
+impl<'a, E: ProofField> Statement<'a, E> {
+    /// The statement of an answer.
+    ///
+    /// # Errors
+    /// If there is no such statement, or no argument for it.
+    pub fn new(answer: Answer<'a>) -> Result<Statement<'a, E>, PlanError> {
+        let config = &answer.weights.config;
+        let (got, limit) = (answer.tokens.len(), TOKENS_MAX.min(config.context as usize) + 1);
+        if !(2..=limit).contains(&got) || !(1..got).contains(&answer.generated) {
+            return Err(PlanError::Tokens { got, generated: answer.generated, limit });
+        }
+        if let Some(token) = answer.tokens.iter().find(|token| **token >= config.vocab) {
+            return Err(PlanError::Token { got: *token, vocab: config.vocab });
+        }
+        let plan = Plan::new(answer.weights, got - 1)?;
+        let axes = Plan::axes(config, got - 1);
+        let embedded = embedded(&answer)?;
+        let mut sponge = Sponge::new(PROTOCOL);
+        sponge.absorb("field", E::NAME.as_bytes());
+        sponge.absorb("model", &answer.root.0);
+        let tokens: Vec<u8> = answer.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        sponge.absorb("tokens", &tokens);
+        sponge.absorb("generated", &(answer.generated as u64).to_le_bytes());
+        Ok(Statement { answer, plan, axes, embedded, sponge, _field: core::marker::PhantomData })
+    }
+
+    /// A transcript that has absorbed the statement.
+    #[must_use]
+    pub fn sponge(&self) -> Sponge {
+        self.sponge.clone()
+    }
+
+    /// What a builder left, with the transcript.
+    ///
+    /// # Errors
+    /// If it is too large.
+    pub fn argument(&self, built: Built<'a, E::Base>) -> Result<Argument<'a, E>, PlanError> {
+        Argument::new(built.circuit, built.matrices, self.sponge.clone())
+    }
+
+    fn config(&self) -> &'a ModelConfig {
+        &self.answer.weights.config
+    }
+
+    /// Positions that are not filling.
+    fn positions(&self) -> usize {
+        self.answer.tokens.len() - 1
+    }
+
+    /// The position that position `at` of the circuit is, filling being the first one.
+    fn position(&self, at: usize) -> usize {
+        if at < self.positions() { at } else { 0 }
+    }
+
+    /// Adds the model to `builder`.
+    pub fn build(&self, builder: &mut Builder<'a, E::Base>) {
+        let log = self.axes.tokens + self.plan.stream;
+        builder.scope("embedding".into());
+        let mut stream = Linear::view(whole(self.embedded(builder), log));
+        let mask = self.mask(builder);
+        for (number, matrices) in self.plan.layers.iter().enumerate() {
+            builder.scope(format!("layer {number}, attention"));
+            let codes = self.normed(builder, &stream);
+            let heads = self.heads(builder, matrices, &codes, number, mask);
+            let y = builder.attention(self.axes, &heads, &self.answer.weights.tables.exp2);
+            let frac = i64::from(matrices.weights.v.out_frac) + 8;
+            let channels = self.axes.kv + self.axes.group + self.axes.channels;
+            let codes = plain(builder, "heads", &y, (self.axes.tokens, channels), frac);
+            let out = builder.linear("o", &codes, &matrices.o);
+            stream = builder.settle("stream", log, &stream.plus(&out));
+            builder.scope(format!("layer {number}, feed-forward"));
+            let codes = self.normed(builder, &stream);
+            let codes = self.feed_forward(builder, matrices, &codes);
+            let out = builder.linear("down", &codes, &matrices.down);
+            stream = builder.settle("stream", log, &stream.plus(&out));
+        }
+        builder.scope("head".into());
+        let codes = self.normed(builder, &stream);
+        self.head(builder, &codes);
+    }
+
+    /// Codes of the stream after a norm.
+    fn normed(&self, builder: &mut Builder<'a, E::Base>, stream: &Linear<E::Base>) -> Codes<E::Base> {
+        let sixteen = builder.sixteen("norm", stream, (self.axes.tokens, self.plan.stream), Extent::Stream);
+        let norm = Norm { width: self.config().d_model as usize, eps: self.config().norm_eps };
+        let (rho, base) = builder.norm("norm", &sixteen, norm);
+        builder.codes("norm", &sixteen, Some(&rho), &base)
+    }
+
+    /// The embedded tokens, which the verifier computes.
+    fn embedded(&self, builder: &mut Builder<'a, E::Base>) -> Source {
+        let (d, width) = (self.config().d_model as usize, 1usize << self.plan.stream);
+        let mut values = vec![E::Base::ZERO; width << self.axes.tokens];
+        for (at, values) in values.chunks_mut(width).enumerate() {
+            let x = &self.embedded[self.position(at) * d..][..d];
+            values.iter_mut().zip(x).for_each(|(out, x)| *out = residue(*x));
+        }
+        builder.circuit.vector(values)
+    }
+
+    /// Which positions see which, over (i, j).
+    fn mask(&self, builder: &mut Builder<'a, E::Base>) -> Source {
+        let (n, width) = (self.positions(), 1usize << self.axes.tokens);
+        let sees = |i: usize, j: usize| if i < n { j <= i } else { j == 0 };
+        let cells = (0..width * width).map(|at| E::Base::from_bool(sees(at / width, at % width)));
+        builder.circuit.vector(cells.collect())
+    }
+
+    /// Queries, keys and values.
+    fn heads(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        matrices: &Matrices<'a>,
+        codes: &Codes<E::Base>,
+        number: usize,
+        mask: Source,
+    ) -> Heads<E::Base> {
+        let Axes { tokens, kv, group, channels } = self.axes;
+        let bound = i64::from(self.config().qk_code_max());
+        let in_bounds = builder.bounded("queries, keys and values", HEAD_MAX);
+        let linear = |builder: &mut Builder<'a, E::Base>, name: &str, layer, rows| {
+            let y = builder.linear(name, codes, layer);
+            builder.look_up(in_bounds, tokens + rows, vec![y.clone()]);
+            y
+        };
+        let q = linear(builder, "q", &matrices.q, kv + group + channels);
+        let q = self.positioned(builder, "q", &q, kv + group + channels, number);
+        let q = builder.head_codes("q", &q, (tokens + kv + group, channels), bound);
+        let k = linear(builder, "k", &matrices.k, kv + channels);
+        let k = self.positioned(builder, "k", &k, kv + channels, number);
+        let k = k.minus(&self.centre(builder, matrices));
+        let k = builder.head_codes("k", &k, (tokens + kv, channels), bound);
+        let v = linear(builder, "v", &matrices.v, kv + channels);
+        let sixteen = builder.sixteen("v", &v, (tokens + kv, channels), Extent::Any);
+        let base = Linear::constant(residue(-14));
+        let mut v = builder.codes("v", &sixteen, None, &base);
+        // Of zeros the step is the smallest that there is: f = -7.
+        v.f = v.f.plus(&sixteen.zero.times(E::Base::from_u32(7)));
+        let weights = matrices.weights;
+        let shift = i64::from(weights.q.out_frac) + i64::from(weights.k.out_frac) - 8;
+        Heads { q, k, v, shift, mask }
+    }
+
+    /// Rotated heads, or the same where positions do not rotate.
+    fn positioned(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        name: &str,
+        x: &Linear<E::Base>,
+        rows: usize,
+        number: usize,
+    ) -> Linear<E::Base> {
+        let Axes { tokens, channels, .. } = self.axes;
+        let log = tokens + rows;
+        if self.config().positions != Positions::Rope {
+            return builder.settle(name, log, x);
+        }
+        let table = &self.answer.weights.tables.rope[usize::from(self.config().layer_pattern(number).rope)];
+        let pairs = self.config().rope_dim as usize / 2;
+        let mut of = |sine: usize| {
+            let value = |at: usize| {
+                let (position, pair) = (self.position(at >> (channels - 1)), at & ((1 << (channels - 1)) - 1));
+                // Channels that do not rotate have an angle of 0.
+                let still = if sine == 0 { 1 << 14 } else { 0 };
+                let turned = || i64::from(table[(position * pairs + pair) * 2 + sine]);
+                residue(if pair < pairs { turned() } else { still })
+            };
+            let source = builder.circuit.vector((0..1usize << (tokens + channels - 1)).map(value).collect());
+            let bits = (0..tokens).chain(log - channels..log - 1).map(Bit::At).collect();
+            Linear::view(View { source, bits })
+        };
+        let (cosine, sine) = (of(0), of(1));
+        builder.rotate(&format!("{name} rotated"), log, x, (&cosine, &sine))
+    }
+
+    /// What is subtracted from keys.
+    fn centre(&self, builder: &mut Builder<'a, E::Base>, matrices: &Matrices<'a>) -> Linear<E::Base> {
+        let Axes { tokens, kv, channels, .. } = self.axes;
+        let dim = self.config().head_dim as usize;
+        let mut values = vec![E::Base::ZERO; 1 << (kv + channels)];
+        for (at, centre) in matrices.weights.k_center.iter().enumerate() {
+            values[((at / dim) << channels) + at % dim] = residue((*centre).into());
+        }
+        let source = builder.circuit.vector(values);
+        Linear::view(View { source, bits: (tokens..tokens + kv + channels).map(Bit::At).collect() })
+    }
+
+    /// Codes of what the down projection reads.
+    fn feed_forward(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        matrices: &Matrices<'a>,
+        codes: &Codes<E::Base>,
+    ) -> Codes<E::Base> {
+        let (tokens, ffn) = (self.axes.tokens, self.plan.ffn);
+        let log = tokens + ffn;
+        let activation = match self.config().activation {
+            Kind::Table => Activation::Table(&self.answer.weights.tables.activation),
+            Kind::Relu => Activation::Relu,
+        };
+        let dense = matrices.weights.ffn.dense();
+        let frac_of = |linear: Option<&lockstep_base::weights::Linear>| linear.map_or(0, |l| i32::from(l.out_frac));
+        let up_frac = frac_of(dense.map(|dense| &dense.up));
+        let up = builder.linear("up", codes, &matrices.up);
+        let (h, frac) = match &matrices.gate {
+            Some(gate) => {
+                let gate_frac = frac_of(dense.and_then(|dense| dense.gate.as_ref()));
+                let g = builder.linear("gate", codes, gate);
+                let a = builder.activate(log, &g, activation, gate_frac);
+                let in_bounds = builder.bounded("what a gate multiplies", UP_MAX);
+                builder.look_up(in_bounds, log, vec![up.clone()]);
+                (builder.gate(log, &a, &up), gate_frac + up_frac - 7)
+            }
+            None => (builder.activate(log, &up, activation, up_frac), up_frac),
+        };
+        let block = log2_ceil(self.config().hadamard_block() as usize);
+        let z = builder.hadamard(log, block, &h);
+        plain(builder, "hidden", &z, (tokens, ffn), frac.into())
+    }
+
+    /// The generated tokens are the largest logits, the first of equal ones.
+    fn head(&self, builder: &mut Builder<'a, E::Base>, codes: &Codes<E::Base>) {
+        let (tokens, generated) = (self.answer.tokens, self.answer.generated);
+        let log = log2_ceil(generated);
+        // Added rows repeat the last one.
+        let at = |row: usize| tokens.len() - generated + row.min(generated - 1);
+        let rows = 1usize << log;
+        let mut one_hot = vec![E::Base::ZERO; rows << self.axes.tokens];
+        (0..rows).for_each(|row| one_hot[(row << self.axes.tokens) + at(row) - 1] = E::Base::ONE);
+        let picked = builder.circuit.vector(one_hot);
+        let codes = pick(builder, picked, log, codes);
+        let logits = builder.linear("logits", &codes, &self.plan.head);
+
+        let (vocab, width) = (self.config().vocab as usize, 1usize << self.plan.vocab);
+        let all = log + self.plan.vocab;
+        let (mut token, mut before) = (vec![E::Base::ZERO; 1 << all], vec![E::Base::ZERO; 1 << all]);
+        for row in 0..rows {
+            let said = tokens[at(row)] as usize;
+            token[row * width + said] = E::Base::ONE;
+            before[row * width..row * width + said].fill(E::Base::ONE);
+        }
+        let real = (0..width).map(|v| E::Base::from_bool(v < vocab)).collect();
+        let token = Linear::view(whole(builder.circuit.vector(token), all));
+        let before = Linear::view(whole(builder.circuit.vector(before), all));
+        let real = View { source: builder.circuit.vector(real), bits: (log..all).map(Bit::At).collect() };
+        let values = builder.integers(&logits, all);
+        let tops = (0..values.len() / width).map(|row| values[row * width + tokens[at(row)] as usize]).collect();
+        let top = Linear::view(whole(builder.commit("largest logit", log, tops), log));
+        let distance = top.minus(&logits);
+        builder.constrain(all, vec![(E::Base::ONE, token, distance.clone())], Linear::constant(E::Base::ZERO));
+        // Every other logit is smaller, and those before it are not even equal.
+        let below = {
+            let [distance, before] = [&distance, &before].map(|linear| builder.integers(linear, all));
+            let value = |at: usize| if at % width < vocab { distance[at] - before[at] } else { 0 };
+            (0..distance.len()).map(value).collect()
+        };
+        let below = builder.value("below the largest", all, crate::gadget::ranges::Width::Fixed(DISTANCE_BITS), below);
+        let product = (E::Base::ONE, Linear::view(real), distance);
+        builder.constrain(all, vec![product], below.plus(&before).times(E::Base::NEG_ONE));
+    }
+}
+
+/// The embedded tokens, but the last; docs/spec/arithmetic.md, section 5.
+fn embedded(answer: &Answer<'_>) -> Result<Vec<i64>, PlanError> {
+    let (weights, config) = (answer.weights, &answer.weights.config);
+    let residual = i32::from(config.residual_frac);
+    let value = |table: &Embedding, row: usize, col: usize| {
+        let (code, shift) = (i64::from(table.code(row, col)), i32::from(table.frac) - residual);
+        if shift < 0 { code << shift.unsigned_abs().min(40) } else { rsh(code, shift.min(60) as u32) }
+    };
+    let mut all = Vec::new();
+    for (position, token) in answer.tokens[..answer.tokens.len() - 1].iter().enumerate() {
+        for col in 0..config.d_model as usize {
+            let mut x = weights.embed.as_ref().map_or(0, |table| value(table, *token as usize, col));
+            x += weights.positions.as_ref().map_or(0, |table| value(table, position, col));
+            if x.abs() >= STREAM_MAX {
+                return Err(PlanError::Embedding { position, got: x, limit: STREAM_MAX - 1 });
+            }
+            all.push(x);
+        }
+    }
+    Ok(all)
+}
+
+/// Codes of vectors in `frac` fractional bits.
+fn plain<B: PrimeField32>(
+    builder: &mut Builder<'_, B>,
+    name: &str,
+    x: &Linear<B>,
+    shape: (usize, usize),
+    frac: i64,
+) -> Codes<B> {
+    let sixteen = builder.sixteen(name, x, shape, Extent::Any);
+    builder.codes(name, &sixteen, None, &Linear::constant(residue(-14 - frac)))
+}
+
+/// The vectors that the rows of `picked`, over (row, vector), say.
+fn pick<B: PrimeField32>(builder: &mut Builder<'_, B>, picked: Source, rows: usize, codes: &Codes<B>) -> Codes<B> {
+    let (vectors, channels) = (codes.log_vectors, codes.log_channels);
+    let range = |range: core::ops::Range<usize>| range.map(Bit::At);
+    let of = |outer: usize| View {
+        source: picked,
+        bits: range(0..rows).chain(range(outer..outer + vectors)).collect(),
+    };
+    let outer = rows + channels;
+    let right =
+        View { source: codes.source, bits: range(outer..outer + vectors).chain(range(rows..outer)).collect() };
+    let source = builder.contract(Contraction { outer, inner: vectors, left: of(outer), right });
+    let mut number = |linear: &Linear<B>| {
+        let mut sum = Linear::constant(linear.constant);
+        for term in &linear.terms {
+            let [view] = &term.views[..] else { panic!("a step is a sum of plain terms") };
+            let right = view.within(&range(rows..rows + vectors).collect::<Vec<_>>());
+            let picked = builder.contract(Contraction { outer: rows, inner: vectors, left: of(rows), right });
+            sum = sum.plus(&Linear::view(whole(picked, rows)).times(term.coefficient));
+        }
+        sum
+    };
+    let (k, f) = (number(&codes.k), number(&codes.f));
+    Codes { source, log_vectors: rows, log_channels: channels, k, f }
+}

@@ -1,0 +1,437 @@
+//! Attention over one block of positions (docs/spec/arithmetic.md, section 6, steps 4 to 7).
+//!
+//! Axes: i a token that looks, h = (kv, g) a head, j a token that is looked at, c a channel. A public mask says which j an i sees.
+//!
+//! ```text
+//! s = sum_c q k                                   over (i, kv, g, j): a contraction
+//! P t + r = s + H                                 shift F_q + F_k - 8 - e_q - e_k
+//! mask (m - t - d - o) = 0, o (4095 - d) = 0      o >= 0: d = min(m - t, 4095)
+//! (d, p) in the table of powers, (1 - mask) p = 0
+//! one j with d = 0                                so m is a score that is seen, and none is above
+//! Z = sum_j p                                     a contraction; n is below 256, so nothing is shifted out
+//! P' p' + r' = p k_v + H'                         shift 5 + E - f_v over (i, kv, j); E >= f_v where the mask is 1, and equal once
+//! o = sum_j p' v                                  over (i, kv, g, c): a contraction
+//! P'' o16 + r'' = o + H''                         shift bl(127 Z) - 15
+//! rz Z <= 2^(bl(Z) + 13) < (rz + 1) Z
+//! P* y + r* = o16 rz + H*                         shift bl(Z) + 28 - bl(127 Z) - E - 9
+//! ```
+
+use super::digits::{Position, add_digits, add_product, digits_of};
+use super::heads::HeadCodes;
+use super::linear::Codes;
+use super::ranges::{Width, widths};
+use super::tables::TableId;
+use super::{Builder, whole};
+use crate::circuit::{Bit, Contraction, Linear, Source, View};
+use crate::field::{power_of_two, residue};
+use crate::integer::{bit_length, half};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use p3_field::PrimeField32;
+
+/// Tokens that one proof can attend over: so many give `|o| <= 127 2^15 127 < 2^29`, so no identity of o wraps, and block sums need no shift.
+pub const TOKENS_MAX: usize = 127;
+/// Bits of the magnitude of a score: 2047^2 times 128 channels.
+const SCORE_BITS: u32 = 29;
+/// Bits of a shifted value with its offset, before it is shifted.
+const SHIFTED_BITS: u32 = 31;
+/// Bits of what a distance has beyond 4095. A bit more, and -2^30 - 2^30 would come near the order of the field: what is further away
+/// (two million octaves) has no argument.
+const BEYOND_BITS: u32 = 29;
+/// Largest shift of a score.
+const SCORE_SHIFT_MAX: u32 = 28;
+/// What a distance is cut to.
+const DISTANCE_MAX: i64 = 4095;
+/// Bits of a probability times a step mantissa.
+const WEIGHED_BITS: u32 = 20;
+/// Shifts of it: 5 + E - f_v, negative where j is not seen.
+const WEIGHED_SHIFTS: core::ops::RangeInclusive<i64> = -40..=40;
+/// Bits of the sum of probabilities.
+const SUM_BITS: core::ops::RangeInclusive<u32> = 16..=23;
+/// Bits of 127 times it.
+const SCALED_BITS: core::ops::RangeInclusive<u32> = 22..=29;
+/// Shifts of the last division.
+const DIVISION_SHIFTS: core::ops::RangeInclusive<i64> = 0..=28;
+
+/// The axes of attention, as logarithms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Axes {
+    /// Tokens.
+    pub tokens: usize,
+    /// Heads of keys and values.
+    pub kv: usize,
+    /// Heads of queries for each of them.
+    pub group: usize,
+    /// Channels of a head.
+    pub channels: usize,
+}
+
+/// What attention reads.
+#[derive(Clone, Debug)]
+pub struct Heads<B> {
+    /// Queries, vectors (i, kv, g).
+    pub q: HeadCodes<B>,
+    /// Keys, vectors (j, kv).
+    pub k: HeadCodes<B>,
+    /// Values, vectors (j, kv); f is -7 where all is 0.
+    pub v: Codes<B>,
+    /// F_q + F_k - 8.
+    pub shift: i64,
+    /// The public mask over (i, j).
+    pub mask: Source,
+}
+
+impl Axes {
+    fn bits(range: core::ops::Range<usize>) -> impl Iterator<Item = Bit> {
+        range.map(Bit::At)
+    }
+    /// Coordinates of (i, kv, g).
+    fn rows(&self) -> usize {
+        self.tokens + self.kv + self.group
+    }
+    /// Coordinates of (i, kv, g, j).
+    fn scores(&self) -> usize {
+        self.rows() + self.tokens
+    }
+    /// (j, kv), read in (i, kv, g, j).
+    fn keys_in_scores(&self) -> Vec<Bit> {
+        Self::bits(self.rows()..self.scores()).chain(Self::bits(self.tokens..self.tokens + self.kv)).collect()
+    }
+    /// (i, kv, j), read in (i, kv, g, j).
+    fn shared_in_scores(&self) -> Vec<Bit> {
+        Self::bits(0..self.tokens + self.kv).chain(Self::bits(self.rows()..self.scores())).collect()
+    }
+    /// (i, j), read in (i, kv, g, j).
+    fn pairs_in_scores(&self) -> Vec<Bit> {
+        Self::bits(0..self.tokens).chain(Self::bits(self.rows()..self.scores())).collect()
+    }
+}
+
+/// `P x + r = y + H`, `|y| <= 2^29`: what a shift by each key needs: P, H, offset of x, widths of x and of the remainder. So P x is at most 2^30,
+/// r and H together below 2^28.6, and the sides cannot differ by p.
+fn shift_entries(keys: impl Iterator<Item = i64>, most: u32, limb_bits: u32) -> Vec<Vec<i64>> {
+    let entry = |key: i64| {
+        let shift = key.max(0) as u32;
+        let mut entry = vec![key, 1 << shift, half(shift), 1 << (SHIFTED_BITS - 1 - shift)];
+        entry.extend(widths(SHIFTED_BITS - shift, SHIFTED_BITS, limb_bits));
+        entry.extend(widths(shift, most, limb_bits));
+        entry
+    };
+    keys.map(entry).collect()
+}
+
+impl<B: PrimeField32> Builder<'_, B> {
+    /// `x = rsh(y, s)` in every one of `2^log` cells, s by `key` over cells that `bits` read here; y is `product` or `linear` or both.
+    #[allow(clippy::too_many_arguments)]
+    fn shifted(
+        &mut self,
+        name: &str,
+        log: usize,
+        table: TableId,
+        key: (&Linear<B>, usize, &[Bit]),
+        y: (Vec<(B, Linear<B>, Linear<B>)>, Linear<B>),
+    ) -> (Linear<B>, Vec<Linear<B>>) {
+        let (key, key_log, read) = key;
+        let fetched = self.fetch(&format!("{name} shift"), table, key_log, key.clone());
+        let fetched: Vec<Linear<B>> = fetched.iter().map(|linear| linear.within(read)).collect();
+        let [power, halves, offset] = [0, 1, 2].map(|at| fetched[at].clone());
+        let limbs = super::ranges::limbs(SHIFTED_BITS, self.circuit.limb_bits);
+        let (products, linear) = y;
+        let sums = {
+            let mut sums = self.integers(&linear, log);
+            for (_, a, b) in &products {
+                let (a, b) = (self.integers(a, log), self.integers(b, log));
+                sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+            }
+            let halves = self.integers(&halves, log);
+            sums.iter_mut().zip(halves).for_each(|(sum, half)| *sum += half);
+            sums
+        };
+        let powers = self.integers(&power, log);
+        let order = i64::from(B::ORDER_U32);
+        let offsets: Vec<i64> = self.integers(&offset, log).into_iter().map(|x| x.rem_euclid(order)).collect();
+        let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1)) + offsets[at]).collect();
+        let x = self.value(name, log, Width::Computed(&fetched[3..3 + limbs]), values).minus(&offset);
+        let rest = {
+            let x = self.integers(&x, log);
+            (0..sums.len()).map(|at| sums[at] - powers[at] * x[at]).collect()
+        };
+        let rest_widths = &fetched[3 + limbs..];
+        let rest = self.value(&format!("{name} remainder"), log, Width::Computed(rest_widths), rest);
+        let mut products: Vec<_> = products.into_iter().map(|(c, a, b)| (-c, a, b)).collect();
+        products.push((B::ONE, power, x.clone()));
+        self.constrain(log, products, rest.minus(&linear).minus(&halves));
+        (x, fetched)
+    }
+
+    /// Attention: y over (i, kv, g, c), in F_v + 8 fractional bits.
+    pub fn attention(&mut self, axes: Axes, heads: &Heads<B>, exp2: &[u16]) -> Linear<B> {
+        let Axes { tokens, kv, channels, .. } = axes;
+        let (rows, scores, limb_bits) = (axes.rows(), axes.scores(), self.circuit.limb_bits);
+        let range = Axes::bits;
+        let identity: Vec<Bit> = range(0..rows).collect();
+        let mask = Linear::view(View { source: heads.mask, bits: axes.pairs_in_scores() });
+
+        // Scores.
+        let products = self.contract(Contraction {
+            outer: scores,
+            inner: channels,
+            left: View {
+                source: heads.q.source,
+                bits: range(0..rows).chain(range(scores..scores + channels)).collect(),
+            },
+            right: View {
+                source: heads.k.source,
+                bits: axes.keys_in_scores().into_iter().chain(range(scores..scores + channels)).collect(),
+            },
+        });
+        let table = self.table("shift of scores", || {
+            shift_entries(0..=i64::from(SCORE_SHIFT_MAX), SCORE_SHIFT_MAX, limb_bits)
+        });
+        let key = Linear::constant(residue(heads.shift))
+            .minus(&heads.q.e)
+            .minus(&heads.k.e.within(&axes.keys_in_scores()));
+        let whole_scores: Vec<Bit> = range(0..scores).collect();
+        let y = (Vec::new(), Linear::view(whole(products, scores)));
+        let (t, _) = self.shifted("score", scores, table, (&key, scores, &whole_scores), y);
+
+        let (p, p_source) = self.probabilities(axes, &t, &mask, exp2);
+        let z = self.sum_over(p_source, None, (rows, tokens));
+
+        // The steps of values.
+        let (e_max, weighed) = self.weighed(axes, heads, &p);
+        let sums = self.contract(Contraction {
+            outer: rows + channels,
+            inner: tokens,
+            left: View {
+                source: weighed,
+                bits: range(0..rows).chain(range(rows + channels..rows + channels + tokens)).collect(),
+            },
+            right: View {
+                source: heads.v.source,
+                bits: range(rows + channels..rows + channels + tokens)
+                    .chain(range(tokens..tokens + kv))
+                    .chain(range(rows..rows + channels))
+                    .collect(),
+            },
+        });
+        let log = rows + channels;
+        let sums = Linear::view(whole(sums, log));
+
+        // Down to 16 bits, by the size of 127 Z.
+        let scaled = z.clone().times(B::from_u32(127));
+        let size = self.bit_length("attention 127 Z", rows, &scaled, SCALED_BITS);
+        let table = self.table("shift of sums", || {
+            let keys = SCALED_BITS.map(|bits| i64::from(bits) - 15).map(|shift| shift.max(0));
+            shift_entries(keys, 15, limb_bits)
+        });
+        let key = size.clone().offset(-B::from_u32(15));
+        let (o16, _) = self.shifted("sum", log, table, (&key, rows, &identity), (Vec::new(), sums));
+
+        let (rz, z_bits) = self.reciprocal(rows, &z);
+        let key = z_bits.offset(B::from_u32(19)).minus(&size).minus(&e_max);
+        let table = self.table("shift of quotients", || {
+            shift_entries(DIVISION_SHIFTS, *DIVISION_SHIFTS.end() as u32, limb_bits)
+        });
+        let y = (vec![(B::ONE, o16, rz)], Linear::constant(B::ZERO));
+        let (out, _) = self.shifted("quotient", log, table, (&key, rows, &identity), y);
+        out
+    }
+
+    /// p over (i, kv, g, j).
+    fn probabilities(
+        &mut self,
+        axes: Axes,
+        t: &Linear<B>,
+        mask: &Linear<B>,
+        exp2: &[u16],
+    ) -> (Linear<B>, Source) {
+        let (rows, scores, tokens) = (axes.rows(), axes.scores(), axes.tokens);
+        let values = self.integers(t, scores);
+        let seen = self.integers(mask, scores);
+        let largest = |(row, t): (usize, &[i64])| {
+            let seen = &seen[row << tokens..];
+            t.iter().zip(seen).filter(|(_, seen)| **seen == 1).map(|(t, _)| *t).max().unwrap_or(0)
+        };
+        let m: Vec<i64> = values.chunks(1 << tokens).enumerate().map(largest).collect();
+        let m = Linear::view(whole(self.commit("largest score", rows, m), rows));
+        // Within 2^29, as every score is, so that m - t - d - o cannot wrap.
+        self.in_range("largest score", rows, SCORE_BITS + 1, &m.clone().offset(power_of_two(SCORE_BITS)));
+        let ms = self.integers(&m, scores);
+        let distance = |at: usize| if seen[at] == 1 { (ms[at] - values[at]).min(DISTANCE_MAX) } else { DISTANCE_MAX };
+        let d = (0..values.len()).map(distance).collect();
+        let d = Linear::view(whole(self.commit("distance", scores, d), scores));
+        let ds = self.integers(&d, scores);
+        let over = |at: usize| if seen[at] == 1 { ms[at] - values[at] - ds[at] } else { 0 };
+        let over = (0..values.len()).map(over).collect();
+        let over = self.value("distance beyond", scores, Width::Fixed(BEYOND_BITS), over);
+        let rest = m.minus(t).minus(&d).minus(&over);
+        self.constrain(scores, vec![(B::ONE, mask.clone(), rest)], Linear::constant(B::ZERO));
+        let below = d.clone().times(B::NEG_ONE).offset(residue(DISTANCE_MAX));
+        self.constrain(scores, vec![(B::ONE, over, below)], Linear::constant(B::ZERO));
+
+        let table = self.table("powers of two", || {
+            exp2.iter().enumerate().map(|(d, p)| vec![d as i64, i64::from(*p)]).collect()
+        });
+        let p = ds.iter().map(|d| exp2.get(*d as usize).copied().unwrap_or(0).into()).collect();
+        let source = self.commit("probability", scores, p);
+        let p = Linear::view(whole(source, scores));
+        self.look_up(table, scores, vec![d.clone(), p.clone()]);
+        let unseen = mask.clone().times(B::NEG_ONE).offset(B::ONE);
+        self.constrain(scores, vec![(B::ONE, unseen, p.clone())], Linear::constant(B::ZERO));
+
+        // One distance of a row is 0; it is seen, since others have p > 0 only there.
+        let first = |(row, d): (usize, &[i64])| {
+            let at = (0..d.len()).find(|at| d[*at] == 0 && seen[(row << tokens) + at] == 1).unwrap_or(0);
+            (0..d.len()).map(move |i| i64::from(i == at)).collect::<Vec<_>>()
+        };
+        let nearest = ds.chunks(1 << tokens).enumerate().flat_map(first).collect();
+        let nearest = self.boolean("nearest", scores, nearest);
+        let ones = self.sum_over(nearest, None, (rows, tokens));
+        self.constrain(rows, vec![], ones.offset(B::NEG_ONE));
+        let products = vec![(B::ONE, Linear::view(whole(nearest, scores)), d)];
+        self.constrain(scores, products, Linear::constant(B::ZERO));
+        (p, source)
+    }
+
+    /// E over (i, kv), read in (i, kv, g), and p' over (i, kv, g, j).
+    fn weighed(&mut self, axes: Axes, heads: &Heads<B>, p: &Linear<B>) -> (Linear<B>, Source) {
+        let Axes { tokens, kv, .. } = axes;
+        let (scores, limb_bits) = (axes.scores(), self.circuit.limb_bits);
+        let (few, shared) = (tokens + kv, 2 * tokens + kv);
+        let range = Axes::bits;
+        // (j, kv) and (i, j), read in (i, kv, j).
+        let keys: Vec<Bit> = range(few..shared).chain(range(tokens..few)).collect();
+        let pairs: Vec<Bit> = range(0..tokens).chain(range(few..shared)).collect();
+        let f = heads.v.f.within(&keys);
+        let mask = Linear::view(View { source: heads.mask, bits: pairs });
+        let fs = self.integers(&f, shared);
+        let seen = self.integers(&mask, shared);
+        let largest = |(row, f): (usize, &[i64])| {
+            let seen = &seen[row << tokens..];
+            f.iter().zip(seen).filter(|(_, seen)| **seen == 1).map(|(f, _)| *f).max().unwrap_or(0)
+        };
+        let e: Vec<i64> = fs.chunks(1 << tokens).enumerate().map(largest).collect();
+        let e = Linear::view(whole(self.commit("largest exponent", few, e), few));
+        let es = self.integers(&e, shared);
+        let first = |row: usize| {
+            let at = |j: &usize| (row << tokens) + j;
+            let found = (0..1usize << tokens).find(|j| seen[at(j)] == 1 && fs[at(j)] == es[at(j)]);
+            let found = found.unwrap_or(0);
+            (0..1usize << tokens).map(move |j| i64::from(j == found))
+        };
+        let rows_of = if self.has_witness() { 1usize << few } else { 0 };
+        let chosen = (0..rows_of).flat_map(first).collect();
+        let chosen = self.boolean("largest exponent chosen", shared, chosen);
+        let ones = self.sum_over(chosen, None, (few, tokens));
+        self.constrain(few, vec![], ones.offset(B::NEG_ONE));
+        let chosen = Linear::view(whole(chosen, shared));
+        let distance = e.clone().minus(&f);
+        let nothing = || Linear::constant(B::ZERO);
+        self.constrain(shared, vec![(B::ONE, chosen.clone(), distance.clone())], nothing());
+        let unseen = mask.clone().times(B::NEG_ONE).offset(B::ONE);
+        self.constrain(shared, vec![(B::ONE, chosen, unseen)], nothing());
+
+        // P', H', widths of p' and of its remainder; whether f is above E, which must not be where it is seen.
+        let table = self.table("shift of probabilities", || {
+            let entry = |key: i64| {
+                let shift = key.clamp(0, 28) as u32;
+                let wide = if key < 5 { 0 } else { (WEIGHED_BITS + 1).saturating_sub(shift).min(16) };
+                let mut entry = vec![key, 1 << shift, half(shift), wide.into(), i64::from(key < 5)];
+                entry.extend(widths(shift, 28, limb_bits));
+                entry
+            };
+            WEIGHED_SHIFTS.map(entry).collect()
+        });
+        let key = distance.offset(B::from_u32(5));
+        let fetched = self.fetch("weight shift", table, shared, key);
+        self.constrain(shared, vec![(B::ONE, mask, fetched[3].clone())], nothing());
+        let here = axes.shared_in_scores();
+        let fetched: Vec<Linear<B>> = fetched.iter().map(|linear| linear.within(&here)).collect();
+        let [power, halves, width] = [0, 1, 2].map(|at| fetched[at].clone());
+        let k = heads.v.k.within(&axes.keys_in_scores());
+        let sums: Vec<i64> = {
+            let [p, k, halves] = [p, &k, &halves].map(|linear| self.integers(linear, scores));
+            (0..p.len()).map(|at| p[at] * k[at] + halves[at]).collect()
+        };
+        let powers = self.integers(&power, scores);
+        let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1)));
+        // Where p is 0, so is p': also where the shift is none that the arithmetic has.
+        let zero = self.integers(p, scores);
+        let values = values.zip(&zero).map(|(value, p)| if *p == 0 { 0 } else { value }).collect();
+        let source = self.commit("weight", scores, values);
+        let weight = Linear::view(whole(source, scores));
+        self.look_up_range(scores, width, weight.clone());
+        let rest = {
+            let weights = self.integers(&weight, scores);
+            (0..sums.len()).map(|at| sums[at] - powers[at] * weights[at]).collect()
+        };
+        let rest = self.value("weight remainder", scores, Width::Computed(&fetched[4..]), rest);
+        let products = vec![(B::ONE, power, weight), (B::NEG_ONE, p.clone(), k)];
+        self.constrain(scores, products, rest.minus(&halves));
+        (e, source)
+    }
+
+    /// Bits of an expression that is not 0: over `2^log` cells, one of `sizes`.
+    fn bit_length(
+        &mut self,
+        name: &str,
+        log: usize,
+        x: &Linear<B>,
+        sizes: core::ops::RangeInclusive<u32>,
+    ) -> Linear<B> {
+        let limb_bits = self.circuit.limb_bits;
+        let most = sizes.end() - 1;
+        let table = self.table(&format!("{name} bits"), || {
+            let entry = |bits: u32| {
+                let mut entry = vec![bits.into(), 1 << (bits - 1)];
+                entry.extend(widths(bits - 1, most, limb_bits));
+                entry
+            };
+            sizes.map(entry).collect()
+        });
+        let values = self.integers(x, log);
+        let bits = values.iter().map(|x| bit_length((*x).max(0)).into()).collect();
+        let bits = Linear::view(whole(self.commit(&format!("{name} bits"), log, bits), log));
+        let fetched = self.fetch(&format!("{name} size"), table, log, bits.clone());
+        let rest = {
+            let powers = self.integers(&fetched[0], log);
+            values.iter().zip(powers).map(|(x, power)| x - power).collect()
+        };
+        let rest = self.value(&format!("{name} rest"), log, Width::Computed(&fetched[1..]), rest);
+        self.constrain(log, vec![], rest.plus(&fetched[0]).minus(x));
+        bits
+    }
+
+    /// rz = floor(2^(bl(Z) + 13) / Z), and bl(Z).
+    fn reciprocal(&mut self, log: usize, z: &Linear<B>) -> (Linear<B>, Linear<B>) {
+        let bits = self.bit_length("attention Z", log, z, SUM_BITS);
+        let table = self.table("powers of sums", || {
+            let entry = |bits: u32| {
+                core::iter::once(i64::from(bits)).chain(digits_of(1 << (bits + 13), 4)).collect::<Vec<_>>()
+            };
+            SUM_BITS.map(entry).collect()
+        });
+        let power = self.fetch("attention power", table, log, bits.clone());
+        let zs = self.integers(z, log);
+        let sizes = self.integers(&bits, log);
+        let product = |at: usize| 1i64 << (sizes[at].clamp(0, 40) + 13);
+        let rz = (0..zs.len()).map(|at| product(at) / zs[at].max(1)).collect();
+        let rz = Linear::view(whole(self.commit("attention reciprocal", log, rz), log));
+        let rzs = self.integers(&rz, log);
+        let below = (0..zs.len()).map(|at| product(at) - rzs[at] * zs[at]).collect();
+        let below = self.commit("attention remainder", log, below);
+        let below = Linear::view(whole(below, log));
+        let z_digits = self.digits_of("attention Z", log, z, 3);
+        let rz_digits = self.digits_of("attention reciprocal", log, &rz, 2);
+        let below_digits = self.digits_of("attention remainder", log, &below, 3);
+        self.in_range("attention remainder below Z", log, 24, &z.clone().minus(&below).offset(B::NEG_ONE));
+        let mut positions: Vec<Position<B>> = (0..5).map(|_| Position::new()).collect();
+        add_digits(&mut positions, B::ONE, &power);
+        add_product(&mut positions, B::NEG_ONE, &rz_digits, &z_digits);
+        add_digits(&mut positions, B::NEG_ONE, &below_digits);
+        self.balance("attention division", log, positions);
+        (rz, bits)
+    }
+}
