@@ -10,13 +10,13 @@ pub mod plan;
 pub mod statement;
 
 use crate::argument;
+#[cfg(feature = "prover")]
+use crate::error::ProveError;
 use crate::error::VerifyError;
 use crate::field::Quintic;
 use crate::gadget::Builder;
 use crate::proof::Proof;
 use statement::{Answer, LIMB_BITS, Statement};
-#[cfg(feature = "prover")]
-use crate::error::ProveError;
 
 /// Proves an answer.
 ///

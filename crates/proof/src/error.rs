@@ -79,7 +79,9 @@ pub enum PlanError {
         limit: usize,
     },
     /// No tokens, too many, or an answer that is not part of them.
-    #[error("{got} tokens of which {generated} are the answer, expected 2 to {limit}, and a prompt before the answer")]
+    #[error(
+        "{got} tokens of which {generated} are the answer, expected 2 to {limit}, and a prompt before the answer"
+    )]
     Tokens {
         /// How many.
         got: usize,

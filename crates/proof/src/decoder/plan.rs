@@ -97,10 +97,20 @@ impl<'a> Plan<'a> {
             let inner = config.d_ffn as usize;
             Ok(Matrices {
                 weights: layer,
-                q: Layer::new(&name("q"), matrix(&layer.q), (queries.clone(), kv + group + channels), from_stream())?,
+                q: Layer::new(
+                    &name("q"),
+                    matrix(&layer.q),
+                    (queries.clone(), kv + group + channels),
+                    from_stream(),
+                )?,
                 k: Layer::new(&name("k"), matrix(&layer.k), (keys.clone(), kv + channels), from_stream())?,
                 v: Layer::new(&name("v"), matrix(&layer.v), (keys.clone(), kv + channels), from_stream())?,
-                o: Layer::new(&name("o"), matrix(&layer.o), from_stream(), (queries.clone(), kv + group + channels))?,
+                o: Layer::new(
+                    &name("o"),
+                    matrix(&layer.o),
+                    from_stream(),
+                    (queries.clone(), kv + group + channels),
+                )?,
                 gate: dense
                     .gate
                     .as_ref()
@@ -136,9 +146,8 @@ fn unsupported(op: &'static str) -> PlanError {
 }
 
 fn supported(config: &ModelConfig, tokens: usize) -> Result<(), PlanError> {
-    let windowed = |kind: &lockstep_base::config::LayerPattern| {
-        kind.window > 0 && (kind.window as usize) < tokens
-    };
+    let windowed =
+        |kind: &lockstep_base::config::LayerPattern| kind.window > 0 && (kind.window as usize) < tokens;
     let refused = [
         (config.block != Block::PreNorm, "norms behind sublayers"),
         (config.positions == Positions::Alibi, "ALiBi"),

@@ -221,7 +221,8 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let pairs = self.config().rope_dim as usize / 2;
         let mut of = |sine: usize| {
             let value = |at: usize| {
-                let (position, pair) = (self.position(at >> (channels - 1)), at & ((1 << (channels - 1)) - 1));
+                let (position, pair) =
+                    (self.position(at >> (channels - 1)), at & ((1 << (channels - 1)) - 1));
                 // Channels that do not rotate have an angle of 0.
                 let still = if sine == 0 { 1 << 14 } else { 0 };
                 let turned = || i64::from(table[(position * pairs + pair) * 2 + sine]);
@@ -261,7 +262,8 @@ impl<'a, E: ProofField> Statement<'a, E> {
             Kind::Relu => Activation::Relu,
         };
         let dense = matrices.weights.ffn.dense();
-        let frac_of = |linear: Option<&lockstep_base::weights::Linear>| linear.map_or(0, |l| i32::from(l.out_frac));
+        let frac_of =
+            |linear: Option<&lockstep_base::weights::Linear>| linear.map_or(0, |l| i32::from(l.out_frac));
         let up_frac = frac_of(dense.map(|dense| &dense.up));
         let up = builder.linear("up", codes, &matrices.up);
         let (h, frac) = match &matrices.gate {
@@ -306,17 +308,27 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let before = Linear::view(whole(builder.circuit.vector(before), all));
         let real = View { source: builder.circuit.vector(real), bits: (log..all).map(Bit::At).collect() };
         let values = builder.integers(&logits, all);
-        let tops = (0..values.len() / width).map(|row| values[row * width + tokens[at(row)] as usize]).collect();
+        let tops =
+            (0..values.len() / width).map(|row| values[row * width + tokens[at(row)] as usize]).collect();
         let top = Linear::view(whole(builder.commit("largest logit", log, tops), log));
         let distance = top.minus(&logits);
-        builder.constrain(all, vec![(E::Base::ONE, token, distance.clone())], Linear::constant(E::Base::ZERO));
+        builder.constrain(
+            all,
+            vec![(E::Base::ONE, token, distance.clone())],
+            Linear::constant(E::Base::ZERO),
+        );
         // Every other logit is smaller, and those before it are not even equal.
         let below = {
             let [distance, before] = [&distance, &before].map(|linear| builder.integers(linear, all));
             let value = |at: usize| if at % width < vocab { distance[at] - before[at] } else { 0 };
             (0..distance.len()).map(value).collect()
         };
-        let below = builder.value("below the largest", all, crate::gadget::ranges::Width::Fixed(DISTANCE_BITS), below);
+        let below = builder.value(
+            "below the largest",
+            all,
+            crate::gadget::ranges::Width::Fixed(DISTANCE_BITS),
+            below,
+        );
         let product = (E::Base::ONE, Linear::view(real), distance);
         builder.constrain(all, vec![product], below.plus(&before).times(E::Base::NEG_ONE));
     }
@@ -357,7 +369,12 @@ fn plain<B: PrimeField32>(
 }
 
 /// The vectors that the rows of `picked`, over (row, vector), say.
-fn pick<B: PrimeField32>(builder: &mut Builder<'_, B>, picked: Source, rows: usize, codes: &Codes<B>) -> Codes<B> {
+fn pick<B: PrimeField32>(
+    builder: &mut Builder<'_, B>,
+    picked: Source,
+    rows: usize,
+    codes: &Codes<B>,
+) -> Codes<B> {
     let (vectors, channels) = (codes.log_vectors, codes.log_channels);
     let range = |range: core::ops::Range<usize>| range.map(Bit::At);
     let of = |outer: usize| View {
@@ -365,8 +382,10 @@ fn pick<B: PrimeField32>(builder: &mut Builder<'_, B>, picked: Source, rows: usi
         bits: range(0..rows).chain(range(outer..outer + vectors)).collect(),
     };
     let outer = rows + channels;
-    let right =
-        View { source: codes.source, bits: range(outer..outer + vectors).chain(range(rows..outer)).collect() };
+    let right = View {
+        source: codes.source,
+        bits: range(outer..outer + vectors).chain(range(rows..outer)).collect(),
+    };
     let source = builder.contract(Contraction { outer, inner: vectors, left: of(outer), right });
     let mut number = |linear: &Linear<B>| {
         let mut sum = Linear::constant(linear.constant);

@@ -150,7 +150,8 @@ impl<B: PrimeField32> Builder<'_, B> {
         };
         let powers = self.integers(&power, log);
         let order = i64::from(B::ORDER_U32);
-        let offsets: Vec<i64> = self.integers(&offset, log).into_iter().map(|x| x.rem_euclid(order)).collect();
+        let offsets: Vec<i64> =
+            self.integers(&offset, log).into_iter().map(|x| x.rem_euclid(order)).collect();
         let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1)) + offsets[at]).collect();
         let x = self.value(name, log, Width::Computed(&fetched[3..3 + limbs]), values).minus(&offset);
         let rest = {
@@ -259,7 +260,8 @@ impl<B: PrimeField32> Builder<'_, B> {
         // Within 2^29, as every score is, so that m - t - d - o cannot wrap.
         self.in_range("largest score", rows, SCORE_BITS + 1, &m.clone().offset(power_of_two(SCORE_BITS)));
         let ms = self.integers(&m, scores);
-        let distance = |at: usize| if seen[at] == 1 { (ms[at] - values[at]).min(DISTANCE_MAX) } else { DISTANCE_MAX };
+        let distance =
+            |at: usize| if seen[at] == 1 { (ms[at] - values[at]).min(DISTANCE_MAX) } else { DISTANCE_MAX };
         let d = (0..values.len()).map(distance).collect();
         let d = Linear::view(whole(self.commit("distance", scores, d), scores));
         let ds = self.integers(&d, scores);

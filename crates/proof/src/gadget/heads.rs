@@ -53,13 +53,14 @@ impl<B: PrimeField32> Builder<'_, B> {
         (cosine, sine): (&Linear<B>, &Linear<B>),
     ) -> Linear<B> {
         let pairs = log - 1;
-        let half_of = |x: &Linear<B>, last: Bit| {
-            x.within(&(0..pairs).map(Bit::At).chain([last]).collect::<Vec<_>>())
-        };
+        let half_of =
+            |x: &Linear<B>, last: Bit| x.within(&(0..pairs).map(Bit::At).chain([last]).collect::<Vec<_>>());
         let (a, b) = (half_of(x, Bit::Zero), half_of(x, Bit::One));
         let sums: Vec<i64> = {
             let [a, b, c, s] = [&a, &b, cosine, sine].map(|linear| self.integers(linear, pairs));
-            (0..a.len()).flat_map(|at| [a[at] * c[at] - b[at] * s[at], a[at] * s[at] + b[at] * c[at]]).collect()
+            (0..a.len())
+                .flat_map(|at| [a[at] * c[at] - b[at] * s[at], a[at] * s[at] + b[at] * c[at]])
+                .collect()
         };
         let offset = power_of_two::<B>(ROTATED_BITS);
         let rotated = sums.iter().map(|sum| rsh(*sum, ROPE_BITS) + (1 << ROTATED_BITS)).collect();
@@ -70,7 +71,8 @@ impl<B: PrimeField32> Builder<'_, B> {
             rest.collect()
         };
         let rest = self.value(&format!("{name} remainder"), log, Width::Fixed(ROPE_BITS), rest);
-        let both = rotated.clone().times(power_of_two(ROPE_BITS)).plus(&rest).offset(-residue::<B>(half(ROPE_BITS)));
+        let both =
+            rotated.clone().times(power_of_two(ROPE_BITS)).plus(&rest).offset(-residue::<B>(half(ROPE_BITS)));
         let even = vec![(B::ONE, a.clone(), cosine.clone()), (B::NEG_ONE, b.clone(), sine.clone())];
         self.constrain(pairs, even, half_of(&both, Bit::Zero).times(B::NEG_ONE));
         let odd = vec![(B::ONE, a, sine.clone()), (B::ONE, b, cosine.clone())];
@@ -117,7 +119,8 @@ impl<B: PrimeField32> Builder<'_, B> {
         self.look_up(bounded, log, vec![codes.clone()]);
         let rest = {
             let codes = self.integers(&codes, log);
-            let rest = |(at, x): (usize, &i64)| x + halves_of[at >> channels] - codes[at] * powers[at >> channels];
+            let rest =
+                |(at, x): (usize, &i64)| x + halves_of[at >> channels] - codes[at] * powers[at >> channels];
             values.iter().enumerate().map(rest).collect()
         };
         let rest = self.value(&format!("{name} remainder"), log, Width::Computed(&fetched[4..]), rest);
@@ -125,10 +128,13 @@ impl<B: PrimeField32> Builder<'_, B> {
 
         let places: Vec<usize> = values
             .chunks(1 << channels)
-            .map(|x| (0..x.len()).max_by_key(|at| (x[*at].abs(), x[*at], core::cmp::Reverse(*at))).unwrap_or(0))
+            .map(|x| {
+                (0..x.len()).max_by_key(|at| (x[*at].abs(), x[*at], core::cmp::Reverse(*at))).unwrap_or(0)
+            })
             .collect();
         let element = self.choose(&format!("{name} chosen"), (vectors, channels), x, &places);
-        let (magnitude, negative) = self.magnitude(&format!("{name} largest"), vectors, &element, MAGNITUDE_BITS);
+        let (magnitude, negative) =
+            self.magnitude(&format!("{name} largest"), vectors, &element, MAGNITUDE_BITS);
         let above = {
             let [w, least, more, g] =
                 [&magnitude, &least, &more, &negative].map(|linear| self.integers(linear, vectors));

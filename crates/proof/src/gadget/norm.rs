@@ -115,7 +115,13 @@ impl<B: PrimeField32> Builder<'_, B> {
     }
 
     /// rho and kk: `rho^2 S <= 2^(2 kk) n < (rho + 1)^2 S`.
-    fn inverse_root(&mut self, name: &str, log: usize, sum: &Linear<B>, norm: Norm) -> (Linear<B>, Linear<B>) {
+    fn inverse_root(
+        &mut self,
+        name: &str,
+        log: usize,
+        sum: &Linear<B>,
+        norm: Norm,
+    ) -> (Linear<B>, Linear<B>) {
         let n = norm.width as u128;
         let sums: Vec<u128> = self.integers(sum, log).into_iter().map(|s| s.max(1) as u128).collect();
         let rho_at = |kk: i64, s: u128| ((n << (2 * kk)) / s).isqrt();
@@ -131,12 +137,16 @@ impl<B: PrimeField32> Builder<'_, B> {
         let products = self.fetch(&format!("{name} power"), table, log, kk.clone());
         let kks = self.integers(&kk, log);
         let power = |at: usize| n << (2 * kks[at].clamp(0, *POWERS.end()));
-        let rhos = sums.iter().zip(&kks).map(|(s, kk)| rho_at(*kk.clamp(&0, POWERS.end()), *s) as i64 - (1 << RHO_BITS));
+        let rhos = sums
+            .iter()
+            .zip(&kks)
+            .map(|(s, kk)| rho_at(*kk.clamp(&0, POWERS.end()), *s) as i64 - (1 << RHO_BITS));
         let rhos = rhos.collect();
         let rho = self.value(&format!("{name} rho"), log, Width::Fixed(RHO_BITS), rhos);
         let rho = rho.offset(power_of_two(RHO_BITS));
 
-        let rho_values: Vec<u128> = self.integers(&rho, log).into_iter().map(|rho| rho.max(0) as u128).collect();
+        let rho_values: Vec<u128> =
+            self.integers(&rho, log).into_iter().map(|rho| rho.max(0) as u128).collect();
         let squares: Vec<u128> = rho_values.iter().map(|rho| rho * rho).collect();
         let square = self.digits(&format!("{name} rho squared"), log, 3, &squares);
         let mut whole_square = Linear::constant(B::ZERO);

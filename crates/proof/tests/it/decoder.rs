@@ -1,11 +1,13 @@
 //! Decoders: what the runtime answers is proved and accepted, and nothing else (proofs.md).
 
+use crate::harness::Case;
 use lockstep_base::Digest;
 use lockstep_base::config::{Activation, FeedForward, ModelConfig, Positions};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{ModelWeights, WeightFormat};
 use lockstep_proof::decoder::statement::Answer;
 use lockstep_proof::decoder::{prove, verify};
+use lockstep_proof::gadget::Lie;
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::observe::Silent;
 use lockstep_runtime::synthetic;
@@ -40,7 +42,13 @@ pub(crate) fn config(kind: usize) -> ModelConfig {
             ..gated
         },
         // OPT's rectifier; part of a head rotates.
-        _ => ModelConfig { activation: Activation::Relu, feed_forward: FeedForward::Plain, rope_dim: 4, n_layers: 1, ..gated },
+        _ => ModelConfig {
+            activation: Activation::Relu,
+            feed_forward: FeedForward::Plain,
+            rope_dim: 4,
+            n_layers: 1,
+            ..gated
+        },
     }
 }
 
@@ -48,8 +56,7 @@ pub(crate) fn config(kind: usize) -> ModelConfig {
 pub(crate) fn answered(weights: &Arc<ModelWeights>, seed: u64, prompt: usize, generated: usize) -> Vec<u32> {
     let engine = Engine::new(weights.clone(), Arc::new(crate::support::compute()));
     let mut rng = SplitMix64::new(seed);
-    let mut tokens: Vec<u32> =
-        (0..prompt).map(|_| rng.below(weights.config.vocab.into()) as u32).collect();
+    let mut tokens: Vec<u32> = (0..prompt).map(|_| rng.below(weights.config.vocab.into()) as u32).collect();
     for _ in 0..generated {
         let mut cache = engine.new_cache();
         let mut x = engine.embed(&tokens, 0, &mut Silent).expect("tokens");
@@ -76,4 +83,57 @@ fn answers_are_proved() {
             verify(&answer, &proof).unwrap_or_else(|error| panic!("kind {kind}, seed {seed}: {error}"));
         }
     }
+}
+
+/// Values that a true statement leaves open: the sign of 0, which of equal elements is chosen, and how often each of the equal entries
+/// that fill a table up is counted.
+fn is_open(name: &str) -> bool {
+    name.ends_with("sign")
+        || name.ends_with("chosen")
+        || name.ends_with("nearest")
+        || name.starts_with("tables")
+}
+
+/// Lies about each value, and every how many values are lied about: fifty and all with `LOCKSTEP_SLOW`.
+fn cases() -> (u64, usize) {
+    if std::env::var_os("LOCKSTEP_SLOW").is_some() { (50, 1) } else { (1, 8) }
+}
+
+/// proofs.md, 6: every value of every operator, wrong by little, by much, or beyond its range, with everything behind it computed from the lie.
+#[test]
+fn no_lie_about_a_decoder_is_believed() {
+    let (mut tried, mut accepted) = (0, Vec::new());
+    for kind in 0..2 {
+        let seed = 40 + kind as u64;
+        let config = ModelConfig { n_layers: 1, vocab: 9, ..config(kind) };
+        let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, seed));
+        let tokens = answered(&weights, seed, 3, 2);
+        let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+        let truth = Case::answered(answer, None);
+        assert_eq!(truth.check(&truth.witness), Ok(()));
+        let mut rng = SplitMix64::new(seed);
+        let (cases, step) = cases();
+        for (value, (name, cells)) in truth.values.iter().enumerate().skip(kind).step_by(step) {
+            for case in 0..cases {
+                let by = match (case + value as u64) % 4 {
+                    0 => 1,
+                    1 => -1,
+                    2 => 1 << 16,
+                    _ => (1 << rng.below(20)) + 1,
+                };
+                let lie = Lie { value, at: rng.below(*cells as u64) as usize, by };
+                let lying = Case::answered(answer, Some(lie));
+                if lying.witness.columns == truth.witness.columns {
+                    continue;
+                }
+                tried += 1;
+                if lying.check(&lying.witness).is_ok() && !is_open(name) {
+                    accepted.push(format!("kind {kind}: {name}: {lie:?}"));
+                }
+            }
+        }
+    }
+    eprintln!("{tried} lies");
+    assert!(accepted.is_empty(), "{} of {tried} accepted:\n{}", accepted.len(), accepted.join("\n"));
+    assert!(tried > 100, "only {tried} lies");
 }

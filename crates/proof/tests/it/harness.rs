@@ -3,6 +3,7 @@
 use lockstep_base::net::Net;
 use lockstep_proof::argument::prove::{Faces, prove_faces};
 use lockstep_proof::argument::{Argument, Witness, prove, verify};
+use lockstep_proof::decoder::{self, statement::Answer};
 use lockstep_proof::error::VerifyError;
 use lockstep_proof::field::{ProofField, Quintic};
 use lockstep_proof::gadget::{Builder, Lie};
@@ -38,6 +39,18 @@ impl<'a> Case<'a> {
             (built.witness.take().expect("a prover's"), core::mem::take(&mut built.values));
         let argument = statement.argument(built).expect("not too large");
         Some(Case { argument, witness, values, outputs })
+    }
+
+    /// That a model gives `answer`, with the witness of somebody who lies.
+    pub(crate) fn answered(answer: Answer<'a>, lie: Option<Lie>) -> Case<'a> {
+        let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
+        let mut builder = Builder::proving(decoder::statement::LIMB_BITS, lie);
+        statement.build(&mut builder);
+        let mut built = builder.finish();
+        let (witness, values) =
+            (built.witness.take().expect("a prover's"), core::mem::take(&mut built.values));
+        let argument = statement.argument(built).expect("not too large");
+        Case { argument, witness, values, outputs: Vec::new() }
     }
 
     /// Whether a verifier accepts `witness`.
