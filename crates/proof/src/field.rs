@@ -16,14 +16,31 @@ pub trait ProofField: ExtensionField<Self::Base> {
     type Base: PrimeField32 + TwoAdicField;
     /// Absorbed by every transcript.
     const NAME: &'static str;
+
+    /// The integer below p that stands for x in vector registers: `2^32 x`, Montgomery's form.
+    fn raw(x: Self::Base) -> u32;
+
+    /// The element that [`ProofField::raw`] gives `raw` for.
+    fn from_raw(raw: u32) -> Self::Base;
 }
 
 /// KoalaBear's extension of degree 5.
 pub type Quintic = QuinticTrinomialExtensionField<KoalaBear>;
 
+/// `2^-32 mod p`.
+const UNRAW: u32 = 1057030144;
+
 impl ProofField for Quintic {
     type Base = KoalaBear;
     const NAME: &'static str = "koala-bear X^5+X^2-1";
+
+    fn raw(x: KoalaBear) -> u32 {
+        x.to_unique_u32()
+    }
+
+    fn from_raw(raw: u32) -> KoalaBear {
+        KoalaBear::from_u32(raw) * KoalaBear::from_u32(UNRAW)
+    }
 }
 
 /// Bytes of an element of the base field in a proof: its canonical integer, little-endian.

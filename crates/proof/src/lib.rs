@@ -5,6 +5,7 @@
 //!
 //! # Layout
 //! - [`field`], [`transcript`], [`proof`]: elements, challenges, the file
+//! - `lanes`, `parallel` (feature `prover`): sixteen elements at once, two threads
 //! - [`multilinear`], [`sumcheck`], [`matmul`], [`logup`]: what everything is reduced with
 //! - [`merkle`], [`commitment`], [`claims`]: one commitment, one opening
 //! - [`circuit`]: columns and what must hold of them, the same for both sides
@@ -26,11 +27,15 @@ pub mod error;
 pub mod field;
 pub mod gadget;
 pub mod integer;
+#[cfg(feature = "prover")]
+pub mod lanes;
 pub mod logup;
 pub mod matmul;
 pub mod merkle;
 pub mod multilinear;
 pub mod net;
+#[cfg(feature = "prover")]
+mod parallel;
 pub mod proof;
 pub mod sumcheck;
 pub mod transcript;

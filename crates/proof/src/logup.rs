@@ -16,6 +16,8 @@
 
 #[cfg(feature = "prover")]
 mod prover;
+#[cfg(feature = "prover")]
+mod tree;
 
 use crate::error::VerifyError;
 use crate::field::ProofField;

@@ -20,6 +20,8 @@
 
 #[cfg(feature = "prover")]
 mod prover;
+#[cfg(feature = "prover")]
+pub(crate) mod wide;
 
 use crate::error::VerifyError;
 use crate::field::ProofField;

@@ -1,8 +1,10 @@
 //! The prover's side: time and memory linear in the vectors.
 
 use super::next_claim;
+use super::wide::{self, Part, WIDE_LOG};
 use crate::error::ProveError;
 use crate::field::ProofField;
+use crate::lanes::LANE_BITS;
 use crate::multilinear::{bind_last, doubled};
 use crate::transcript::ProverTranscript;
 use alloc::vec;
@@ -51,36 +53,57 @@ pub struct Proved<E> {
     pub values: Vec<E>,
 }
 
+/// The last rounds, element by element: fills `point` and gives each vector's extension there.
+pub(super) fn finish<E: ProofField>(
+    mut sum: Sum<E>,
+    transcript: &mut ProverTranscript,
+    point: &mut [E],
+    eq: Option<&[E]>,
+    mut claim: E,
+) -> Result<Vec<E>, ProveError> {
+    let log = point.len();
+    let mut tables = vec![vec![E::ONE]];
+    for t in eq.unwrap_or(&[]).iter().take(log.saturating_sub(1)) {
+        tables.push(doubled(&tables[tables.len() - 1], *t));
+    }
+    for i in (0..log).rev() {
+        // Variables behind those of eq share the weight of what is in front of them.
+        let known = i.min(tables.len() - 1);
+        let sent = sum.round(eq.map(|_| (&tables[known][..], i - known)));
+        transcript.send("round", &sent);
+        let r = transcript.sponge.challenge("bind");
+        let t = eq.and_then(|eq| eq.get(i).copied());
+        claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
+        sum.vectors.iter_mut().for_each(|vector| bind_last(vector, r));
+        point[i] = r;
+    }
+    Ok(sum.vectors.iter().map(|v| v.first().copied().unwrap_or(E::ZERO)).collect())
+}
+
 impl<E: ProofField> Sum<E> {
     /// Proves that the sum over `log` variables, with the factor `eq(eq, .)` of the first ones if there is one, is `claim`.
     ///
     /// # Errors
     /// If a coordinate of `eq` is 0.
     pub fn prove(
-        mut self,
+        self,
         transcript: &mut ProverTranscript,
         log: usize,
         eq: Option<&[E]>,
-        mut claim: E,
+        claim: E,
     ) -> Result<Proved<E>, ProveError> {
-        let mut tables = vec![vec![E::ONE]];
-        for t in eq.unwrap_or(&[]).iter().take(log.saturating_sub(1)) {
-            tables.push(doubled(&tables[tables.len() - 1], *t));
+        if log < WIDE_LOG {
+            let mut point = vec![E::ZERO; log];
+            let values = finish(self, transcript, &mut point, eq, claim)?;
+            return Ok(Proved { point, values });
         }
-        let mut point = vec![E::ZERO; log];
-        for i in (0..log).rev() {
-            // Variables behind those of eq share the weight of what is in front of them.
-            let known = i.min(tables.len() - 1);
-            let sent = self.round(eq.map(|_| (&tables[known][..], i - known)));
-            transcript.send("round", &sent);
-            let r = transcript.sponge.challenge("bind");
-            let t = eq.and_then(|eq| eq.get(i).copied());
-            claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
-            self.vectors.iter_mut().for_each(|vector| bind_last(vector, r));
-            point[i] = r;
+        let mut parts = vec![Part::default(); wide::parts(1 << (log - LANE_BITS))];
+        for vector in self.vectors {
+            for (part, half) in parts.iter_mut().zip(wide::spread(&vector, log)) {
+                part.vectors.push(half);
+            }
         }
-        let values = self.vectors.iter().map(|v| v.first().copied().unwrap_or(E::ZERO)).collect();
-        Ok(Proved { point, values })
+        wide::prove(transcript, parts, self.terms, log, eq, claim)
     }
 
     /// h(0) and the leading coefficient; `weights` of x is entry `x >> shift`.

@@ -5,6 +5,7 @@ mod decoder;
 mod fiat_shamir;
 mod golden;
 mod harness;
+mod lanes;
 mod liars;
 mod parts;
 mod plan;

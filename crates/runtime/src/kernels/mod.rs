@@ -6,6 +6,7 @@
 //! - [`linear`], [`linear_of`]: a whole linear layer; [`accumulate`] and [`requantise`] are its two halves
 //! - [`scores`], [`weighted_values`], [`dot_i16`]: attention
 //! - [`max_abs`], [`codes`], [`hadamard`]: quantisation sites
+//! - [`vectorised`]: loops of other crates
 //!
 //! `unsafe` occurs in this crate only here and in [`crate::pool`].
 
@@ -13,6 +14,7 @@
 mod aarch64;
 mod accumulate;
 mod columns;
+mod dispatch;
 mod heads;
 mod kernel;
 mod linear;
@@ -25,6 +27,7 @@ mod vector;
 mod x86;
 
 pub use accumulate::{Activations, Scratch, accumulate};
+pub use dispatch::{Task, vectorised};
 pub use heads::{dot_i16, scores, weighted_values};
 pub(crate) use kernel::multiversion;
 pub use kernel::{Avx2, Avx512, AvxVnni, Kernel, KernelError, Neon};

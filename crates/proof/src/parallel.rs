@@ -1,0 +1,21 @@
+//! Two threads and no more: what is proved is proved beside serving, and most machines that serve have two cores.
+//!
+//! Work is cut into parts that own their memory, so that no part waits for another; sums over parts are exact, so a proof has the
+//! same bytes whoever computes what.
+
+use lockstep_runtime::pool::Pool;
+use std::sync::OnceLock;
+
+/// Threads of a proof, the calling one included.
+pub(crate) const THREADS: usize = 2;
+
+/// Calls `f` on each of `items`, on [`THREADS`] threads; in place if another proof is using them.
+pub(crate) fn for_each<T: Send>(items: &mut [T], f: impl Fn(&mut T) + Sync) {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    if items.len() < 2 {
+        items.iter_mut().for_each(f);
+        return;
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    POOL.get_or_init(|| Pool::new(THREADS.min(cores()))).for_each(items, f);
+}
