@@ -1,4 +1,4 @@
-//! What proofs cost: `cargo bench -p lockstep-proof`, one thread, the least of some runs.
+//! What proofs cost: `cargo bench -p lockstep-proof`, CPU time of two threads, the median of some runs.
 //!
 //! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells).
 
@@ -6,32 +6,42 @@ use lockstep_base::net::Net;
 use lockstep_base::rng::SplitMix64;
 use lockstep_model::net::{InputFormat, quantise};
 use lockstep_model::onnx::{Prepare, import};
+use lockstep_proof::argument;
 use lockstep_proof::commitment::{self, Committed, Shape};
 use lockstep_proof::field::{ProofField, Quintic, residue};
+use lockstep_proof::gadget::Builder;
 use lockstep_proof::logup;
 use lockstep_proof::multilinear::eq_table;
+use lockstep_proof::net::statement::Statement;
 use lockstep_proof::net::{prove, verify};
 use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
 use lockstep_runtime::kernels::Compute;
 use p3_field::{Field, PrimeCharacteristicRing};
-use std::time::Instant;
+use rustix::time::{ClockId, clock_gettime};
 
 type Base = <Quintic as ProofField>::Base;
 /// Runs of each.
 const RUNS: usize = 5;
 
-/// Seconds of the fastest run, and what the last one gave.
-fn least<T>(runs: usize, mut f: impl FnMut() -> T) -> (f64, T) {
-    let mut best = f64::INFINITY;
+/// CPU seconds of all threads so far: other programs on the machine do not count.
+fn now() -> f64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
+}
+
+/// CPU seconds of the median run, and what the last one gave.
+fn median<T>(runs: usize, mut f: impl FnMut() -> T) -> (f64, T) {
+    let mut seconds = Vec::with_capacity(runs);
     let mut timed = || {
-        let began = Instant::now();
+        let began = now();
         let result = f();
-        best = best.min(began.elapsed().as_secs_f64());
+        seconds.push(now() - began);
         result
     };
     (1..runs).for_each(|_| drop(timed()));
     let result = timed();
-    (best, result)
+    seconds.sort_by(f64::total_cmp);
+    (seconds[runs / 2], result)
 }
 
 fn network(name: &str, net: &Net, examples: usize) {
@@ -39,13 +49,25 @@ fn network(name: &str, net: &Net, examples: usize) {
     let mut rng = SplitMix64::new(1);
     let input: Vec<i32> = (0..4 * examples).map(|_| 1 + rng.below(79) as i32).collect();
     let (proving, (output, proof)) =
-        least(RUNS, || prove(&compute, net, &input).expect("a network of ours is proved"));
-    let (verifying, result) = least(RUNS, || verify(net, &input, &output, &proof));
+        median(RUNS, || prove(&compute, net, &input).expect("a network of ours is proved"));
+    let (verifying, result) = median(RUNS, || verify(net, &input, &output, &proof));
     result.expect("our own proof");
     let bytes = proof.as_bytes().len();
+    let statement = Statement::<Quintic>::new(net, &input, &output).expect("a statement");
+    let (filling, (built, witness)) = median(RUNS, || {
+        let mut builder = Builder::proving(statement.limb_bits(), None);
+        statement.build(&mut builder);
+        builder.finish().honest().expect("an honest witness")
+    });
+    let argument = statement.argument(built).expect("an argument");
+    let (arguing, _) = median(RUNS, || argument::prove::prove(&argument, &witness));
     println!(
-        "{name}, {examples} inputs: prove {:.2} ms, verify {:.2} ms, {bytes} bytes",
+        "{name}, {examples} inputs: prove {:.2} ms ({:.2} ms the witness of {} cells, {:.2} ms the argument with {} fractions), verify {:.2} ms, {bytes} bytes",
         1e3 * proving,
+        1e3 * filling,
+        argument.layout.cells(),
+        1e3 * arguing,
+        argument.circuit.fractions(),
         1e3 * verifying
     );
 }
@@ -63,12 +85,12 @@ fn lookups(log: usize) {
         p[2 * i + 1] = -p[2 * i];
         q[2 * i + 1] = q[2 * i];
     }
-    let (proving, proof) = least(3, || {
+    let (proving, proof) = median(3, || {
         let mut transcript = ProverTranscript::new(Sponge::new("bench"));
         logup::prove(&mut transcript, &p, &q).expect("no zero");
         transcript.finish()
     });
-    let (verifying, result) = least(3, || {
+    let (verifying, result) = median(3, || {
         let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
         logup::verify::<Quintic>(&mut transcript, &logup::heights(count))
     });
@@ -85,16 +107,16 @@ fn matrix(log: usize) {
     let mut rng = SplitMix64::new(3);
     let cells: Vec<Base> = (0..1usize << log).map(|_| residue(rng.below(255) as i64 - 127)).collect();
     let shape = Shape::new::<Quintic>(cells.len());
-    let (committing, committed) = least(2, || Committed::<Quintic>::new(cells.clone()));
+    let (committing, committed) = median(2, || Committed::<Quintic>::new(cells.clone()));
     let point: Vec<Quintic> = Sponge::new("bench").point("point", log);
     let value: Quintic = cells.iter().zip(eq_table(&point)).map(|(x, w)| w * *x).sum();
     assert!(!value.is_zero());
-    let (opening, proof) = least(3, || {
+    let (opening, proof) = median(3, || {
         let mut transcript = ProverTranscript::new(Sponge::new("bench"));
         committed.open(&mut transcript, &point);
         transcript.finish()
     });
-    let (verifying, result) = least(3, || {
+    let (verifying, result) = median(3, || {
         let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
         commitment::verify(&mut transcript, &shape, &committed.root(), &point, value)
     });

@@ -92,7 +92,8 @@ fn descend<E: ProofField>(
             terms.push(Term { coefficient: power, products, linear: Vec::new() });
             power *= batch.square();
         }
-        let layers = trees.iter_mut().zip(heights).filter(|(_, height)| **height > layer).map(|(tree, _)| tree);
+        let layers =
+            trees.iter_mut().zip(heights).filter(|(_, height)| **height > layer).map(|(tree, _)| tree);
         let mut proved = children(transcript, layers, terms, layer, &point, batch, claim)?;
         for [mixed, _, q0, _] in proved.values.as_chunks_mut::<4>().0 {
             *mixed -= batch * *q0;

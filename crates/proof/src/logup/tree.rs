@@ -135,7 +135,10 @@ impl<E: ProofField> Tree<E> {
     /// The layer of `2^log` nodes, element by element, even and odd.
     pub(crate) fn scalars(&mut self, log: usize) -> [Vec<E>; 4] {
         if log >= self.scalars.len() {
-            return self.wide(log).first().map_or_else(Default::default, |nodes| nodes.each_ref().map(|v| scalars(v)));
+            return self
+                .wide(log)
+                .first()
+                .map_or_else(Default::default, |nodes| nodes.each_ref().map(|v| scalars(v)));
         }
         let (p, q) = core::mem::take(&mut self.scalars[log]);
         let every = |values: &[E], first: usize| values.iter().skip(first).step_by(2).copied().collect();

@@ -146,7 +146,8 @@ pub(crate) fn prove<E: ProofField>(
     let kernel = Kernel::detect();
     let (lane_point, group_point) = eq.map_or((&[][..], &[][..]), |eq| eq.split_at(eq.len().min(LANE_BITS)));
     let lane_table = eq_table(lane_point);
-    let lane_weights: Vec<E> = (0..LANES).map(|lane| lane_table[(lane * lane_table.len()) >> LANE_BITS]).collect();
+    let lane_weights: Vec<E> =
+        (0..LANES).map(|lane| lane_table[(lane * lane_table.len()) >> LANE_BITS]).collect();
     let mut tables = vec![vec![E::ONE]];
     for t in group_point.iter().take((log - LANE_BITS).saturating_sub(1)) {
         tables.push(doubled(&tables[tables.len() - 1], *t));
@@ -202,7 +203,8 @@ pub(crate) fn scalars<E: ProofField>(groups: &[Ext]) -> Vec<E> {
 pub(crate) fn spread<E: ProofField>(values: &[E], log: usize) -> Vec<Vec<Ext>> {
     let groups = 1usize << (log - LANE_BITS);
     let parts = parts(groups);
-    let mut out: Vec<(usize, Vec<Ext>)> = (0..parts).map(|part| (part * groups / parts, Vec::new())).collect();
+    let mut out: Vec<(usize, Vec<Ext>)> =
+        (0..parts).map(|part| (part * groups / parts, Vec::new())).collect();
     parallel::for_each(&mut out, |(start, part)| {
         *part = vec![Ext::ZERO; groups / parts];
         // Blocks: sixteen streams at distances that are powers of two would take turns in the same lines of the cache.

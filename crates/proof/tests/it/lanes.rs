@@ -79,7 +79,11 @@ fn lanes_compute_in_the_field() {
                 let other: Small = BasedVectorSpace::<Small>::as_basis_coefficients_slice(&a)[0];
                 let expected = [factors[lane] + other, factors[lane] - other, factors[lane] * other];
                 for (got, expected) in based.iter().zip(expected) {
-                    assert_eq!(Quintic::from_raw(got.0[lane]), expected, "case {case}, {kernel}, lane {lane}");
+                    assert_eq!(
+                        Quintic::from_raw(got.0[lane]),
+                        expected,
+                        "case {case}, {kernel}, lane {lane}"
+                    );
                 }
             }
         }
@@ -103,7 +107,7 @@ fn raw_integers_are_taken_back() {
 /// extensions of the vectors.
 #[test]
 fn wide_sum_checks_reduce_to_evaluations() {
-    for (seed, log) in [(1, 6), (2, 7), (3, 9), (4, 12)] {
+    for (seed, log) in [(1, 6), (2, 7), (3, 9), (4, 12), (5, 13), (6, 14)] {
         let mut rng = SplitMix64::new(seed);
         let full = 1usize << log;
         let vectors: Vec<Vec<Quintic>> = [full, full - 1, full / 2 + 3, 1, full]
@@ -123,8 +127,7 @@ fn wide_sum_checks_reduce_to_evaluations() {
         // Without the factor, with one of the first three and the first five variables, of all.
         for known in [0, 3, 5, log] {
             let at = |i: usize| g(&|v| vectors[v].get(i).copied().unwrap_or(Quintic::ZERO));
-            let claim: Quintic =
-                (0..full).map(|i| eq_table(&t[..known])[i >> (log - known)] * at(i)).sum();
+            let claim: Quintic = (0..full).map(|i| eq_table(&t[..known])[i >> (log - known)] * at(i)).sum();
             let eq = (known > 0).then_some(&t[..known]);
             for error in [Quintic::ZERO, Quintic::ONE] {
                 let sum = Sum { vectors: vectors.clone(), terms: terms.clone() };
