@@ -15,6 +15,15 @@ use crate::transcript::Sponge;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
+/// Lookups and entries of tables, together.
+pub const FRACTIONS_MAX: usize = 1 << 27;
+/// Numbers of one lookup.
+pub const NUMBERS_MAX: usize = 1 << 10;
+/// Constraints.
+pub const CONSTRAINTS_MAX: usize = 1 << 16;
+/// Contractions.
+pub const CONTRACTIONS_MAX: usize = 1 << 14;
+
 /// What is argued for.
 #[derive(Clone, Debug)]
 pub struct Argument<'a, E: ProofField> {
@@ -38,9 +47,19 @@ impl<'a, E: ProofField> Argument<'a, E> {
         matrices: Vec<Matrix<'a>>,
         sponge: Sponge,
     ) -> Result<Argument<'a, E>, PlanError> {
-        let (got, limit) = (circuit.fractions() as u64, u64::from(E::Base::ORDER_U32));
-        if got >= limit {
-            return Err(PlanError::Lookups { got, limit });
+        // Fewer than the order of the field, or multiplicities could not count them.
+        const { assert!(FRACTIONS_MAX < E::Base::ORDER_U32 as usize) };
+        let constraints = circuit.checks.iter().map(|check| check.constraints.len()).sum();
+        let numbers = circuit.leaves.iter().map(|leaf| leaf.tuple.len()).max().unwrap_or(0);
+        for (what, got, limit) in [
+            ("fractions", circuit.fractions(), FRACTIONS_MAX),
+            ("numbers of a lookup", numbers, NUMBERS_MAX),
+            ("constraints", constraints, CONSTRAINTS_MAX),
+            ("contractions", circuit.contractions.len(), CONTRACTIONS_MAX),
+        ] {
+            if got > limit {
+                return Err(PlanError::TooMany { what, got, limit });
+            }
         }
         let layout = Layout::new(circuit.columns.iter().map(|column| column.log).collect());
         if layout.cells() > CELLS_MAX {

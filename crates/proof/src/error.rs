@@ -108,13 +108,15 @@ pub enum PlanError {
         /// The largest magnitude.
         limit: i64,
     },
-    /// More lookups than multiplicities can count.
-    #[error("{got} lookups, expected fewer than {limit}")]
-    Lookups {
+    /// More of something than the error of the argument was counted for.
+    #[error("{got} {what}, expected at most {limit}")]
+    TooMany {
+        /// What.
+        what: &'static str,
         /// How many.
-        got: u64,
-        /// The order of the field.
-        limit: u64,
+        got: usize,
+        /// The limit.
+        limit: usize,
     },
 }
 
