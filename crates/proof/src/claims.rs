@@ -10,20 +10,26 @@
 //! Z~(r) is sent and opened; the verifier computes B~(r). Every coordinate of r is a challenge younger than the root of Z, which
 //! [`crate::commitment`] relies on. Soundness error: (claims + 2 log |Z|) |F|^-1.
 
+#[cfg(feature = "prover")]
+mod prover;
+
 use crate::commitment::{self, Shape};
 use crate::error::VerifyError;
 use crate::field::ProofField;
 use crate::multilinear::{eq, eq_index};
 use crate::sumcheck;
 use crate::transcript::{Hash, VerifierTranscript};
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 #[cfg(feature = "prover")]
 use {
     crate::commitment::Committed,
     crate::error::ProveError,
-    crate::multilinear::{eq_table, weighted},
-    crate::sumcheck::{Sum, Term},
+    crate::lanes::{
+        Ext,
+        vectors::{dot, eq_groups},
+    },
     crate::transcript::ProverTranscript,
     p3_field::PrimeCharacteristicRing,
 };
@@ -88,8 +94,10 @@ struct Claim<E> {
 pub struct Claims<E> {
     points: Vec<Vec<E>>,
     claims: Vec<Claim<E>>,
+    /// Values by (column, point).
+    values: BTreeMap<(usize, usize), E>,
     #[cfg(feature = "prover")]
-    tables: Vec<Vec<E>>,
+    tables: Vec<Vec<Ext>>,
 }
 
 impl<E: ProofField> Default for Claims<E> {
@@ -97,6 +105,7 @@ impl<E: ProofField> Default for Claims<E> {
         Claims {
             points: Vec::new(),
             claims: Vec::new(),
+            values: BTreeMap::new(),
             #[cfg(feature = "prover")]
             tables: Vec::new(),
         }
@@ -113,8 +122,13 @@ impl<E: ProofField> Claims<E> {
     }
 
     fn known(&self, column: usize, point: usize) -> Option<E> {
-        let same = self.claims.iter().find(|claim| claim.column == column && claim.point == point);
-        same.map(|claim| claim.value)
+        self.values.get(&(column, point)).copied()
+    }
+
+    fn add(&mut self, column: usize, point: usize, value: E) -> E {
+        self.claims.push(Claim { column, point, value });
+        self.values.insert((column, point), value);
+        value
     }
 
     /// The claimed value of a column at a point: read from the proof, unless it was claimed before.
@@ -132,8 +146,7 @@ impl<E: ProofField> Claims<E> {
             return Ok(value);
         }
         let [value] = transcript.receive::<E, 1>("claim")?;
-        self.claims.push(Claim { column, point, value });
-        Ok(value)
+        Ok(self.add(column, point, value))
     }
 
     /// Claims the value of a column at a point, unless it was claimed before.
@@ -150,12 +163,11 @@ impl<E: ProofField> Claims<E> {
             return value;
         }
         if self.tables.len() == point {
-            self.tables.push(eq_table(at));
+            self.tables.push(eq_groups(E::ONE, at));
         }
-        let value = weighted(&columns[column], &self.tables[point]);
+        let value = dot::<E>(&columns[column], &self.tables[point]);
         transcript.send("claim", &[value]);
-        self.claims.push(Claim { column, point, value });
-        value
+        self.add(column, point, value)
     }
 
     fn batched(&self, batch: E) -> E {
@@ -174,22 +186,12 @@ impl<E: ProofField> Claims<E> {
         committed: &Committed<E>,
     ) -> Result<(), ProveError> {
         let batch: E = transcript.sponge.challenge("claims");
-        let mut weights = vec![E::ZERO; layout.cells];
-        let mut power = E::ONE;
-        for claim in &self.claims {
-            let offset = layout.offsets[claim.column];
-            let table = &self.tables[claim.point];
-            for (weight, eq) in weights[offset..].iter_mut().zip(table) {
-                *weight += power * *eq;
-            }
-            power *= batch;
-        }
-        let cells = committed.cells().iter().map(|cell| E::from(*cell)).collect();
-        let sum = Sum { vectors: vec![cells, weights], terms: vec![Term::product(E::ONE, 0, 1)] };
-        let log = Shape::new::<E>(layout.cells).log;
-        let proved = sum.prove(transcript, log, None, self.batched(batch))?;
-        transcript.send("cell", &proved.values[..1]);
-        committed.open(transcript, &proved.point);
+        let (cells, log) = (committed.cells(), Shape::new::<E>(layout.cells).log);
+        let column = |column: usize| &cells[layout.offsets[column]..][..1 << layout.logs[column]];
+        let columns: Vec<&[E::Base]> = (0..layout.logs.len()).map(column).collect();
+        let (point, cell) = prover::reduce(&self, transcript, layout, &columns, log, batch);
+        transcript.send("cell", &[cell]);
+        committed.open(transcript, &point);
         Ok(())
     }
 

@@ -21,6 +21,8 @@
 
 #[cfg(feature = "prover")]
 mod prover;
+#[cfg(feature = "prover")]
+mod transform;
 
 use crate::error::VerifyError;
 use crate::field::{ProofField, ext_bytes};

@@ -34,6 +34,7 @@ impl ProofField for Quintic {
     type Base = KoalaBear;
     const NAME: &'static str = "koala-bear X^5+X^2-1";
 
+    #[inline(always)]
     fn raw(x: KoalaBear) -> u32 {
         x.to_unique_u32()
     }

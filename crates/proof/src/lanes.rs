@@ -19,6 +19,8 @@
 //! `4 p^2 < 2^64` and `p^2 < 2^31 p < 2^32 p / 2`. [`below`] takes a sum below `2^33 p` to one below `2^32 p`, so four products may be
 //! added before it, and two to what it gives; [`reduce`] takes what is below `2^32 p`.
 
+pub(crate) mod vectors;
+
 use crate::field::ProofField;
 pub use lockstep_runtime::kernels::{Kernel, Task, vectorised};
 
@@ -122,6 +124,13 @@ macro_rules! each_lane {
 impl Base {
     /// Zeros.
     pub const ZERO: Base = Base([0; LANES]);
+
+    /// The same element in every lane.
+    #[inline(always)]
+    #[must_use]
+    pub fn splat(x: u32) -> Base {
+        Base([x; LANES])
+    }
 
     /// Products.
     #[inline(always)]

@@ -8,11 +8,18 @@
 //! sorted distinct positions has, from the leaves up, each sibling that cannot be computed: which these are follows from the
 //! positions, so an opening has no lengths of its own.
 
+#[cfg(feature = "prover")]
+pub(crate) mod tree;
+#[cfg(feature = "prover")]
+mod wide;
+
 use crate::error::VerifyError;
 use crate::field::put_base;
 use crate::transcript::{Hash, VerifierTranscript};
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
+#[cfg(feature = "prover")]
+pub use tree::Tree;
 
 const LEAF: &[u8; 32] = b"lockstep proof v0 leaf of column";
 const NODE: &[u8; 32] = b"lockstep proof v0 node of a tree";
@@ -30,48 +37,6 @@ fn node(left: &Hash, right: &Hash) -> Hash {
     both[..32].copy_from_slice(left);
     both[32..].copy_from_slice(right);
     *blake3::keyed_hash(NODE, &both).as_bytes()
-}
-
-/// A whole tree: the leaves, then each layer above.
-#[cfg(feature = "prover")]
-#[derive(Clone, Debug)]
-pub struct Tree {
-    layers: Vec<Vec<Hash>>,
-}
-
-#[cfg(feature = "prover")]
-impl Tree {
-    /// The tree over `leaves`, a power of two of them.
-    #[must_use]
-    pub fn new(leaves: Vec<Hash>) -> Tree {
-        debug_assert!(leaves.len().is_power_of_two());
-        let mut layers = alloc::vec![leaves];
-        while layers[layers.len() - 1].len() > 1 {
-            let below = layers[layers.len() - 1].as_chunks::<2>().0;
-            layers.push(below.iter().map(|[left, right]| node(left, right)).collect());
-        }
-        Tree { layers }
-    }
-
-    /// Its root.
-    #[must_use]
-    pub fn root(&self) -> Hash {
-        self.layers[self.layers.len() - 1][0]
-    }
-
-    /// The siblings that open `positions`, sorted and distinct.
-    #[must_use]
-    pub fn siblings(&self, positions: &[usize]) -> Vec<Hash> {
-        let mut siblings = Vec::new();
-        let mut known = positions.to_vec();
-        for layer in &self.layers[..self.layers.len() - 1] {
-            let missing = known.iter().filter(|at| known.binary_search(&(**at ^ 1)).is_err());
-            siblings.extend(missing.map(|at| layer[at ^ 1]));
-            known.iter_mut().for_each(|at| *at /= 2);
-            known.dedup();
-        }
-        siblings
-    }
 }
 
 /// Reads the siblings of `leaves` (sorted distinct positions of a tree of `depth` layers) and computes the root.

@@ -1,24 +1,22 @@
 //! The prover's side: one batched transform, one tree.
 
+use super::transform::Code;
 use super::{Shape, distinct};
-use crate::field::{ProofField, put_base};
-use crate::merkle::{self, Tree};
-use crate::multilinear::fold_rows;
+use crate::field::ProofField;
+use crate::lanes::LANES;
+use crate::lanes::vectors::{elements, sum_rows};
+use crate::merkle::Tree;
+use crate::merkle::tree::leaves;
+use crate::multilinear::eq_table;
 use crate::transcript::{Hash, ProverTranscript};
-use alloc::vec;
 use alloc::vec::Vec;
-use p3_dft::{Radix2DitParallel, TwoAdicSubgroupDft};
-use p3_field::PrimeCharacteristicRing;
-use p3_matrix::Matrix;
-use p3_matrix::dense::RowMajorMatrix;
 
 /// A committed vector, with what opens it.
 #[derive(Debug)]
 pub struct Committed<E: ProofField> {
     cells: Vec<E::Base>,
     shape: Shape,
-    /// `(columns of the code, rows)`.
-    code: RowMajorMatrix<E::Base>,
+    code: Code,
     tree: Tree,
 }
 
@@ -27,17 +25,8 @@ impl<E: ProofField> Committed<E> {
     #[must_use]
     pub fn new(cells: Vec<E::Base>) -> Committed<E> {
         let shape = Shape::new::<E>(cells.len());
-        let mut messages = vec![E::Base::ZERO; shape.rows << shape.code_log()];
-        for (row, message) in cells.chunks(1 << shape.log_cols).enumerate() {
-            for (col, cell) in message.iter().enumerate() {
-                messages[col * shape.rows + row] = *cell;
-            }
-        }
-        let messages = RowMajorMatrix::new(messages, shape.rows);
-        let code = Radix2DitParallel::default().dft_batch(messages).to_row_major_matrix();
-        let mut scratch = Vec::new();
-        let leaves = code.values.chunks(shape.rows).map(|column| merkle::leaf(column, &mut scratch));
-        let tree = Tree::new(leaves.collect());
+        let code = Code::new::<E>(&cells, shape);
+        let tree = Tree::new(leaves(code.slabs(), shape.rows, 1 << shape.code_log(), |i| code.place(i)));
         Committed { cells, shape, code, tree }
     }
 
@@ -57,13 +46,14 @@ impl<E: ProofField> Committed<E> {
     pub fn open(&self, transcript: &mut ProverTranscript, point: &[E]) {
         let shape = &self.shape;
         let (high, _) = shape.split(point);
-        let u = fold_rows(&self.cells, 1 << shape.log_cols, high);
+        let width = 1 << shape.log_cols;
+        let rows = self.cells.chunks(width).zip(eq_table(high));
+        let u: Vec<E> = elements(&sum_rows::<E>(rows, width.div_ceil(LANES)), width);
         transcript.send("folded row", &u);
         let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
         let mut bytes = Vec::with_capacity(positions.len() * shape.rows * 4);
         for position in &positions {
-            let column = &self.code.values[position * shape.rows..(position + 1) * shape.rows];
-            column.iter().for_each(|x| put_base(*x, &mut bytes));
+            self.code.column(*position).for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
         }
         transcript.hint(&bytes);
         self.tree.siblings(&positions).iter().for_each(|sibling| transcript.hint(sibling));

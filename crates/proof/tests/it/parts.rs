@@ -206,3 +206,23 @@ fn the_columns_give_their_bits() {
         assert!(bits * (*queries - 1) as f64 <= f64::from(COLUMN_BITS), "rate 1/{inverse}");
     }
 }
+
+/// merkle, commitment: the prover's leaves, hashed sixteen at once, are those that the verifier hashes one by one, for rows that
+/// fill blocks and chunks of the hash, and for those that do not.
+#[test]
+fn openings_have_their_root_whatever_their_rows() {
+    for cells in [16 << 7, (16 << 7) + 1, 60_000, 140_001, 1 << 18] {
+        let mut rng = SplitMix64::new(cells);
+        let values: Vec<Base> = (0..cells).map(|_| base(&mut rng)).collect();
+        let shape = Shape::new::<Quintic>(values.len());
+        let at = point(&mut rng, shape.log);
+        let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
+        let committed = Committed::<Quintic>::new(values);
+        let mut prover = ProverTranscript::new(Sponge::new("test"));
+        committed.open(&mut prover, &at);
+        let proof = prover.finish();
+        let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+        let result = commitment::verify(&mut verifier, &shape, &committed.root(), &at, value);
+        assert_eq!(result.and_then(|()| verifier.finish()), Ok(()), "{shape:?}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Vectors in lanes, sixteen consecutive elements a group: tables of eq, inner products, sums of rows.
+
+use super::{Base, Ext, Kernel, LANE_BITS, LANES, Task, element, raw, total, vectorised};
+use crate::field::ProofField;
+use crate::multilinear::scaled_eq_table;
+use crate::parallel;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Groups whose sums stay in registers and the first cache while rows pass.
+const BLOCK_GROUPS: usize = 4;
+
+/// Up to sixteen elements; zeros behind them.
+#[inline(always)]
+pub(crate) fn group<E: ProofField>(values: &[E::Base]) -> Base {
+    let mut out = Base::ZERO;
+    if values.len() == LANES {
+        for lane in 0..LANES {
+            out.0[lane] = E::raw(values[lane]);
+        }
+    } else {
+        for (lane, x) in values.iter().enumerate() {
+            out.0[lane] = E::raw(*x);
+        }
+    }
+    out
+}
+
+/// Doubles a table: one coordinate more, the least significant of a group's number.
+struct Doubled<'a> {
+    table: &'a [Ext],
+    coordinate: Ext,
+    out: &'a mut Vec<Ext>,
+}
+
+impl Task for Doubled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for x in self.table {
+            let high = x.mul(&self.coordinate);
+            self.out.push(x.sub(&high));
+            self.out.push(high);
+        }
+    }
+}
+
+/// `scale * eq(point, x)` for all x, in groups; zeros behind the last.
+pub(crate) fn eq_groups<E: ProofField>(scale: E, point: &[E]) -> Vec<Ext> {
+    let (groups, lanes) = point.split_at(point.len().saturating_sub(LANE_BITS));
+    let mut first = Ext::ZERO;
+    scaled_eq_table(scale, lanes).into_iter().enumerate().for_each(|(lane, x)| first.put(lane, raw(x)));
+    let (kernel, mut table) = (Kernel::detect(), vec![first]);
+    for coordinate in groups {
+        let mut out = Vec::with_capacity(2 * table.len());
+        vectorised(
+            kernel,
+            Doubled { table: &table, coordinate: Ext::splat(&raw(*coordinate)), out: &mut out },
+        );
+        table = out;
+    }
+    table
+}
+
+struct Dot<'a, E: ProofField> {
+    values: &'a [E::Base],
+    table: &'a [Ext],
+}
+
+impl<E: ProofField> Task for Dot<'_, E> {
+    type Output = Ext;
+
+    #[inline(always)]
+    fn run(self) -> Ext {
+        let mut sum = Ext::ZERO;
+        for (values, weights) in self.values.chunks(LANES).zip(self.table) {
+            sum = sum.add(&weights.scale(&group::<E>(values)));
+        }
+        sum
+    }
+}
+
+/// `sum of values[x] table[x]`.
+pub(crate) fn dot<E: ProofField>(values: &[E::Base], table: &[Ext]) -> E {
+    total(&vectorised(Kernel::detect(), Dot::<E> { values, table }))
+}
+
+/// Sums of rows for some of the groups.
+struct Rows<'a, E: ProofField> {
+    rows: &'a [(&'a [E::Base], Ext)],
+    first: usize,
+    out: &'a mut [Ext],
+}
+
+impl<E: ProofField> Task for Rows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (block, out) in self.out.chunks_mut(BLOCK_GROUPS).enumerate() {
+            let first = (self.first + block * BLOCK_GROUPS) * LANES;
+            for (row, weight) in self.rows {
+                let row = row.get(first..).unwrap_or(&[]);
+                for (sum, values) in out.iter_mut().zip(row.chunks(LANES)) {
+                    *sum = sum.add(&weight.scale(&group::<E>(values)));
+                }
+            }
+        }
+    }
+}
+
+/// `out[x] = sum over rows of weight row[x]`, `groups` groups; a row that is too short continues with zeros.
+pub(crate) fn sum_rows<'a, E: ProofField>(
+    rows: impl Iterator<Item = (&'a [E::Base], E)>,
+    groups: usize,
+) -> Vec<Ext> {
+    let rows: Vec<(&[E::Base], Ext)> = rows.map(|(row, weight)| (row, Ext::splat(&raw(weight)))).collect();
+    let mut out = vec![Ext::ZERO; groups];
+    let each = groups.div_ceil(parallel::THREADS).next_multiple_of(BLOCK_GROUPS);
+    let mut parts: Vec<(usize, &mut [Ext])> =
+        out.chunks_mut(each).enumerate().map(|(part, out)| (part * each, out)).collect();
+    let kernel = Kernel::detect();
+    parallel::for_each(&mut parts, |(first, out)| {
+        vectorised(kernel, Rows::<E> { rows: &rows, first: *first, out });
+    });
+    out
+}
+
+/// The first `count` elements.
+pub(crate) fn elements<E: ProofField>(groups: &[Ext], count: usize) -> Vec<E> {
+    let all = groups.iter().flat_map(|group| (0..LANES).map(move |lane| element(group.at(lane))));
+    all.take(count).collect()
+}
