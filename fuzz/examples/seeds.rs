@@ -23,7 +23,8 @@ fn main() -> Done {
     hugging_face(&corpus, &crates)?;
     tokenizers(&corpus, &crates)?;
     chat_templates(&corpus)?;
-    networks(&corpus, &crates)
+    networks(&corpus, &crates)?;
+    proofs(&corpus)
 }
 
 fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Done {
@@ -285,4 +286,12 @@ fn networks(corpus: &Path, crates: &Path) -> Done {
         write(corpus, "net", name, &net::write(&net::quantise(&float, net::InputFormat::BYTES)?))?;
     }
     Ok(())
+}
+
+/// The proof that the target checks, and its beginning (behind the commitment, before the openings).
+fn proofs(corpus: &Path) -> Done {
+    let proved = lockstep_fuzz::Proved::iris();
+    proved.check(proved.file());
+    write(corpus, "proof", "iris-mlp", proved.file())?;
+    write(corpus, "proof", "cut", &proved.file()[..proved.file().len() / 8])
 }

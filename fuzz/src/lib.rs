@@ -22,6 +22,7 @@ use lockstep_model::net::{self, InputFormat, quantise};
 use lockstep_model::onnx::{Prepare, import};
 use lockstep_model::source;
 use lockstep_model::tokenizer::{Tokenizer, TokenizerKind};
+use lockstep_proof::proof::Proof;
 use lockstep_runtime::kernels::{Compute, Kernel};
 use lockstep_runtime::observe::Silent;
 use lockstep_runtime::pool::Pool;
@@ -250,6 +251,61 @@ fn run_net(net: &Net) {
         let example = vec![value; input.shape.elements()];
         lockstep_runtime::net::run(&compute, net, &example, &mut Silent).expect("bounds are proved");
     }
+}
+
+/// A small network, proved: what is true of it, and what is not.
+pub struct Proved {
+    net: Net,
+    honest: Proof,
+    /// What the network gives for the flower, and an output that is off by one.
+    outputs: [Vec<i32>; 2],
+}
+
+/// An Iris in tenths of a centimetre.
+const FLOWER: [i32; 4] = [59, 30, 51, 18];
+
+impl Proved {
+    /// The Iris network (4-20-20-3 with ReLU) on one flower.
+    ///
+    /// # Panics
+    /// If our own file is no network, or cannot be proved.
+    #[must_use]
+    pub fn iris() -> Proved {
+        const FILE: &[u8] = include_bytes!("../../models/iris/iris-mlp.onnx");
+        let float = import("iris-mlp", FILE, &Prepare { scale: 0.1, ..Prepare::NONE }).expect("our own file");
+        let net = quantise(&float, InputFormat { frac: 0, low: 0, high: 100 }).expect("a network");
+        let compute = Compute { kernel: Kernel::Scalar, pool: Pool::new(1) };
+        let (output, honest) = lockstep_proof::net::prove(&compute, &net, &FLOWER).expect("a proof");
+        let mut wrong = output.clone();
+        wrong[0] += 1;
+        Proved { net, honest, outputs: [output, wrong] }
+    }
+
+    /// The proof as a file.
+    #[must_use]
+    pub fn file(&self) -> &[u8] {
+        self.honest.as_bytes()
+    }
+
+    /// Checks a file for both statements.
+    ///
+    /// # Panics
+    /// If it proves the false one; or the true one in other bytes than the prover's, since no byte of a proof is free.
+    pub fn check(&self, file: &[u8]) {
+        let Ok(proof) = Proof::from_bytes(file.to_vec()) else { return };
+        assert_eq!(proof.as_bytes(), file, "one encoding");
+        let proved =
+            |output: &Vec<i32>| lockstep_proof::net::verify(&self.net, &FLOWER, output, &proof).is_ok();
+        let [right, wrong] = self.outputs.each_ref().map(proved);
+        assert!(!wrong, "a false statement was proved");
+        assert!(right == (proof == self.honest), "the honest proof, and no other bytes");
+    }
+}
+
+/// A proof for a fixed statement.
+pub fn proof(data: &[u8]) {
+    static PROVED: OnceLock<Proved> = OnceLock::new();
+    PROVED.get_or_init(Proved::iris).check(data);
 }
 
 /// What [`mend_bundle`] makes of a bundle that needs no mending: the same bytes. (Called by the seeds.)

@@ -3,7 +3,8 @@
 //!
 //! Self-generated text at temperature 1 needs no data set, is what the model will be used on, and measured as good as
 //! text of the domain (also outside it). 2,000 tokens are enough. Texts are written in parallel, one row a text, so that
-//! every weight is read once for all of them. An encoder writes nothing; it sees random tokens.
+//! every weight is read once for all of them. An encoder writes nothing; it sees random tokens, unless it is given a text
+//! (`super::text`).
 
 use super::folded::{BatchRows, FoldedModel, LayerCache, Site};
 use super::linalg::Dense;
@@ -52,15 +53,8 @@ pub fn write_text(
     let steps = tokens.div_ceil(sequences);
     let vocab = model.config.vocab as u64;
     if model.head.is_none() {
-        out.texts = random_texts(tokens, &model.config, bos, eos.first().copied(), &mut rng);
-        let mut run = CalibrationRun::new(model, &out.texts);
-        out.residual_max = run.largest();
-        for index in 0..model.layers.len() {
-            progress.report(Stage::Calibrate, "calibration text", index, model.layers.len());
-            run.layer(model, index);
-            out.residual_max = out.residual_max.max(run.largest());
-        }
-        return out;
+        let texts = random_texts(tokens, &model.config, bos, eos.first().copied(), &mut rng);
+        return given_text(model, texts, progress);
     }
     let mut caches = vec![LayerCache::new(sequences); model.layers.len()];
     let mut running: Vec<Vec<u32>> = vec![Vec::new(); sequences];
@@ -98,6 +92,21 @@ pub fn write_text(
     }
     out.texts.extend(running.into_iter().filter(|text| !text.is_empty()));
     out
+}
+
+/// Texts that are there already, and what the model makes of them.
+///
+/// # Panics
+/// If a text is longer than the context, or a token outside the vocabulary.
+pub fn given_text(model: &FoldedModel, texts: Vec<Vec<u32>>, progress: &mut Progress<'_>) -> CalibrationText {
+    let mut run = CalibrationRun::new(model, &texts);
+    let mut residual_max = run.largest();
+    for index in 0..model.layers.len() {
+        progress.report(Stage::Calibrate, "calibration text", index, model.layers.len());
+        run.layer(model, index);
+        residual_max = residual_max.max(run.largest());
+    }
+    CalibrationText { texts, residual_max }
 }
 
 /// About `tokens` random tokens in texts of at most a context.

@@ -1,8 +1,9 @@
 //! `lockstep import`: a path in, the bytes of a bundle and a report out.
 
-use super::{ModelFacts, Progress, QuantiseError, QuantiseOptions, Report, quantise};
+use super::{ModelFacts, Progress, QuantiseError, QuantiseOptions, Report, calibration_texts, quantise};
 use crate::bundle::{self, BundleError, Contents, TokenizerSection};
 use crate::source::{self, Source, SourceError};
+use crate::tokenizer::TokenizerError;
 use lockstep_base::digest::Digest;
 use std::path::Path;
 
@@ -13,6 +14,8 @@ pub struct ImportOptions {
     pub quantise: QuantiseOptions,
     /// A name for people instead of that of the file.
     pub name: Option<String>,
+    /// A text to calibrate by, instead of what the model writes; about as many tokens of it as are asked for.
+    pub calibration_text: Option<String>,
 }
 
 /// A finished import.
@@ -39,6 +42,12 @@ pub enum ImportError {
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The calibration text, in the model's vocabulary.
+    #[error("the calibration text: {0}")]
+    Text(#[from] TokenizerError),
+    /// The calibration text has no words.
+    #[error("the calibration text is empty, expected paragraphs of words")]
+    NoText,
 }
 
 /// Reads, quantises and packs the model at `path`.
@@ -68,7 +77,14 @@ pub fn import_source(
         bos: source.tokenizer.bos(),
         eos: source.tokenizer.eos().to_vec(),
     };
-    let (weights, report) = quantise(&source.model, &facts, &options.quantise, progress)?;
+    let mut how = options.quantise.clone();
+    if let Some(text) = &options.calibration_text {
+        how.calibration_texts = calibration_texts(text, source, how.calibration_tokens)?;
+        if how.calibration_texts.is_empty() && how.calibration_tokens > 0 {
+            return Err(ImportError::NoText);
+        }
+    }
+    let (weights, report) = quantise(&source.model, &facts, &how, progress)?;
     let tokenizer = TokenizerSection {
         kind: source.tokenizer.kind().to_string(),
         file: source.tokenizer.to_bytes().to_vec(),

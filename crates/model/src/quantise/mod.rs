@@ -32,6 +32,7 @@ mod shape;
 mod stream;
 mod supported;
 mod tables;
+mod text;
 pub mod weights;
 
 pub use adapter::{AdapterImportError, AdapterOptions, ImportedAdapter, import_adapter};
@@ -40,6 +41,7 @@ pub use import::{ImportError, ImportOptions, Imported, import, import_source};
 pub use lockstep_base::weights::WeightFormat;
 pub use progress::{Progress, Stage, Update};
 pub use report::{ContextLimit, ContextReport, KindReport, MatrixReport, Report, SiteReport};
+pub use text::calibration_texts;
 
 use crate::bundle::names;
 use crate::bundle::structure::Matrix;
@@ -71,6 +73,8 @@ pub struct QuantiseOptions {
     pub seed: u64,
     /// Tokens of calibration text; 0 rounds to nearest and leaves keys uncentred.
     pub calibration_tokens: usize,
+    /// Texts to calibrate by, instead of those that the model writes.
+    pub calibration_texts: Vec<Vec<u32>>,
     /// Rotations to fold in.
     pub rotations: Rotations,
     /// Bits left free in the 16-bit formats of q, k, v, gate and up and in the residual stream, for what adapters may add.
@@ -85,6 +89,7 @@ impl Default for QuantiseOptions {
             head: WeightFormat::Int8,
             seed: 0,
             calibration_tokens: 2_000,
+            calibration_texts: Vec::new(),
             rotations: Rotations::default(),
             adapter_bits: 0,
         }
@@ -176,16 +181,22 @@ pub fn quantise(
     let mut config = shape::integer_config(&model.config, facts)?;
     config.validate()?; // before any work: the shape is known
     let folded = fold::fold(model, options.rotations, options.seed);
-    let text = calibrate::write_text(
-        &folded,
-        options.calibration_tokens,
-        facts.bos,
-        &facts.eos,
-        options.seed ^ CALIBRATION_SEED,
-        progress,
-    );
+    let text = match options.calibration_texts.is_empty() {
+        false => calibrate::given_text(&folded, options.calibration_texts.clone(), progress),
+        true => calibrate::write_text(
+            &folded,
+            options.calibration_tokens,
+            facts.bos,
+            &facts.eos,
+            options.seed ^ CALIBRATION_SEED,
+            progress,
+        ),
+    };
     let mut report =
         Report { calibration_tokens: text.tokens(), residual_max: text.residual_max, ..Report::default() };
+    if folded.head.is_none() && text.tokens() > 0 && options.calibration_texts.is_empty() {
+        report.warnings.push(RANDOM_TOKENS.into());
+    }
     config.residual_frac = residual_frac(&folded, options.adapter_bits, &mut report);
     report.warnings.extend(shape::padding(&model.config));
     config.norm_eps = (f64::from(config.d_model)
@@ -245,6 +256,9 @@ pub fn quantise(
     progress.report(Stage::Check, "bounds", 1, 1);
     Ok((weights, report))
 }
+
+/// What an encoder without a calibration text is told.
+const RANDOM_TOKENS: &str = "an encoder writes no text to be calibrated by, so it saw random tokens; a calibration text brings int4 much closer";
 
 /// Keeps the calibration text independent of the rotations.
 const CALIBRATION_SEED: u64 = 0x6361_6c69_6272_6174;

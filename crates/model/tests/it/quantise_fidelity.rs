@@ -75,8 +75,10 @@ fn check_model(name: &str, weights: &str, vocabulary: &str) {
     {
         let rounded = quantise_weights(&source.model, rival).unwrap();
         let rival_mean = judge(&float, &texts, |text| logits_all(&rounded, Activations::Q8_0, text).unwrap());
-        let options =
-            ImportOptions { quantise: QuantiseOptions { weights: format, ..Default::default() }, name: None };
+        let options = ImportOptions {
+            quantise: QuantiseOptions { weights: format, ..Default::default() },
+            ..Default::default()
+        };
         let imported = import_source(&source, &options, &mut Progress::none()).unwrap();
         let bundle = Bundle::from_bytes(imported.bytes).unwrap();
         let loaded = bundle.load(&Part::whole(bundle.config().n_layers)).unwrap();

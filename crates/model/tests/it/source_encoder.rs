@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lockstep_model::quantise::{ImportError, ImportOptions, Progress, import_source};
 use lockstep_model::source;
 use lockstep_model::tokenizer::{Tokenizer, TokenizerKind};
 
@@ -60,4 +61,22 @@ fn a_vocabulary_that_takes_long_words_apart_is_refused() {
         let error = Tokenizer::from_bytes(TokenizerKind::HfJson, changed.as_bytes()).unwrap_err();
         assert!(limit == "-1" || error.to_string().contains("max_input_chars_per_word"), "{limit}: {error}");
     }
+}
+
+/// An encoder cannot write: a text that is given is what it is calibrated by; random tokens are said to be random.
+#[test]
+fn calibration_is_by_a_given_text() {
+    let source = source::open(&fixture("bert"), None).unwrap();
+    let import = |text: Option<&str>| {
+        let options = ImportOptions { calibration_text: text.map(Into::into), ..Default::default() };
+        import_source(&source, &options, &mut Progress::none())
+    };
+    let text = import(Some("the bell of the keeper.\n\nthe lamp! the keeper.\n")).unwrap();
+    assert!(text.report.warnings.is_empty() && text.report.calibration_tokens < 100, "{:?}", text.report);
+    let random = import(None).unwrap();
+    assert!(
+        random.report.warnings.concat().contains("random tokens")
+            && random.report.calibration_tokens >= 2_000
+    );
+    assert!(matches!(import(Some(" \n\n")), Err(ImportError::NoText)));
 }

@@ -98,7 +98,7 @@ fn load(
 }
 
 /// The tokens of a text between those that the encoder was trained with: `[CLS]`, which is bos, and `[SEP]`, eos.
-fn framed(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Box<dyn Error>> {
+pub(super) fn framed(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Box<dyn Error>> {
     let mut tokens = tokenizer.encode(text, tokenizer.bos().is_some())?;
     tokens.extend(tokenizer.eos().first());
     Ok(tokens)

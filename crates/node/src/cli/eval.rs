@@ -6,8 +6,10 @@
 //! top-1          = share of positions at which both prefer the same token
 //! ```
 //! Documents end at `<|endoftext|>`; each is cut into windows of the context, and each window
-//! begins with BOS where the model has one.
+//! begins with BOS where the model has one. Of encoders, vectors are compared: see [`encoder`].
 
+pub(super) mod encoder;
+pub(super) mod llama_cpp;
 pub(super) mod texts;
 
 use super::CommandResult;
@@ -44,9 +46,14 @@ const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// float_bits_per_byte, top1_agreement, mean_kl. With --rival the same figures for ggml's Q8_0,
 /// Q4_0 and (where 256 divides all widths) Q4_K_M, simulated on the same weights and text.
 ///
+/// Of an encoder, the vectors of the text's sentences are compared with the float model's: cosine_mean,
+/// cosine_low (the 1 % quantile), cosine_least, and nearest_agreement, the share of sentences whose most
+/// similar other sentence is the same one. With --rival-python llama.cpp itself is judged beside it.
+///
 /// Examples:
 ///   lockstep eval stories.lockstep --text stories.txt --float stories260K.bin --json
 ///   lockstep eval model.lockstep --text a.txt --float model/ --generated 2000 --rival
+///   lockstep eval minilm.lockstep --text alice.txt --float all-MiniLM-L6-v2/ --rival
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct EvalArgs {
@@ -73,6 +80,9 @@ pub struct EvalArgs {
     /// Judge ggml's formats on the same weights and text
     #[arg(long)]
     rival: bool,
+    /// Judge llama.cpp itself, of an encoder: a Python that has llama-cpp-python and gguf
+    #[arg(long, value_name = "PATH")]
+    rival_python: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// The JSON object and nothing else
@@ -84,6 +94,12 @@ pub struct EvalArgs {
 pub fn run(args: EvalArgs) -> CommandResult {
     let compute = args.compute.build()?;
     let bundle = bundles::open(Some(&args.bundle))?;
+    if bundle.config().pooling.is_some() {
+        return encoder::run(&args, &compute, &bundle);
+    }
+    if args.rival_python.is_some() {
+        return Err("--rival-python: the model is a decoder, expected an encoder; --rival simulates".into());
+    }
     let config = bundle.config().clone();
     let weights = Arc::new(bundle.load(&Part::whole(config.n_layers))?);
     let float = source::open_weights(&args.float)?;
@@ -132,7 +148,7 @@ fn read_tokenizer(path: &Path, config: &ModelConfig) -> Result<Tokenizer, Box<dy
     Ok(tokenizer.with_special(config.bos, config.eos.clone()).map_err(|error| named(&error))?)
 }
 
-fn read(path: &Path, max: u64) -> Result<Vec<u8>, Box<dyn Error>> {
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, Box<dyn Error>> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let got = std::fs::metadata(path).map_err(|error| named(&error))?.len();
     if got > max {

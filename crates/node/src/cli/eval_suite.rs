@@ -9,6 +9,10 @@
 //! The text is not what the models were calibrated on (they write that themselves, from another seed): a sample
 //! of stories, and what the float model writes with the seed that is asked for. Public models are fetched
 //! only if that is asked for; what could not be had is in the table as "not run", with the reason.
+//!
+//! Of encoders, vectors of the text's sentences are compared (`eval::encoder`), in a table of their own.
+
+mod encoder;
 
 use super::CommandResult;
 use super::compute::ComputeArgs;
@@ -43,11 +47,13 @@ const PUBLIC: [&str; 3] =
 /// Import models in every format and compare each with its float weights and llama.cpp's formats.
 ///
 /// Ends with one JSON object. Models: the small ones of --data, each --model, and with --public
-/// TinyLlama-1.1B, Qwen2.5-1.5B and Llama-3.2-1B from the Hugging Face hub.
+/// TinyLlama-1.1B, Qwen2.5-1.5B and Llama-3.2-1B from the Hugging Face hub. An encoder is judged by the
+/// vectors of the text's sentences, with --rival-python beside llama.cpp itself.
 ///
 /// Examples:
 ///   lockstep eval-suite --data data/ --model default=models/default
 ///   lockstep eval-suite --public --tokens 500 --generated 0 --formats int8,int4
+///   lockstep eval-suite --model minilm=all-MiniLM-L6-v2/ --text alice.txt --calibration-text moby-dick.txt
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct EvalSuiteArgs {
@@ -81,6 +87,12 @@ pub struct EvalSuiteArgs {
     /// Tokens of text that models write to calibrate themselves
     #[arg(long, value_name = "N", default_value_t = QuantiseOptions::default().calibration_tokens)]
     calibration_tokens: usize,
+    /// Calibrate by this text instead, which is not that to be judged on; as for `lockstep import`
+    #[arg(long, value_name = "FILE")]
+    calibration_text: Option<PathBuf>,
+    /// Judge llama.cpp itself, of encoders: a Python that has llama-cpp-python and gguf
+    #[arg(long, value_name = "PATH")]
+    rival_python: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// The JSON object and nothing else
@@ -156,7 +168,10 @@ pub fn run(args: EvalSuiteArgs) -> CommandResult {
     }
     bar.finish();
     if !args.json {
-        write!(stdout(), "{}", table(&lines(&rows)))?;
+        let (encoders, others): (Vec<Value>, Vec<Value>) = rows.iter().cloned().partition(encoder::is_row);
+        for lines in [lines(&others), encoder::lines(&encoders)] {
+            write!(stdout(), "{}", table(&lines))?;
+        }
     }
     let judged = rows.iter().any(|row| row.get("not_run").is_none());
     writeln!(stdout(), "{}", json!({ "text": text.display().to_string(), "models": rows }))?;
@@ -209,6 +224,10 @@ fn judge(
         bar.say(&format!("importing {}", format.name()));
         bundles.push(import(&source, *format, args)?);
     }
+    if source.model.config.pooling.is_some() {
+        let (name, bundles) = (candidate.name.as_str(), bundles.as_slice());
+        return encoder::Encoder { name, path, source: &source, bundles }.judge(text, args, compute, bar);
+    }
     let bundle = bundles.first().ok_or("no --formats, expected at least one")?;
     let (config, tokenizer) = (bundle.config().clone(), bundle.tokenizer()?);
     let mut set = TestSet::read(text, &tokenizer, &config, args.tokens)?;
@@ -234,12 +253,14 @@ fn judge(
 }
 
 fn import(source: &Source, format: Format, args: &EvalSuiteArgs) -> Result<Bundle, Box<dyn Error>> {
+    let given = args.calibration_text.as_deref();
     let options = ImportOptions {
         quantise: QuantiseOptions {
             weights: format.weights(),
             calibration_tokens: args.calibration_tokens,
             ..QuantiseOptions::default()
         },
+        calibration_text: super::import::calibration_text(source, given, args.calibration_tokens)?,
         ..ImportOptions::default()
     };
     let imported = quantise::import_source(source, &options, &mut quantise::Progress::none())?;

@@ -3,13 +3,16 @@
 
 mod adapter;
 mod report;
+mod stories;
 
 use super::CommandResult;
 use crate::output::{Progress, bytes};
 use lockstep_hub::{Fetched, Hub, HubError, ModelRef, Settings};
 use lockstep_model::quantise::{self, ImportOptions, QuantiseOptions, Report, Stage, Update, WeightFormat};
-use lockstep_model::source;
+use lockstep_model::source::{self, Source};
+use lockstep_model::tokenizer::MAX_TEXT_BYTES;
 use serde_json::{Value, json};
+use std::error::Error;
 use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +33,7 @@ use std::path::{Path, PathBuf};
 /// Examples:
 ///   lockstep import TinyLlama-1.1B/ --out tinyllama.lockstep --weights int8
 ///   lockstep import hf:HuggingFaceTB/SmolLM2-135M-Instruct --out smollm2.lockstep
+///   lockstep import all-MiniLM-L6-v2/ --out minilm.lockstep --weights int4 --calibration-text some.txt
 ///   lockstep import stories260K.bin --tokenizer tok512.bin --out stories.lockstep --weights int4 --report
 ///   lockstep import TinyLlama-1.1B/ --out tinyllama.lockstep --adapter-room 1 --report tinyllama.json
 ///   lockstep import poet-lora/ --adapter-of tinyllama.lockstep --base-source TinyLlama-1.1B/ --out poet.lockstep
@@ -62,11 +66,15 @@ pub struct ImportArgs {
     /// Tokens of text that the model writes to calibrate itself; 0 rounds to nearest
     #[arg(long, value_name = "N", default_value_t = QuantiseOptions::default().calibration_tokens)]
     calibration_tokens: usize,
+    /// Calibrate by this text instead (UTF-8, blank lines between paragraphs); for an encoder, which cannot write
+    /// one, the embedded model does: stories in English
+    #[arg(long, value_name = "FILE")]
+    calibration_text: Option<PathBuf>,
     /// Bits of the 16-bit formats that stay free for what adapters add; each costs one bit of precision there
     #[arg(long, value_name = "BITS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=ADAPTER_ROOM_MAX))]
     adapter_room: u8,
     /// SRC is a LoRA adapter for this bundle
-    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["tokenizer", "weights", "head", "adapter_room"])]
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["tokenizer", "weights", "head", "adapter_room", "calibration_text"])]
     adapter_of: Option<PathBuf>,
     /// The float model that the bundle of --adapter-of was imported from
     #[arg(long, value_name = "SRC", requires = "adapter_of")]
@@ -156,7 +164,7 @@ pub fn run(args: ImportArgs) -> CommandResult {
     // The folder of a model of the hub is called by its commit.
     let short =
         hub.as_ref().filter(|hub| hub.model.file().is_none()).map(|hub| hub.model.short_name().into());
-    let options = ImportOptions {
+    let mut options = ImportOptions {
         quantise: QuantiseOptions {
             weights: args.weights.format(),
             head: args.head.format(),
@@ -166,11 +174,14 @@ pub fn run(args: ImportArgs) -> CommandResult {
             ..QuantiseOptions::default()
         },
         name: args.name.clone().or(short),
+        calibration_text: None,
     };
     bar.label("reading");
     bar.say(&path.display().to_string());
     bar.wait();
     let source = source::open(path, args.tokenizer.as_deref())?;
+    let given = args.calibration_text.as_deref();
+    options.calibration_text = calibration_text(&source, given, args.calibration_tokens)?;
     bar.count();
     let mut sink = |update: Update<'_>| shown(&bar, update);
     let imported = quantise::import_source(&source, &options, &mut quantise::Progress::new(&mut sink))?;
@@ -182,6 +193,17 @@ pub fn run(args: ImportArgs) -> CommandResult {
     });
     let lines = [format!("model root {}", imported.model_root.hex())];
     finish(&args, &imported.bytes, &imported.report, about, &lines, hub.as_ref())
+}
+
+/// The text to calibrate by: the one that is given, or what the embedded model writes for a model that cannot.
+pub(super) fn calibration_text(
+    source: &Source,
+    given: Option<&Path>,
+    tokens: usize,
+) -> Result<Option<String>, Box<dyn Error>> {
+    let Some(path) = given else { return stories::for_encoder(source, tokens) };
+    let bytes = super::eval::read(path, MAX_TEXT_BYTES as u64)?;
+    Ok(Some(String::from_utf8(bytes).map_err(|error| format!("{}: {error}", path.display()))?))
 }
 
 /// One step of an import on the bar.

@@ -10,6 +10,7 @@ mod api_streams;
 mod cli;
 mod cli_adapter;
 mod cli_bench;
+mod cli_encoder;
 mod cli_eval_suite;
 mod cli_import;
 mod cli_import_hub;
