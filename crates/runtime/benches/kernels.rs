@@ -11,8 +11,8 @@
 
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{GROUP_COLS, Linear, PANEL_ROWS, Region, WeightFormat};
-use lockstep_runtime::arith::Step;
-use lockstep_runtime::kernels::{Compute, Kernel, codes, hadamard, linear, max_abs, scores, weighted_values};
+use lockstep_runtime::arith::{Extent, RHO_ONE, Step, choose_cut};
+use lockstep_runtime::kernels::{Compute, Kernel, codes, extent, hadamard, linear, scores, weighted_values};
 use lockstep_runtime::pool::Pool;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ fn main() {
     }
     println!(
         "\n{:8} {:>16} {:>16} {:>16} {:>16} {:>16}",
-        "kernel", "scores", "weighted sums", "hadamard 128", "max_abs", "codes"
+        "kernel", "scores", "weighted sums", "hadamard 128", "extent", "codes"
     );
     for kernel in &options.kernels {
         vectors(*kernel);
@@ -182,6 +182,7 @@ fn vectors(kernel: Kernel) {
     let p: Vec<i32> = (0..n).map(|_| rng.below(32_769) as i32).collect();
     let x: Vec<i32> = (0..n * dim).map(|_| rng.next_u64() as i32 >> 12).collect();
     let (mut scored, mut weighted, mut z, mut cut) = (vec![0; n], vec![0; dim], x.clone(), vec![0; x.len()]);
+    let step = choose_cut(Extent::of(&x), RHO_ONE, 0);
     let rate = |run: &mut dyn FnMut()| {
         let seconds = best(|| (0..ROUNDS).for_each(|_| run()));
         format!("{:.1} per ns", (ROUNDS * n * dim) as f64 / seconds / 1e9)
@@ -190,8 +191,8 @@ fn vectors(kernel: Kernel) {
         rate(&mut || scores(kernel, &q, std::hint::black_box(&keys), &mut scored)),
         rate(&mut || weighted_values(kernel, &p, std::hint::black_box(&values), &mut weighted)),
         rate(&mut || z.chunks_mut(128).for_each(|block| hadamard(kernel, block))),
-        rate(&mut || _ = std::hint::black_box(max_abs(kernel, std::hint::black_box(&x)))),
-        rate(&mut || codes(kernel, std::hint::black_box(&x), 5, 13_107, 14, &mut cut)),
+        rate(&mut || _ = std::hint::black_box(extent(kernel, std::hint::black_box(&x)))),
+        rate(&mut || codes(kernel, std::hint::black_box(&x), &step, &mut cut)),
     ];
     std::hint::black_box((&scored, &weighted, &z, &cut));
     let [a, b, c, d, e] = rates;

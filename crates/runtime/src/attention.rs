@@ -228,7 +228,7 @@ pub fn octaves(kernel: Kernel, t: &mut [i32], base: i32, exponents: &[u8]) -> Re
     // The common case has only shifts to the right, and none that is too far.
     let plain = base >= i32::from(most)
         && base - i32::from(least) <= SHIFT_MAX
-        && kernels::max_abs(kernel, t) < 1 << 30;
+        && kernels::extent(kernel, t).magnitude() < 1 << 30;
     let top = if plain {
         rows::shift(kernel, t, base, exponents)
     } else {

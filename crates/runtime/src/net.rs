@@ -221,8 +221,8 @@ impl<'a> Pass<'a> {
         let mut steps = Vec::with_capacity(self.examples);
         let elements = shape.elements();
         for (x, codes) in x.chunks_exact(elements).zip(codes.chunks_exact_mut(elements)) {
-            let cut = choose_cut(kernels::max_abs(kernel, x), RHO_ONE, -14 - i32::from(frac));
-            kernels::codes(kernel, x, cut.e, cut.rho_k, cut.sh, codes);
+            let cut = choose_cut(kernels::extent(kernel, x), RHO_ONE, -14 - i32::from(frac));
+            kernels::codes(kernel, x, &cut, codes);
             steps.push(cut.step);
         }
         Data::Codes(codes, steps)

@@ -3,7 +3,7 @@
 //!
 //! # What a code may mean
 //! With M the largest magnitude of the vector, the largest code is at least 119 (the finest of sixteen step mantissas
-//! is taken), so half a step is at most M/238; reciprocals are exact to 2^-14 and the cut to 16 bits to 2^-15. Hence what
+//! is taken), so half a step is at most M/238; reciprocals are exact to 2^-14, and so is the cut to 16 bits. Hence what
 //! a code means differs from x by less than M/128, and a step is less than M/64.
 
 use super::VALUE_MAX;

@@ -6,11 +6,12 @@
 //!
 //! ```text
 //! norms in front     sqrt(n) rms(n) code(n)
-//! on both sides      sqrt(n) rms(n) sqrt(B) (1 + sqrt(n) 2^-15) code(p)
-//! behind             (max |gain| sqrt(n) rms(n) + L2(offset)) sqrt(B) (1 + sqrt(n) 2^-15) code(p)
+//! on both sides      sqrt(n) rms(n) sqrt(B) (1 + sqrt(n) 2^-14) code(p)
+//! behind             (max |gain| sqrt(n) rms(n) + L2(offset)) sqrt(B) (1 + sqrt(n) 2^-14) code(p)
 //! rms(n)  = 1 + sqrt(n) / 2^b                    squares of b bits, the largest at least 2^(b-1)
-//! code(n) = sqrt(1 + 1/238 + c + c^2) (1 + 2^-12),  c = sqrt(n)/238
-//!                                                codes whose largest is above 119; reciprocals
+//! code(n) = sqrt(1 + 1/234 + c + c^2) (1 + 2^-12),  c = sqrt(n)/234
+//!                                                codes whose largest is above 119: half a step, and a 128th that x16
+//!                                                lost, are at most 1/234 of it; reciprocals
 //! ```
 
 use super::gains;
@@ -28,8 +29,10 @@ pub(super) const BOUND_LOGITS: f64 = (1u64 << 29) as f64;
 const CODE_REACH: f64 = 119.0;
 /// Bits of the sum of squares of a norm.
 const SQUARES_BITS: u32 = 29;
-/// A rounding to 16 bits, relative to the largest value.
-const ROUND_16: f64 = 1.0 / 32_768.0;
+/// The largest value is at least this many errors of a code: half a step, and a unit of x16, a 128th of one.
+const CODE_ERRORS: f64 = 234.0;
+/// What rounding down to 16 bits loses, relative to the largest value.
+const FLOOR_16: f64 = 1.0 / 16_384.0;
 
 /// How much larger a normalised vector of width n is than sqrt(n): its root mean square is that of rounded values.
 #[must_use]
@@ -41,8 +44,8 @@ pub(super) fn rms_error(n: usize) -> f64 {
 
 /// How much larger than a vector of width n its codes are.
 fn code_error(n: u32) -> f64 {
-    let c = f64::from(n).sqrt() / 238.0;
-    (1.0 + 1.0 / 238.0 + c + c * c).sqrt() * (1.0 + 1.0 / 4096.0)
+    let c = f64::from(n).sqrt() / CODE_ERRORS;
+    (1.0 + 1.0 / CODE_ERRORS + c + c * c).sqrt() * (1.0 + 1.0 / 4096.0)
 }
 
 /// N: bound on the L2 norm of what readers of the residual stream multiply. `behind` is the norm that made the stream,
@@ -56,7 +59,7 @@ pub(super) fn input_norm(config: &ModelConfig, behind: Option<&Gain>) -> f64 {
     };
     if config.rotates_online() {
         let block = f64::from(config.stream_block());
-        exact * block.sqrt() * (1.0 + root * ROUND_16) * code_error(config.d_padded())
+        exact * block.sqrt() * (1.0 + root * FLOOR_16) * code_error(config.d_padded())
     } else {
         exact * code_error(n)
     }

@@ -10,8 +10,8 @@ use lockstep_base::weights::Gain;
 const MANTISSA_BITS: i32 = 11;
 /// Fractional bits of normalised values and bits of the largest: docs/spec/arithmetic.md, section 3.2, step 3.
 const NORMALISED_BITS: u32 = 17;
-/// A rounding to 16 bits, relative to the largest value.
-const ROUND_16: f64 = 1.0 / 32_768.0;
+/// What rounding down to 16 bits loses, relative to the largest value.
+const FLOOR_16: f64 = 1.0 / 16_384.0;
 
 /// A norm over inputs in `in_frac` fractional bits, with outputs in `out_frac`; the row whose gain is too large otherwise.
 pub(super) fn gain(norm: &FoldedNorm, eps: f64, in_frac: u8, out_frac: i8) -> Result<Gain, usize> {
@@ -63,7 +63,7 @@ pub(super) fn normalised(n: usize) -> f64 {
     let root = (n as f64).sqrt();
     let width_bits = usize::BITS - n.saturating_sub(1).leading_zeros();
     let frac = NORMALISED_BITS - width_bits.div_ceil(2);
-    root * rms_error(n) * (1.0 + root * ROUND_16) + root * (-f64::from(frac + 1)).exp2()
+    root * rms_error(n) * (1.0 + root * FLOOR_16) + root * (-f64::from(frac + 1)).exp2()
 }
 
 /// The largest output, in units of the output format.

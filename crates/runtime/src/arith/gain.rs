@@ -6,8 +6,7 @@
 //! ```
 
 use super::{
-    LIMIT, RangeError, bit_length, inverse_rms, max_abs, regularised, rsh, scale, smallest_shift,
-    sum_of_squares, within,
+    Extent, LIMIT, RangeError, bit_length, inverse_rms, regularised, scale, sum_of_squares, within, x16,
 };
 use alloc::borrow::Cow;
 use lockstep_base::weights::Gain;
@@ -26,14 +25,13 @@ pub fn gain_norm(x: &[i32], gain: &Gain, y: &mut [i32]) -> Result<(), RangeError
     let n = x.len();
     assert!(n > 0 && n == gain.mantissas.len() && n == gain.shifts.len() && n == y.len(), "{n} values");
     let (x, eps) = if gain.centred { centred(x, gain.eps) } else { (Cow::Borrowed(x), gain.eps) };
-    let max = max_abs(&x);
-    let (es, sum) = sum_of_squares(&x, max);
+    let e = Extent::of(&x).shift16();
+    let (es, sum) = sum_of_squares(&x, e);
     let (rho, kk) = inverse_rms(regularised(sum, es, eps), n as u32);
-    let e = smallest_shift(max, 32_767);
     let frac = normalised_frac(n);
-    let shift = kk as i32 + es as i32 - e as i32 - frac;
+    let shift = kk as i32 + es - e - frac;
     for (i, (x, y)) in x.iter().zip(y).enumerate() {
-        let u = scale(rsh(*x, e).wrapping_mul(rho), shift, "normalised value")?;
+        let u = scale(x16(*x, e).wrapping_mul(rho), shift, "normalised value")?;
         let scaled = u.wrapping_mul(gain.mantissas[i].into());
         let to = i32::from(gain.shifts[i]) + frac - i32::from(gain.out_frac);
         let product = scale(scaled, to, "norm with gains")?;
@@ -49,13 +47,15 @@ fn normalised_frac(n: usize) -> i32 {
     (NORMALISED_BITS - bit_length(n as u32 - 1).div_ceil(2)) as i32
 }
 
-/// `n x16_i - sum x16`, below 2^29 for n <= 8,192, and epsilon in its units.
+/// `n x16_i - sum x16`, at most `(n - 1) (2^16 - 1)`, hence below 2^29 for n <= 8,192; and epsilon in its units.
 fn centred(x: &[i32], eps: u64) -> (Cow<'_, [i32]>, u64) {
-    let e = smallest_shift(max_abs(x), 32_767);
+    let e = Extent::of(x).shift16();
     let n = x.len() as i32;
-    let sum = x.iter().map(|v| rsh(*v, e)).fold(0, i32::wrapping_add);
-    let centred = x.iter().map(|v| rsh(*v, e).wrapping_mul(n).wrapping_sub(sum)).collect();
-    let eps = (u128::from(eps) * (n as u128).pow(2)) >> (2 * e);
+    let sum = x.iter().map(|v| x16(*v, e)).fold(0, i32::wrapping_add);
+    let centred = x.iter().map(|v| x16(*v, e).wrapping_mul(n).wrapping_sub(sum)).collect();
+    // 64 bits and twice 14, and twice 15 where small values are scaled up.
+    let (eps, bits) = (u128::from(eps) * (n as u128).pow(2), 2 * e.unsigned_abs());
+    let eps = if e < 0 { eps << bits } else { eps >> bits };
     (Cow::Owned(centred), u64::try_from(eps).unwrap_or(u64::MAX))
 }
 

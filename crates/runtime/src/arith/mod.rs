@@ -1,17 +1,19 @@
 //! The rounding rule and the few scalar functions that every op is made of
 //! (docs/spec/arithmetic.md, sections 1 to 3). This is the specification.
 
+mod cut;
+mod extent;
 mod gain;
 mod route;
 mod soft_cap;
 mod value_step;
 
+pub use cut::{Cut, RECIPROCALS, RHO_ONE, Step, choose_cut, code};
+pub use extent::{Extent, x16};
 pub use gain::{NORMALISED_BITS, gain_norm};
 pub use route::{Choice, route};
 pub use soft_cap::soft_cap;
 pub use value_step::{value_cut, value_exponent, value_mantissa, value_step_byte};
-
-use lockstep_base::limits::STEP_MANTISSA_MIN;
 
 /// Largest magnitude of a value that a proof sees: 127 * 2^23, the balanced range of the field.
 pub const LIMIT: i32 = 127 << 23;
@@ -19,10 +21,6 @@ pub const LIMIT: i32 = 127 << 23;
 pub const RESIDUAL_LIMIT: i32 = 1 << 29;
 /// Shifts above this give 0.
 pub const SHIFT_MAX: i32 = 28;
-/// `round(2^18 / k)` for k = 16 to 31: reciprocals of the step mantissas, 14 bits.
-pub const RECIPROCALS: [i32; 16] = reciprocals();
-/// rho of a plain quantisation site: 1.0 with 14 fractional bits.
-pub const RHO_ONE: i32 = 1 << 14;
 
 /// A value left the range that the specification gives it. Every machine meets the same error at
 /// the same place, so it is a defined result of a computation.
@@ -35,15 +33,6 @@ pub struct RangeError {
     pub got: i64,
     /// The bound.
     pub limit: i64,
-}
-
-/// Step of a vector of codes: a code means `code * k/16 * 2^f`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Step {
-    /// Mantissa, 16 to 31 (sixteenths).
-    pub k: u8,
-    /// Exponent.
-    pub f: i16,
 }
 
 /// `floor((x + 2^(s-1)) / 2^s)`, `x` for s = 0: round half up; s <= 31.
@@ -83,23 +72,6 @@ pub const fn bit_length(x: u32) -> u32 {
     u32::BITS - x.leading_zeros()
 }
 
-/// The smallest s >= 0 with `rsh(x, s) <= bound`, for x >= 0 and bound >= 1.
-#[must_use]
-pub const fn smallest_shift(x: i32, bound: i32) -> u32 {
-    // bl(x) - bl(bound) - 1 shifts are too few or just enough, so the loop runs at most three times.
-    let mut s = bit_length(x as u32).saturating_sub(bit_length(bound as u32) + 1);
-    while rsh(x, s) > bound {
-        s += 1;
-    }
-    s
-}
-
-/// Largest magnitude in `x`; 0 for an empty slice. `i32::MIN`, which no op gives, counts as `i32::MAX`.
-#[must_use]
-pub fn max_abs(x: &[i32]) -> i32 {
-    x.iter().map(|v| v.saturating_abs()).max().unwrap_or(0)
-}
-
 /// The check of a **range** clause: `magnitude` is at most `limit`.
 ///
 /// # Errors
@@ -135,73 +107,36 @@ pub const fn residual_sum(a: i32, b: i32) -> Result<i32, RangeError> {
     }
 }
 
-/// How a vector is cut to codes (section 2): `code = rsh(rsh(x, e) * rho_k, sh)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    /// First shift, to 16 bits.
-    pub e: u32,
-    /// Multiplier with the reciprocal of the step mantissa folded in, at most 2^14.
-    pub rho_k: i32,
-    /// Second shift, to 8 bits.
-    pub sh: u32,
-    /// The step of the codes.
-    pub step: Step,
-}
-
-const fn reciprocals() -> [i32; 16] {
-    let mut table = [0; 16];
-    let mut at = 0;
-    while at < 16 {
-        let k = STEP_MANTISSA_MIN as i32 + at as i32;
-        table[at] = ((1 << 18) + k / 2) / k;
-        at += 1;
-    }
-    table
-}
-
-/// Chooses the step of a vector with largest magnitude `max` (section 2, steps 1 to 3). The ops
-/// give less than 2^30; what a fault leaves above it gets a step too.
+/// b of a norm over `n` values: squares of `b` bits keep the sum of `n` of them at 2^29 at most. 7 for n = 16,384, 9 for
+/// 2,048, 11 for 128.
 #[must_use]
-pub fn choose_cut(max: i32, rho: i32, base: i32) -> Cut {
-    debug_assert!((1 << 13..=1 << 14).contains(&rho));
-    let e = smallest_shift(max, 32_767);
-    let m16 = rsh(max, e);
-    let rho_of = |at: usize| rsh(rho * RECIPROCALS[at], 14);
-    // Reciprocals fall as k grows, and halve at most: every sh_k is that of k = 16 or one less, and one less
-    // makes the smaller step. So the first k that fits with one less is the choice, if there is one.
-    let most = smallest_shift(m16 * rho_of(0), 127);
-    let finer = (most > 0).then(|| (1..RECIPROCALS.len()).find(|at| rsh(m16 * rho_of(*at), most - 1) <= 127));
-    let (at, sh) = finer.flatten().map_or((0, most), |at| (at, most - 1));
-    let (k, f) = (STEP_MANTISSA_MIN + at as u8, sh as i32 + e as i32 + base);
-    Cut { e, rho_k: rho_of(at), sh, step: Step { k, f: f as i16 } }
+pub const fn square_bits(n: usize) -> u32 {
+    (29 - bit_length(n as u32 - 1)) / 2
 }
 
-/// Code of one value (section 2, step 4).
-#[inline(always)]
+/// es of a norm over `n` values whose first shift is `e`: how far values are shifted before they are squared.
 #[must_use]
-pub const fn code(x: i32, cut: &Cut) -> i8 {
-    rsh(rsh(x, cut.e) * cut.rho_k, cut.sh) as i8
+pub const fn square_shift(n: usize, e: i32) -> i32 {
+    e + 15 - square_bits(n) as i32
 }
 
-/// Largest magnitude of what is squared in a norm over `n` values: as many bits as keep the sum of `n`
-/// squares below 2^29; 127 for n = 16,384, 511 for 2,048, 2,047 for 128.
+/// Step 1 of the norm (section 3) for a vector whose first shift is `e`: `(es, S)`.
 #[must_use]
-pub const fn square_bound(n: usize) -> i32 {
-    (1 << ((29 - bit_length(n as u32 - 1)) / 2)) - 1
-}
-
-/// Step 1 of the norm (section 3) for a vector with largest magnitude `max`: `(es, S)`.
-#[must_use]
-pub fn sum_of_squares(x: &[i32], max: i32) -> (u32, i32) {
-    let es = smallest_shift(max, square_bound(x.len()));
-    (es, x.iter().map(|v| rsh(*v, es)).map(|q| q.wrapping_mul(q)).fold(0, i32::wrapping_add))
+pub fn sum_of_squares(x: &[i32], e: i32) -> (i32, i32) {
+    let shift = 15 - square_bits(x.len());
+    let squares = x.iter().map(|v| rsh(x16(*v, e), shift)).map(|q| q.wrapping_mul(q));
+    (square_shift(x.len(), e), squares.fold(0, i32::wrapping_add))
 }
 
 /// Step 2 of the norm: S' in `[1, 2^29]`.
 #[must_use]
-pub fn regularised(s: i32, es: u32, norm_eps: u64) -> u32 {
-    let eps = norm_eps.checked_shr(2 * es).unwrap_or(0).min(1 << 29);
-    (s as u64 + eps).clamp(1, 1 << 29) as u32
+pub fn regularised(s: i32, es: i32, norm_eps: u64) -> u32 {
+    let most = 1u64 << 29;
+    let bits = 2 * es.unsigned_abs();
+    // What is shifted to the left is cut first, so that it stays inside u64: es >= -15.
+    let eps =
+        if es < 0 { norm_eps.min(most) << bits.min(30) } else { norm_eps.checked_shr(bits).unwrap_or(0) };
+    (s as u64 + eps.min(most)).clamp(1, most) as u32
 }
 
 /// Step 3 of the norm: `(rho, kk)` with `rho^2 S' <= 2^(2 kk) n < (rho + 1)^2 S'`.
@@ -219,6 +154,8 @@ pub fn inverse_rms(s_prime: u32, n: u32) -> (i32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
 
     /// Section 1: round half up, also below zero.
     #[test]
@@ -232,48 +169,30 @@ mod tests {
         }
     }
 
-    /// Section 2: "the smallest s", checked against its definition on all bit lengths.
+    /// Section 3: S is that of the rounded values x 2^-es, at most 2^29, and scaling by a power of two moves es alone.
     #[test]
-    fn smallest_shift_is_the_smallest() {
-        for bits in 0..30 {
-            for x in [(1i32 << bits) - 1, 1 << bits, (1 << bits) + 1, 3 << bits >> 1] {
-                for bound in [127, 1023, 2047, 32_767] {
-                    let s = smallest_shift(x, bound);
-                    assert!(rsh(x, s) <= bound);
-                    assert!(s == 0 || rsh(x, s - 1) > bound, "x {x} bound {bound} s {s}");
+    fn squares_are_those_of_normalised_values() {
+        for n in [1usize, 2, 64, 129, 2048, 16_384] {
+            let mut rng = lockstep_base::rng::SplitMix64::new(n as u64);
+            for case in 0..60u32 {
+                let bits = case % 30;
+                let x: Vec<i32> = match case {
+                    0..30 => (0..n).map(|_| (rng.next_u64() as i32 >> 1) >> bits).collect(),
+                    // All at one end of the range.
+                    _ => vec![if case % 2 == 0 { -(1 << bits) } else { 1 << bits }; n],
+                };
+                let e = Extent::of(&x).shift16();
+                let (es, sum) = sum_of_squares(&x, e);
+                assert!((0..=1 << 29).contains(&sum), "n {n} case {case}: {sum}");
+                let root = |x: &i32| i64::from(scale(*x, es, "a root").expect("in range"));
+                let exact: i64 = x.iter().map(|x| root(x) * root(x)).sum();
+                assert_eq!(exact, sum.into(), "n {n} case {case}");
+                if x.iter().all(|x| x.abs() < 1 << 29) && sum > 0 {
+                    let doubled: Vec<i32> = x.iter().map(|x| 2 * x).collect();
+                    let e = Extent::of(&doubled).shift16();
+                    assert_eq!(sum_of_squares(&doubled, e), (es + 1, sum), "n {n} case {case}");
                 }
             }
-        }
-    }
-
-    /// Section 2: codes stay in [-127, 127] and the step is the finest that allows it.
-    #[test]
-    fn codes_fill_the_range() {
-        for max in [0, 1, 2, 127, 128, 1000, 32_767, 32_768, 40_000, 1 << 20, (1 << 29) + 12_345] {
-            for rho in [1 << 13, 12_000, RHO_ONE] {
-                let cut = choose_cut(max, rho, 0);
-                let (top, bottom) = (code(max, &cut), code(-max, &cut));
-                assert!(i32::from(top) <= 127 && i32::from(bottom) >= -127, "{max} {cut:?}");
-                assert!(max == 0 || i32::from(top) >= 119, "{max} {rho} {cut:?} {top}");
-            }
-        }
-    }
-
-    /// Section 2, steps 2 and 3 as they are written: the smallest k 2^sh_k of all k.
-    #[test]
-    fn the_step_is_the_smallest_of_sixteen() {
-        let mut rng = lockstep_base::rng::SplitMix64::new(2);
-        for case in 0..20_000u32 {
-            let max = (rng.next_u64() as i32 & 0x3fff_ffff) >> (case % 30);
-            let rho = (1 << 13) + rng.below((1 << 13) + 1) as i32;
-            let e = smallest_shift(max, 32_767);
-            let of = |(k, reciprocal): (u8, i32)| {
-                let rho_k = rsh(rho * reciprocal, 14);
-                let sh = smallest_shift(rsh(max, e) * rho_k, 127);
-                (u64::from(k) << sh, Cut { e, rho_k, sh, step: Step { k, f: sh as i16 + e as i16 } })
-            };
-            let best = (16..).zip(RECIPROCALS).map(of).min_by_key(|(size, _)| *size).expect("sixteen");
-            assert_eq!(choose_cut(max, rho, 0), best.1, "max {max} rho {rho}");
         }
     }
 
@@ -281,11 +200,16 @@ mod tests {
     #[test]
     fn rho_satisfies_its_inequality() {
         for n in [1u32, 64, 288, 4096, 16_384] {
-            for s in [0, 1, 4096, 16_129, 1 << 20, 1 << 28] {
+            for s in [0, 1, 4096, 16_129, 1 << 20, 1 << 29] {
                 for eps in [0, 42, 1 << 40] {
+                    for es in [-14, -2, 0, 31, 32, 40] {
+                        let scaled =
+                            if es < 0 { u128::from(eps) << -2 * es } else { u128::from(eps) >> (2 * es) };
+                        let expected = (s as u128 + scaled).clamp(1, 1 << 29);
+                        assert_eq!(u128::from(regularised(s, es, eps)), expected, "s {s} es {es} eps {eps}");
+                    }
                     let s_prime = regularised(s, 3, eps);
                     let (rho, kk) = inverse_rms(s_prime, n);
-                    assert_eq!(u128::from(s_prime), (s as u128 + (u128::from(eps) >> 6)).clamp(1, 1 << 29));
                     let s_prime = u128::from(s_prime);
                     let rho = rho as u128;
                     assert!((1 << 13..1 << 14).contains(&rho));

@@ -6,7 +6,7 @@
 //! ```
 //! A larger byte is a larger step.
 
-use super::{RHO_ONE, Step, choose_cut};
+use super::{Cut, Extent, RHO_ONE, Step, choose_cut};
 
 /// Smallest exponent: that of a largest magnitude of 1.
 const EXPONENT_MIN: i16 = -7;
@@ -42,10 +42,10 @@ pub const fn value_exponent(byte: u8) -> i32 {
     (byte / MANTISSAS) as i32 + EXPONENT_MIN as i32
 }
 
-/// How the values of a head with largest magnitude `max` are cut to codes: section 2, in units of v.
+/// How the values of a head are cut to codes: section 2, in units of v.
 #[must_use]
-pub fn value_cut(max: i32) -> super::Cut {
-    choose_cut(max, RHO_ONE, -14)
+pub fn value_cut(extent: Extent) -> Cut {
+    choose_cut(extent, RHO_ONE, -14)
 }
 
 #[cfg(test)]
@@ -55,15 +55,23 @@ mod tests {
     /// Section 6, step 3: every magnitude of v has a step whose byte means it, and steps grow with bytes.
     #[test]
     fn bytes_mean_the_steps_of_all_values() {
-        let mut before = 0;
-        for max in 1..=32_767 {
-            let step = value_cut(max).step;
-            let byte = value_step_byte(step);
-            assert_eq!((value_mantissa(byte), value_exponent(byte)), (step.k.into(), step.f.into()), "{max}");
-            assert!(byte >= before, "{max}: {byte} after {before}");
-            before = byte;
+        for sign in [1, -1] {
+            let mut before = 0;
+            for magnitude in 1..=32_767 {
+                let x = sign * magnitude;
+                let step = value_cut(Extent::of(&[x])).step;
+                let byte = value_step_byte(step);
+                assert_eq!(
+                    (value_mantissa(byte), value_exponent(byte)),
+                    (step.k.into(), step.f.into()),
+                    "{x}"
+                );
+                assert!(byte >= before, "{x}: {byte} after {before}");
+                before = byte;
+            }
         }
-        assert_eq!(value_step_byte(value_cut(0).step), 0);
+        assert_eq!(value_cut(Extent::of(&[-1])).step, Step { k: 17, f: -7 });
+        assert_eq!(value_step_byte(value_cut(Extent::default()).step), 0);
         assert_eq!(value_step_byte(Step { k: 31, f: 100 }), 255);
     }
 }

@@ -2,7 +2,7 @@
 //! kernel; they wrap where a fault left what no op gives.
 
 use crate::arith::{value_cut, value_exponent, value_mantissa, value_step_byte};
-use crate::kernels::{self, Kernel, multiversion};
+use crate::kernels::{self, Kernel, extent_body, multiversion};
 
 /// Entries of the table of 2^-x.
 pub(super) const EXP2_ENTRIES: usize = 4096;
@@ -104,7 +104,7 @@ multiversion! {
 
 #[inline(always)]
 fn codes16_body(x: &[i32], bound: i32, codes: &mut [i16]) -> u8 {
-    let e = exponent(x, bound);
+    let e = extent_body(x).smallest_shift(bound);
     for (code, x) in codes.iter_mut().zip(x) {
         *code = (x.wrapping_add((1 << e) >> 1) >> e) as i16;
     }
@@ -113,13 +113,7 @@ fn codes16_body(x: &[i32], bound: i32, codes: &mut [i16]) -> u8 {
 
 /// Codes of one head's values and their step in a byte (step 3).
 pub fn head_codes8(kernel: Kernel, x: &[i32], codes: &mut [i8]) -> u8 {
-    let cut = value_cut(kernels::max_abs(kernel, x));
-    kernels::codes(kernel, x, cut.e, cut.rho_k, cut.sh, codes);
+    let cut = value_cut(kernels::extent(kernel, x));
+    kernels::codes(kernel, x, &cut, codes);
     value_step_byte(cut.step)
-}
-
-#[inline(always)]
-fn exponent(x: &[i32], bound: i32) -> u32 {
-    let max = x.iter().fold(0u32, |max, v| max.max(v.unsigned_abs()));
-    crate::arith::smallest_shift(max.min(i32::MAX as u32) as i32, bound)
 }

@@ -6,7 +6,7 @@ use super::buffers::{Coded, Prepared, sized};
 use super::{Engine, ForwardError};
 use crate::arith::{
     LIMIT, RESIDUAL_LIMIT, RHO_ONE, RangeError, choose_cut, gain_norm, inverse_rms, regularised,
-    residual_sum, smallest_shift, square_bound, within,
+    residual_sum, square_shift, within,
 };
 use crate::kernels::{self, multiversion};
 use crate::observe::{Observer, Values};
@@ -26,14 +26,17 @@ pub(super) fn grain(width: usize) -> usize {
 }
 
 multiversion! {
-    /// `sum rsh(x_i, e)^2`, |x_i| < 2^30.
-    fn squares(x: &[i32], e: u32) -> i32 = squares_body
+    /// S of section 3: `sum (x_i 2^-es)^2`, rounded half up where es > 0. Two roundings are one here: x16 is rounded down, so
+    /// `rsh(floor(x / 2^e), 15 - b) = rsh(x, e + 15 - b)`.
+    fn squares(x: &[i32], es: i32) -> i32 = squares_body
 }
 
 #[inline(always)]
-fn squares_body(x: &[i32], e: u32) -> i32 {
-    let half = (1i32 << (e & 31)) >> 1;
-    x.iter().map(|x| x.wrapping_add(half) >> (e & 31)).fold(0, |sum, q| sum.wrapping_add(q.wrapping_mul(q)))
+fn squares_body(x: &[i32], es: i32) -> i32 {
+    let right = es.max(0) & 31;
+    let half = (1i32 << right) >> 1;
+    let q = x.iter().map(|x| x.wrapping_add(half) >> right);
+    q.fold(0i32, |sum, q| sum.wrapping_add(q.wrapping_mul(q))).wrapping_shl(2 * (-es).max(0) as u32)
 }
 
 multiversion! {
@@ -65,14 +68,14 @@ fn add_into_body(x: &mut [i32], y: &[i32]) {
 }
 
 multiversion! {
-    /// `z_i = rsh(x_i, e)`.
-    fn shifted(x: &[i32], e: u32, z: &mut [i32]) = shifted_body
+    /// `z_i = floor(x_i / 2^e)`: x16 of section 2.
+    fn normalised(x: &[i32], e: i32, z: &mut [i32]) = normalised_body
 }
 
 #[inline(always)]
-fn shifted_body(x: &[i32], e: u32, z: &mut [i32]) {
-    let half = (1i32 << (e & 31)) >> 1;
-    z.iter_mut().zip(x).for_each(|(z, x)| *z = x.wrapping_add(half) >> (e & 31));
+fn normalised_body(x: &[i32], e: i32, z: &mut [i32]) {
+    let (left, right) = ((-e).max(0) & 31, e.max(0) & 31);
+    z.iter_mut().zip(x).for_each(|(z, x)| *z = (x << left) >> right);
 }
 
 impl Engine {
@@ -90,30 +93,30 @@ impl Engine {
             |rotated: &mut Vec<i32>, row, (codes, step)| {
                 let x = &x[row * width..(row + 1) * width];
                 let kernel = self.compute.kernel;
-                let max = kernels::max_abs(kernel, x);
+                let extent = kernels::extent(kernel, x);
+                let e = extent.shift16();
                 let normed = || {
-                    let es = smallest_shift(max, square_bound(width));
+                    let es = square_shift(width, e);
                     let sum = squares(kernel, x, es);
                     let (rho, kk) = inverse_rms(regularised(sum, es, config.norm_eps), config.d_model);
-                    (rho, -(es as i32) - kk as i32)
+                    (rho, -es - kk as i32)
                 };
-                let (values, (rho, base)) = if config.rotates_online() {
-                    let e = smallest_shift(max, 32_767);
+                let (values, extent, (rho, base)) = if config.rotates_online() {
                     rotated.clear();
                     rotated.resize(padded, 0);
-                    shifted(kernel, x, e, &mut rotated[..width]);
+                    normalised(kernel, x, e, &mut rotated[..width]);
                     let blocks = rotated.chunks_mut(config.stream_block() as usize);
                     blocks.for_each(|block| kernels::hadamard(kernel, block));
                     let (rho, base) = match config.block {
                         Block::PostNorm => (RHO_ONE, -14 - i32::from(config.residual_frac)),
                         _ => normed(),
                     };
-                    (rotated.as_slice(), (rho, base + e as i32))
+                    (rotated.as_slice(), kernels::extent(kernel, rotated), (rho, base + e))
                 } else {
-                    (x, normed())
+                    (x, extent, normed())
                 };
-                let cut = choose_cut(kernels::max_abs(kernel, values), rho, base);
-                kernels::codes(kernel, values, cut.e, cut.rho_k, cut.sh, &mut codes[..values.len()]);
+                let cut = choose_cut(extent, rho, base);
+                kernels::codes(kernel, values, &cut, &mut codes[..values.len()]);
                 codes[values.len()..].fill(0);
                 step[0] = cut.step;
             },
@@ -136,8 +139,8 @@ impl Engine {
         self.compute.pool.rows(grain(width), rows, |row, (codes, step)| {
             let x = &x[row * width..(row + 1) * width];
             let (rho, base) = scale(row);
-            let cut = choose_cut(kernels::max_abs(self.compute.kernel, x), rho, base);
-            kernels::codes(self.compute.kernel, x, cut.e, cut.rho_k, cut.sh, &mut codes[..width]);
+            let cut = choose_cut(kernels::extent(self.compute.kernel, x), rho, base);
+            kernels::codes(self.compute.kernel, x, &cut, &mut codes[..width]);
             codes[width..].fill(0);
             step[0] = cut.step;
         });
@@ -189,7 +192,8 @@ impl Engine {
         what: &'static str,
         at: &dyn Fn(usize) -> Place,
     ) -> Result<(), ForwardError> {
-        let largest = |row: usize| kernels::max_abs(self.compute.kernel, &x[row * width..(row + 1) * width]);
+        let kernel = self.compute.kernel;
+        let largest = |row: usize| kernels::extent(kernel, &x[row * width..(row + 1) * width]).magnitude();
         let failed = AtomicBool::new(false);
         let rows = x.len() / width;
         self.compute.pool.ranges(rows, grain(width), |mut range| {
@@ -241,7 +245,7 @@ impl Engine {
         let rows = (Rows::new(y, width), Rows::new(&mut failed, 1));
         self.compute.pool.rows(grain(width).min(1024), rows, |row, (y, failed)| {
             let result = gain_norm(&x[row * width..(row + 1) * width], gain, y).and_then(|()| {
-                let largest = kernels::max_abs(self.compute.kernel, y);
+                let largest = kernels::extent(self.compute.kernel, y).magnitude();
                 within(largest.into(), bound.into(), "norm with gains")
             });
             failed[0] = result.err();

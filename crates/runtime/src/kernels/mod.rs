@@ -5,7 +5,7 @@
 //! - [`Kernel`]: which instructions; [`Compute`]: a kernel and a thread pool
 //! - [`linear`], [`linear_of`]: a whole linear layer; [`accumulate`] and [`requantise`] are its two halves
 //! - [`scores`], [`weighted_values`], [`dot_i16`]: attention
-//! - [`max_abs`], [`codes`], [`hadamard`]: quantisation sites
+//! - [`extent`], [`codes`], [`hadamard`]: quantisation sites
 //! - [`vectorised`]: loops of other crates
 //!
 //! `unsafe` occurs in this crate only here and in [`crate::pool`].
@@ -33,7 +33,8 @@ pub(crate) use kernel::multiversion;
 pub use kernel::{Avx2, Avx512, AvxVnni, Kernel, KernelError, Neon};
 pub use linear::{linear, linear_of};
 pub use requantise::requantise;
-pub use vector::{codes, hadamard, max_abs};
+pub(crate) use vector::extent_body;
+pub use vector::{codes, extent, hadamard};
 
 use crate::pool::Pool;
 

@@ -1,37 +1,43 @@
-//! The hot loops over one vector of i32: largest magnitude, codes of a quantisation site, the
+//! The hot loops over one vector of i32: its extent, codes of a quantisation site, the
 //! Hadamard transform. Plain bodies, compiled once per kernel; none of them can overflow, whatever
 //! they are given, because they wrap.
 
 use super::kernel::multiversion;
+use crate::arith::{Cut, Extent};
 
 multiversion! {
-    /// Largest magnitude in `x`, 0 for an empty slice; `i32::MIN` counts as `i32::MAX`.
+    /// The least and the largest of `x` and 0.
     #[must_use]
-    pub fn max_abs(x: &[i32]) -> i32 = max_abs_body
+    pub fn extent(x: &[i32]) -> Extent = extent_body
 }
 
 #[inline(always)]
-fn max_abs_body(x: &[i32]) -> i32 {
-    let max = x.iter().fold(0u32, |max, v| max.max(v.unsigned_abs()));
-    max.min(i32::MAX as u32) as i32
+pub(crate) fn extent_body(x: &[i32]) -> Extent {
+    let (mut min, mut max) = (0, 0);
+    for x in x {
+        (min, max) = (min.min(*x), max.max(*x));
+    }
+    Extent { min, max }
 }
 
 multiversion! {
-    /// `rsh(rsh(x_i, e) * rho_k, sh)`: the codes of a quantisation site (section 2, step 4).
+    /// `rsh(floor(x_i / 2^e) rho_k, sh)`: the codes of a quantisation site (section 2, step 4).
     ///
     /// # Panics
     /// If the slices differ in length or a shift exceeds 30.
-    pub fn codes(x: &[i32], e: u32, rho_k: i32, sh: u32, out: &mut [i8]) = codes_body
+    pub fn codes(x: &[i32], cut: &Cut, out: &mut [i8]) = codes_body
 }
 
 #[inline(always)]
-fn codes_body(x: &[i32], e: u32, rho_k: i32, sh: u32, out: &mut [i8]) {
+fn codes_body(x: &[i32], cut: &Cut, out: &mut [i8]) {
+    let Cut { e, rho_k, sh, .. } = *cut;
     assert_eq!(x.len(), out.len(), "one code a value");
-    assert!(e <= 30 && sh <= 30, "shifts {e} and {sh}, expected at most 30");
-    let (half_e, half_sh) = ((1 << e) >> 1, (1 << sh) >> 1);
+    assert!((-30..=30).contains(&e) && sh <= 30, "shifts {e} and {sh}, expected at most 30");
+    // A shift to the left is exact, so the factor takes it.
+    let (right, factor) = (e.max(0), rho_k << (-e).max(0));
+    let half = (1 << sh) >> 1;
     for (code, x) in out.iter_mut().zip(x) {
-        let x16 = x.wrapping_add(half_e) >> e;
-        *code = (x16.wrapping_mul(rho_k).wrapping_add(half_sh) >> sh) as i8;
+        *code = ((x >> right).wrapping_mul(factor).wrapping_add(half) >> sh) as i8;
     }
 }
 

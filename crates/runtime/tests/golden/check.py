@@ -64,22 +64,38 @@ def top(x):
 # ---- sections 2 and 3
 
 
+def floored(x, e):
+    """floor(x / 2^e)."""
+    return x // 2**e if e >= 0 else x * 2**-e
+
+
+def first_shift(x):
+    """e and x16."""
+    e = 0
+    if any(x):
+        e = next(e for e in range(-15, 16) if all(-(2**15) <= floored(v, e) < 2**15 for v in x))
+    return e, [floored(v, e) for v in x]
+
+
 def quantise(x, rho, base):
-    big = top(x)
-    assert big < 2**30 and 2**13 <= rho <= 2**14
-    e = smallest(lambda e: rsh(big, e) <= 32767)
-    x16, m16 = [rsh(v, e) for v in x], rsh(big, e)
+    assert top(x) < 2**30 and 2**13 <= rho <= 2**14
+    e, x16 = first_shift(x)
     choices = []
     for k, r in [(k, (2**18 + k // 2) // k) for k in range(16, 32)]:
         rho_k = rsh(rho * r, 14)
-        assert rho_k <= 2**14 and m16 * rho_k <= 2**29
-        sh = smallest(lambda s: rsh(m16 * rho_k, s) <= 127)
+        assert rho_k <= 2**14 and top(x16) * rho_k <= 2**29
+        sh = smallest(lambda s: all(-127 <= rsh(v * rho_k, s) <= 127 for v in x16))
         choices.append((k * 2**sh, k, rho_k, sh))
     assert len({size for size, *_ in choices}) == 16, "never a tie"
     _, k, rho_k, sh = min(choices)
-    codes = [rsh(v * rho_k, sh) for v in x16]
-    assert all(-127 <= code <= 127 for code in codes)
-    return codes, k, sh + e + base
+    # What a proof shows of the step: the one element that binds fits neither e - 1 nor the next smaller step.
+    one = max(range(len(x)), key=lambda i: (abs(x16[i]), x16[i]))
+    if any(x):
+        assert not -(2**15) <= floored(x[one], e - 1) < 2**15 or e == -15
+        finer, s = (31, sh - 1) if k == 16 else (k - 1, sh)
+        rho_finer = rsh(rho * ((2**18 + finer // 2) // finer), 14)
+        assert not -127 <= rsh(x16[one] * rho_finer, s) <= 127
+    return [rsh(v * rho_k, sh) for v in x16], k, sh + e + base
 
 
 def plain_site(x, frac):
@@ -88,12 +104,13 @@ def plain_site(x, frac):
 
 def inverse_rms(x, norm_eps):
     """Steps 1 to 3: (es, S, S', kk, rho)."""
-    n, big = len(x), top(x)
-    bound = 2 ** ((29 - bl(n - 1)) // 2) - 1
-    es = smallest(lambda e: rsh(big, e) <= bound)
-    total = sum(rsh(v, es) ** 2 for v in x)
-    assert total < 2**29
-    s_prime = min(max(total + norm_eps // 2 ** (2 * es), 1), 2**29)
+    n, (e, x16) = len(x), first_shift(x)
+    b = (29 - bl(n - 1)) // 2
+    q, es = [rsh(v, 15 - b) for v in x16], e + 15 - b
+    assert top(q) <= 2**b
+    total = sum(v**2 for v in q)
+    assert total <= 2**29
+    s_prime = min(max(total + floored(norm_eps, 2 * es), 1), 2**29)
     kk = smallest(lambda kk: isqrt(4**kk * n // s_prime) >= 2**13)
     rho = isqrt(4**kk * n // s_prime)
     assert 2**13 <= rho < 2**14 and rho**2 * s_prime <= 4**kk * n < (rho + 1) ** 2 * s_prime
@@ -109,17 +126,17 @@ def norm(x, norm_eps):
 def gain_norm(x, mantissas, shifts, offsets, eps, out_frac, centred):
     n = len(x)
     if centred:
-        e = smallest(lambda e: rsh(top(x), e) <= 32767)
-        x16 = [rsh(v, e) for v in x]
+        e, x16 = first_shift(x)
         x = [n * v - sum(x16) for v in x16]
-        assert top(x) <= 2**29
-        eps = eps * n * n // 4**e
+        assert top(x) < 2**29
+        eps = floored(eps * n * n, 2 * e)
     es, _, _, kk, rho = inverse_rms(x, eps)
-    e = smallest(lambda e: rsh(top(x), e) <= 32767)
+    e, x16 = first_shift(x)
     frac = 17 - (bl(n - 1) + 1) // 2
     out = []
-    for i, v in enumerate(x):
-        u = scale(rsh(v, e) * rho, kk + es - e - frac)
+    for i, v in enumerate(x16):
+        assert abs(v * rho) <= 2**29
+        u = scale(v * rho, kk + es - e - frac)
         assert abs(u * mantissas[i]) <= LIMIT
         y = scale(u * mantissas[i], shifts[i] + frac - out_frac)
         out.append(within(y + (offsets[i] if offsets else 0), LIMIT))
@@ -186,7 +203,7 @@ def rope(x, cs):
 
 
 def head_codes(x, bound):
-    e = smallest(lambda e: rsh(top(x), e) <= bound)
+    e = smallest(lambda e: all(-bound <= rsh(v, e) <= bound for v in x))
     return [rsh(v, e) for v in x], e
 
 
@@ -354,9 +371,9 @@ def site(case, x):
     if not block:
         normed = norm(x, case.one("norm_eps"))
         return normed["codes"], normed["k"], normed["f"]
-    e = smallest(lambda e: rsh(top(x), e) <= 32767)
+    e, x16 = first_shift(x)
     padded = -(-len(x) // 32) * 32
-    z = hadamard([rsh(v, e) for v in x] + [0] * (padded - len(x)), min(128, padded & -padded))
+    z = hadamard(x16 + [0] * (padded - len(x)), min(128, padded & -padded))
     assert top(z) <= 2**22
     if block == "post":
         return quantise(z, 2**14, e - 14 - case.one("R"))

@@ -7,7 +7,7 @@ use lockstep_base::adapter::{AdapterWeights, Target};
 use lockstep_base::op::{Op, Place};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
-use lockstep_runtime::arith::{RHO_ONE, Step, choose_cut, code, max_abs};
+use lockstep_runtime::arith::{Extent, RHO_ONE, Step, choose_cut, code};
 use lockstep_runtime::audit::{AuditError, Verdict, audit, audit_adapted};
 use lockstep_runtime::drill::Drill;
 use lockstep_runtime::forward::{Engine, Segment};
@@ -117,7 +117,7 @@ fn what_is_added_is_b_of_codes_of_a() {
             );
             let part = adapter.layers[usize::from(layer)].get(target).expect("a part");
             let a = product(&part.a, &codes, step.expect("a step"));
-            let cut = choose_cut(max_abs(&a), RHO_ONE, -14 - i32::from(part.a.out_frac));
+            let cut = choose_cut(Extent::of(&a), RHO_ONE, -14 - i32::from(part.a.out_frac));
             let mut between: Vec<i8> = a.iter().map(|a| code(*a, &cut)).collect();
             between.resize(part.b.cols, 0);
             let (shown, shown_step) = note(Op::AdapterCodes, target as u32);

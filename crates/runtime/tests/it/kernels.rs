@@ -44,7 +44,7 @@ macro_rules! laws {
             linear::outputs_reach_the_bounds
             linear::range_errors_are_the_first
             linear::planes_add_up
-            vector::largest_magnitude
+            vector::extents_hold_all_values
             vector::codes_follow_the_specification
             vector::hadamard_is_its_definition
             heads::scores_are_exact

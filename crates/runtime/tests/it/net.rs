@@ -121,15 +121,18 @@ mod naive {
     }
 
     fn quantise(x: &Tensor, frac: i64) -> Tensor {
-        let most = x.values.iter().map(|v| v.abs()).max().expect("an element");
-        let e = (0..).find(|e| rsh(most, *e) <= 32_767).expect("a shift");
+        let down = |v: i128, e: i64| if e < 0 { v << -e } else { v >> e };
+        let fits = |e: &i64| x.values.iter().all(|v| (-(1i128 << 15)..1 << 15).contains(&down(*v, *e)));
+        let zero = x.values.iter().all(|v| *v == 0);
+        let e = if zero { 0 } else { (-15..).find(fits).expect("a shift") };
         let candidates = (16i128..32).map(|k| {
             let r = ((1 << 19) + k) / (2 * k);
-            let sh = (0..).find(|s| rsh(rsh(most, e) * r, *s) <= 127).expect("a shift");
+            let fits = |s: &i64| x.values.iter().all(|v| rsh(down(*v, e) * r, *s).abs() <= 127);
+            let sh = (0..).find(fits).expect("a shift");
             (k << sh, k, r, sh)
         });
         let (_, k, r, sh) = candidates.min().expect("sixteen");
-        let values = x.values.iter().map(|v| rsh(rsh(*v, e) * r, sh)).collect();
+        let values = x.values.iter().map(|v| rsh(down(*v, e) * r, sh)).collect();
         Tensor { shape: x.shape, values, step: Some((k, sh + e - 14 - frac)) }
     }
 

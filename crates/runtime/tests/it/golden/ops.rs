@@ -8,7 +8,7 @@ use lockstep_base::config::{Activation, Experts};
 use lockstep_base::params::{Parameters, draw};
 use lockstep_base::weights::{GROUP_COLS, Gain, Linear, Slope, WeightFormat};
 use lockstep_runtime::arith::{
-    RangeError, Step, choose_cut, code, embedded, gain_norm, inverse_rms, max_abs, regularised, residual_sum,
+    Extent, RangeError, Step, choose_cut, code, embedded, gain_norm, inverse_rms, regularised, residual_sum,
     route, rsh, scale, soft_cap, sum_of_squares, within,
 };
 use lockstep_runtime::attention::{Layer, Query, Unit};
@@ -96,18 +96,18 @@ fn scale_op(input: &Fields) -> Result<Out, RangeError> {
 
 fn quantise(input: &Fields) -> Out {
     let x: Vec<i32> = input.list("x");
-    let cut = choose_cut(max_abs(&x), input.one("rho"), input.one("base"));
+    let cut = choose_cut(Extent::of(&x), input.one("rho"), input.one("base"));
     let codes: Vec<i8> = x.iter().map(|x| code(*x, &cut)).collect();
     Out::default().one("k", cut.step.k).one("f", cut.step.f).list("codes", &codes)
 }
 
 fn norm(input: &Fields) -> Out {
     let x: Vec<i32> = input.list("x");
-    let max = max_abs(&x);
-    let (es, sum) = sum_of_squares(&x, max);
+    let extent = Extent::of(&x);
+    let (es, sum) = sum_of_squares(&x, extent.shift16());
     let s_prime = regularised(sum, es, input.word("norm_eps").parse().expect("norm_eps"));
     let (rho, kk) = inverse_rms(s_prime, x.len() as u32);
-    let cut = choose_cut(max, rho, -(es as i32) - kk as i32);
+    let cut = choose_cut(extent, rho, -es - kk as i32);
     let codes: Vec<i8> = x.iter().map(|x| code(*x, &cut)).collect();
     let out = Out::default().one("es", es).one("S", sum).one("S'", s_prime).one("kk", kk).one("rho", rho);
     out.one("k", cut.step.k).one("f", cut.step.f).list("codes", &codes)
@@ -205,7 +205,7 @@ fn linear(input: &Fields) -> Result<Out, RangeError> {
     let mut y = vec![0; weights.rows];
     kernels::linear(&compute, &weights, &tables, &x, &[step], &mut y)?;
     if input.has("bound") {
-        within(max_abs(&y).into(), input.one("bound"), "linear")?;
+        within(Extent::of(&y).magnitude().into(), input.one("bound"), "linear")?;
     }
     Ok(Out::default().list("acc", &acc).list("y", &y))
 }

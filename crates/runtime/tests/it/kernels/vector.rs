@@ -1,23 +1,28 @@
 //! Laws of the loops over one vector (docs/spec/arithmetic.md, sections 2 and 7).
 
 use lockstep_base::rng::SplitMix64;
-use lockstep_runtime::arith::{RHO_ONE, choose_cut, code};
-use lockstep_runtime::kernels::{Kernel, codes, hadamard, max_abs};
+use lockstep_runtime::arith::{Extent, RHO_ONE, choose_cut, code};
+use lockstep_runtime::kernels::{Kernel, codes, extent, hadamard};
 
 /// Lengths around the widths of vectors.
 const LENGTHS: [usize; 12] = [0, 1, 2, 7, 8, 15, 16, 17, 31, 64, 100, 1000];
 
-/// Section 2, step 1; the smallest i32 counts as the largest, so that it passes no range check.
-pub(super) fn largest_magnitude(kernel: Kernel) {
+/// Section 2, step 1: the least and the largest value, or 0; also of what a fault leaves.
+pub(super) fn extents_hold_all_values(kernel: Kernel) {
     for n in LENGTHS {
         for seed in 0..20 {
             let mut rng = SplitMix64::new(seed);
-            let mut x: Vec<i32> = (0..n).map(|_| rng.next_u64() as i32 >> rng.below(32)).collect();
-            let expected = x.iter().map(|v| i64::from(*v).abs().min(i32::MAX.into())).max().unwrap_or(0);
-            assert_eq!(i64::from(max_abs(kernel, &x)), expected, "{kernel} n {n} seed {seed}");
+            let sign = [0, -1, i32::MIN][seed as usize % 3];
+            let mut x: Vec<i32> = (0..n).map(|_| (rng.next_u64() as i32 | sign) >> rng.below(32)).collect();
+            let ends = |x: &[i32]| Extent {
+                min: x.iter().copied().min().unwrap_or(0).min(0),
+                max: x.iter().copied().max().unwrap_or(0).max(0),
+            };
+            assert_eq!(extent(kernel, &x), ends(&x), "{kernel} n {n} seed {seed}");
             if n > 0 {
                 x[rng.below(n as u64) as usize] = i32::MIN;
-                assert_eq!(max_abs(kernel, &x), i32::MAX, "{kernel} n {n} seed {seed}");
+                assert_eq!(extent(kernel, &x), ends(&x), "{kernel} n {n} seed {seed}");
+                assert_eq!(extent(kernel, &x).magnitude(), i32::MAX, "{kernel} n {n} seed {seed}");
             }
         }
     }
@@ -28,12 +33,12 @@ pub(super) fn codes_follow_the_specification(kernel: Kernel) {
     for n in LENGTHS {
         for seed in 0..60 {
             let mut rng = SplitMix64::new(seed);
-            let bits = rng.below(30);
+            let bits = rng.below(31);
             let x: Vec<i32> = (0..n).map(|_| (rng.next_u64() as i32 >> 2) >> bits).collect();
             let rho = RHO_ONE - rng.below(1 << 13) as i32;
-            let cut = choose_cut(max_abs(Kernel::Scalar, &x), rho, 0);
+            let cut = choose_cut(Extent::of(&x), rho, 0);
             let mut got = vec![99; n];
-            codes(kernel, &x, cut.e, cut.rho_k, cut.sh, &mut got);
+            codes(kernel, &x, &cut, &mut got);
             let expected: Vec<i8> = x.iter().map(|v| code(*v, &cut)).collect();
             assert_eq!(got, expected, "{kernel} n {n} seed {seed} {cut:?}");
             assert!(!got.contains(&-128), "{kernel} n {n} seed {seed}: -128 never occurs");
