@@ -204,7 +204,7 @@ mod tests {
                 for eps in [0, 42, 1 << 40] {
                     for es in [-14, -2, 0, 31, 32, 40] {
                         let scaled =
-                            if es < 0 { u128::from(eps) << -2 * es } else { u128::from(eps) >> (2 * es) };
+                            if es < 0 { u128::from(eps) << (-2 * es) } else { u128::from(eps) >> (2 * es) };
                         let expected = (s as u128 + scaled).clamp(1, 1 << 29);
                         assert_eq!(u128::from(regularised(s, es, eps)), expected, "s {s} es {es} eps {eps}");
                     }
