@@ -6,7 +6,7 @@
 //! top-1          = share of positions at which both prefer the same token
 //! ```
 //! Documents end at `<|endoftext|>`; each is cut into windows of the context, and each window
-//! begins with BOS where the model has one. Of encoders, vectors are compared: see [`encoder`].
+//! begins with BOS where the model has one. Of encoders, vectors are compared: see `encoder`.
 
 pub(super) mod encoder;
 pub(super) mod llama_cpp;
