@@ -18,8 +18,10 @@ pub enum Values<'a> {
     I32(&'a mut [i32]),
     /// Elements that are proved to fit 16 bits.
     I16(&'a mut [i32]),
-    /// Elements in 0..32,768, committed as 16 bits.
-    U16(&'a mut [u16]),
+    /// 32-bit elements of several owners, one after another: of a token's heads, say.
+    I32Parts(Vec<&'a mut [i32]>),
+    /// Elements in 0..32,768 of several owners, committed as 16 bits.
+    U16Parts(Vec<&'a mut [u16]>),
     /// int8 codes with their step.
     Codes8(&'a mut [i8], Step),
     /// i16 codes and one exponent a head.
@@ -57,7 +59,8 @@ impl Values<'_> {
         match self {
             Values::I32(x) => append(bytes, &x[elements], |v| v.to_le_bytes()),
             Values::I16(x) => append(bytes, &x[elements], |v| (v as i16).to_le_bytes()),
-            Values::U16(x) => append(bytes, &x[elements], |v| v.to_le_bytes()),
+            Values::I32Parts(x) => each_part(x, elements, |x| append(bytes, x, |v| v.to_le_bytes())),
+            Values::U16Parts(x) => each_part(x, elements, |x| append(bytes, x, |v| v.to_le_bytes())),
             Values::Codes8(x, step) => {
                 append(bytes, &x[elements], |v| [v as u8]);
                 let [low, high] = step.f.to_le_bytes();
@@ -77,8 +80,8 @@ impl Values<'_> {
 
     fn element_bytes(&self) -> usize {
         match self {
-            Values::I32(_) | Values::Token(_) => 4,
-            Values::I16(_) | Values::U16(_) | Values::Codes16Heads(..) => 2,
+            Values::I32(_) | Values::I32Parts(_) | Values::Token(_) => 4,
+            Values::I16(_) | Values::U16Parts(_) | Values::Codes16Heads(..) => 2,
             Values::Codes8(..) | Values::Codes8Heads(..) => 1,
         }
     }
@@ -88,7 +91,8 @@ impl Values<'_> {
     pub fn len(&self) -> usize {
         match self {
             Values::I32(x) | Values::I16(x) => x.len(),
-            Values::U16(x) => x.len(),
+            Values::I32Parts(x) => x.iter().map(|x| x.len()).sum(),
+            Values::U16Parts(x) => x.iter().map(|x| x.len()).sum(),
             Values::Codes8(x, _) | Values::Codes8Heads(x, _) => x.len(),
             Values::Codes16Heads(x, _) => x.len(),
             Values::Token(_) => 1,
@@ -108,7 +112,8 @@ impl Values<'_> {
         match self {
             Values::I32(x) => x[element] ^= 1 << (bit % 32),
             Values::I16(x) => x[element] = i32::from(x[element] as i16 ^ 1 << (bit % 16)),
-            Values::U16(x) => x[element] ^= 1 << (bit % 16),
+            Values::I32Parts(x) => nth(x, element, |x| *x ^= 1 << (bit % 32)),
+            Values::U16Parts(x) => nth(x, element, |x| *x ^= 1 << (bit % 16)),
             Values::Codes8(x, _) | Values::Codes8Heads(x, _) => x[element] ^= 1 << (bit % 8),
             Values::Codes16Heads(x, _) => x[element] ^= 1 << (bit % 16),
             Values::Token(_) => {}
@@ -120,7 +125,8 @@ impl Values<'_> {
         match self {
             Values::I32(x) => Values::I32(x),
             Values::I16(x) => Values::I16(x),
-            Values::U16(x) => Values::U16(x),
+            Values::I32Parts(x) => Values::I32Parts(x.iter_mut().map(|x| &mut **x).collect()),
+            Values::U16Parts(x) => Values::U16Parts(x.iter_mut().map(|x| &mut **x).collect()),
             Values::Codes8(x, step) => Values::Codes8(x, *step),
             Values::Codes16Heads(x, e) => Values::Codes16Heads(x, e),
             Values::Codes8Heads(x, e) => Values::Codes8Heads(x, e),
@@ -129,13 +135,32 @@ impl Values<'_> {
     }
 }
 
-/// Appends the bytes of each element. Room is made once: a full trace encodes megabytes a token.
+/// Elements that are encoded at a time.
+const ENCODED_AT_ONCE: usize = 128;
+
+/// Appends the bytes of each element. A full trace encodes megabytes a token: room is made once, and not filled before.
 fn append<T: Copy, const N: usize>(bytes: &mut Vec<u8>, elements: &[T], encode: impl Fn(T) -> [u8; N]) {
-    let start = bytes.len();
-    bytes.resize(start + N * elements.len(), 0);
-    for (slot, element) in bytes[start..].as_chunks_mut::<N>().0.iter_mut().zip(elements) {
-        *slot = encode(*element);
+    bytes.reserve(N * elements.len());
+    let mut encoded = [[0; N]; ENCODED_AT_ONCE];
+    for elements in elements.chunks(ENCODED_AT_ONCE) {
+        encoded.iter_mut().zip(elements).for_each(|(slot, element)| *slot = encode(*element));
+        bytes.extend_from_slice(encoded[..elements.len()].as_flattened());
     }
+}
+
+/// Calls `f` with what `range` of the concatenated `parts` has in each part.
+fn each_part<T>(parts: &[&mut [T]], range: Range<usize>, mut f: impl FnMut(&[T])) {
+    let mut start = 0;
+    for part in parts {
+        let inside = |at: usize| at.clamp(start, start + part.len()) - start;
+        f(&part[inside(range.start)..inside(range.end)]);
+        start += part.len();
+    }
+}
+
+/// Calls `f` with element `index` of the concatenated `parts`.
+fn nth<T>(parts: &mut [&mut [T]], index: usize, f: impl FnOnce(&mut T)) {
+    f(parts.iter_mut().flat_map(|part| part.iter_mut()).nth(index).expect("an element of the output"));
 }
 
 /// The output of one op for one token, and which it is.

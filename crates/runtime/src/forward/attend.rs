@@ -8,7 +8,7 @@ use super::buffers::{Heads, sized};
 use super::steps::first_failed;
 use super::{Engine, ForwardError};
 use crate::arith::RangeError;
-use crate::attention::{Layer, Query, STATS, Unit};
+use crate::attention::{Layer, Query, Unit};
 use crate::kv::KvCache;
 use crate::observe::{Observer, Values};
 use crate::pool::Rows;
@@ -79,6 +79,7 @@ impl Engine {
         index: usize,
         q: &Heads<i16>,
         caches: &[&mut KvCache],
+        work: &mut Vec<Unit>,
         out: &mut Vec<i32>,
         batch: &mut Batch<'_, O>,
     ) -> Result<(), ForwardError> {
@@ -114,7 +115,7 @@ impl Engine {
         }
         let out = sized(out, batch.rows() * config.q_dim() as usize);
         if STEPS.iter().any(|op| batch.wanted(*op)) {
-            return self.attend_observed(&units, out, batch);
+            return self.attend_observed(&units, work, out, batch);
         }
         let mut failed = vec![None; batch.rows() * kv_heads];
         let longest = units.visible.iter().map(Range::len).max().unwrap_or(0);
@@ -130,21 +131,23 @@ impl Engine {
     fn attend_observed<O: Observer>(
         &self,
         units: &Units<'_>,
+        work: &mut Vec<Unit>,
         out: &mut [i32],
         batch: &mut Batch<'_, O>,
     ) -> Result<(), ForwardError> {
         let (width, per_row) = (units.group * units.layer.dim, units.kv_heads);
-        let mut work: Vec<Unit> = Vec::new();
+        let alters = batch.alters();
         for first in (0..batch.rows()).step_by(TOKENS_AT_ONCE) {
             let tokens = first..batch.rows().min(first + TOKENS_AT_ONCE);
             let out = &mut out[first * per_row * width..tokens.end * per_row * width];
-            work.resize_with(tokens.len() * per_row, Unit::default);
-            let alters = batch.alters();
+            let count = tokens.len() * per_row;
+            work.resize_with(count.max(work.len()), Unit::default);
+            let work = &mut work[..count];
             for op in STEPS {
                 let steps: &[Op] = if alters { &[op] } else { &STEPS };
                 if alters || op == STEPS[0] {
                     let mut failed = vec![None; work.len()];
-                    let rows = (Rows::new(&mut work, 1), Rows::new(out, width), Rows::new(&mut failed, 1));
+                    let rows = (Rows::new(work, 1), Rows::new(out, width), Rows::new(&mut failed, 1));
                     self.compute.pool.rows(1, rows, |at, (unit, y, failed)| {
                         let mut steps = steps.iter();
                         let run = |op: &Op| units.step(*op, first * per_row + at, &mut unit[0], y).err();
@@ -153,7 +156,7 @@ impl Engine {
                     first_failed(&failed, |at| batch.at(first + at / per_row, Op::Attn))?;
                 }
                 if batch.wanted(op) {
-                    show(op, units, &tokens, &mut work, out, batch);
+                    show(op, units, tokens.clone(), work, out, batch);
                 }
             }
         }
@@ -161,63 +164,45 @@ impl Engine {
     }
 }
 
-/// Shows what step `op` gave for `tokens`: the units of a token side by side. What an observer
-/// leaves goes back.
+/// Shows what step `op` gave for `tokens`: the units of a token side by side.
 fn show<O: Observer>(
     op: Op,
     units: &Units<'_>,
-    tokens: &Range<usize>,
+    tokens: Range<usize>,
     work: &mut [Unit],
     out: &mut [i32],
     batch: &mut Batch<'_, O>,
 ) {
     let (per_row, width) = (units.kv_heads, units.group * units.layer.dim);
-    let alters = batch.alters();
+    let rows = tokens.clone().zip(work.chunks_mut(per_row));
     match op {
         Op::Scores => {
-            let mut rows: Vec<Vec<u16>> = Vec::with_capacity(tokens.len());
-            rows.extend(work.chunks(per_row).map(|row| join(row, |unit| &unit.d)));
-            let shown = tokens.clone().zip(&mut rows).map(|(token, d)| (token, 0, Values::U16(d)));
-            batch.observe(op, shown);
-            for (row, d) in work.chunks_mut(per_row).zip(&rows).filter(|_| alters) {
-                let parts = d.chunks(d.len() / per_row);
-                row.iter_mut().zip(parts).for_each(|(unit, part)| unit.d.copy_from_slice(part));
-            }
+            let d = rows.map(|(token, row)| (token, 0, Values::U16Parts(parts(row, |unit| &mut unit.d))));
+            batch.observe(op, d);
         }
         Op::Softmax => {
-            let mut rows: Vec<i32> = join(work, |unit| &unit.stats);
-            let shown = rows.chunks_mut(per_row * units.group * STATS);
-            batch.observe(op, tokens.clone().zip(shown).map(|(token, x)| (token, 0, Values::I32(x))));
-            let parts = rows.chunks(units.group * STATS);
-            work.iter_mut().zip(parts).for_each(|(unit, part)| unit.stats.copy_from_slice(part));
+            let stats =
+                rows.map(|(token, row)| (token, 0, Values::I32Parts(parts(row, |unit| &mut unit.stats))));
+            batch.observe(op, stats);
         }
         Op::AttnPartial => {
-            let mut rows: Vec<(usize, u32, Vec<i32>)> = Vec::new();
-            for (token, row) in tokens.clone().zip(work.chunks(per_row)) {
-                for block in 0..row[0].partial.len() / width {
-                    let here = block * width..(block + 1) * width;
-                    rows.push((token, block as u32, join(row, |unit| &unit.partial[here.clone()])));
-                }
-            }
-            batch.observe(op, rows.iter_mut().map(|(token, run, x)| (*token, *run, Values::I32(x))));
-            for (token, block, x) in rows.iter().filter(|_| alters) {
-                let row = &mut work[(token - tokens.start) * per_row..][..per_row];
-                let here = *block as usize * width..(*block as usize + 1) * width;
-                for (unit, part) in row.iter_mut().zip(x.chunks(width)) {
-                    unit.partial[here.clone()].copy_from_slice(part);
-                }
-            }
+            let blocks = rows.flat_map(|(token, row)| {
+                let mut blocks: Vec<_> = row.iter_mut().map(|unit| unit.partial.chunks_mut(width)).collect();
+                (0..).map_while(move |block| {
+                    let parts: Vec<_> = blocks.iter_mut().filter_map(Iterator::next).collect();
+                    (!parts.is_empty()).then_some((token, block, Values::I32Parts(parts)))
+                })
+            });
+            batch.observe(op, blocks);
         }
         _ => {
             let shown = out.chunks_mut(per_row * width);
-            batch.observe(op, tokens.clone().zip(shown).map(|(token, x)| (token, 0, Values::I32(x))));
+            batch.observe(op, tokens.zip(shown).map(|(token, x)| (token, 0, Values::I32(x))));
         }
     }
 }
 
-/// What `part` names of each unit, one after another.
-fn join<T: Copy>(units: &[Unit], part: impl Fn(&Unit) -> &[T]) -> Vec<T> {
-    let mut joined = Vec::with_capacity(units.iter().map(|unit| part(unit).len()).sum());
-    units.iter().for_each(|unit| joined.extend_from_slice(part(unit)));
-    joined
+/// What `part` names of each unit.
+fn parts<T>(row: &mut [Unit], part: impl Fn(&mut Unit) -> &mut Vec<T>) -> Vec<&mut [T]> {
+    row.iter_mut().map(|unit| part(unit).as_mut_slice()).collect()
 }

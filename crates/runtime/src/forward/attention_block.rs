@@ -32,8 +32,8 @@ impl Engine {
         batch: &mut Batch<'_, O>,
     ) -> Result<(), ForwardError> {
         let (config, weights) = (&self.weights.config, &self.weights.layers[index]);
-        let Buffers { site, q, k, v, q_codes, k_codes, v_codes, attended, attended_codes, y, normed, .. } =
-            buffers;
+        let Buffers { site, q, k, v, q_codes, k_codes, v_codes, units, .. } = buffers;
+        let Buffers { attended, attended_codes, y, normed, .. } = buffers;
         self.site(x, site, Op::AttnNorm, batch);
         let ready = site.prepare(&self.compute);
         self.linear(&weights.q, &ready, Op::QProj, PROJECTION_BOUND, q, batch)?;
@@ -59,7 +59,7 @@ impl Engine {
             self.remember(index, cache, rows, k_codes, v_codes);
         }
 
-        self.attend(index, q_codes, caches, attended, batch)?;
+        self.attend(index, q_codes, caches, units, attended, batch)?;
         let frac = i32::from(weights.v.out_frac) + attention::OUTPUT_EXTRA_FRAC;
         let plain = move |_| (RHO_ONE, -14 - frac);
         self.quantise(attended, q_dim, weights.o.cols, plain, attended_codes);

@@ -2,6 +2,7 @@
 //! cost more than the arithmetic of many ops.
 
 use crate::arith::Step;
+use crate::attention::Unit;
 use crate::kernels::{Activations, Compute};
 use crate::observe::Values;
 use alloc::vec::Vec;
@@ -66,6 +67,8 @@ pub(super) struct Buffers {
     pub(super) q_codes: Heads<i16>,
     pub(super) k_codes: Heads<i16>,
     pub(super) v_codes: Heads<i8>,
+    /// What attention keeps of some tokens, where it is observed.
+    pub(super) units: Vec<Unit>,
     /// `(rows, q_dim)`: the output of attention, and its codes.
     pub(super) attended: Vec<i32>,
     pub(super) attended_codes: Coded,

@@ -23,6 +23,7 @@ mod panel;
 mod requantise;
 mod scalar;
 mod vector;
+mod words;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86;
 
@@ -35,6 +36,7 @@ pub use linear::{linear, linear_of};
 pub use requantise::requantise;
 pub(crate) use vector::extent_body;
 pub use vector::{codes, extent, hadamard};
+pub(crate) use words::words;
 
 use crate::pool::Pool;
 

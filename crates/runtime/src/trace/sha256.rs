@@ -3,7 +3,7 @@
 //! there are vectors of 16 words, 16 messages are hashed side by side, one a lane: each line below is
 //! then one instruction or two.
 
-use crate::kernels::{Kernel, multiversion};
+use crate::kernels::{Kernel, multiversion, words};
 use lockstep_base::Digest;
 
 /// Messages side by side.
@@ -90,43 +90,9 @@ fn side_by_side<M: AsRef<[u8]>>(kernel: Kernel, messages: &[M], digests: &mut [D
 }
 
 multiversion! {
-    /// Word j of every block as row j: big-endian words, transposed.
-    fn words(blocks: &[&[u8; BLOCK]; LANES], w: &mut [Words; 16]) = words_body
-}
-
-multiversion! {
     /// The compression function (FIPS 180-4, section 6.2.2) over the `words` of a block of each lane whose
     /// `present` is all ones.
     fn compress(state: &mut [Words; 8], words: &[Words; 16], present: &Words) = compress_body
-}
-
-/// Stage `D` of a transposition: in each pair of rows that are `D` apart, what stands in every second run of `D` words
-/// of the first changes places with what stands in front of it in the second.
-#[inline(always)]
-fn stage<const D: usize>(w: &mut [Words; 16]) {
-    for rows in w.chunks_exact_mut(2 * D) {
-        let (upper, lower) = rows.split_at_mut(D);
-        for (a, b) in upper.iter_mut().zip(lower) {
-            let (a, b) = (a.as_chunks_mut::<D>().0, b.as_chunks_mut::<D>().0);
-            for run in (0..LANES / D).step_by(2) {
-                core::mem::swap(&mut a[run + 1], &mut b[run]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn words_body(blocks: &[&[u8; BLOCK]; LANES], w: &mut [Words; 16]) {
-    for (row, block) in w.iter_mut().zip(blocks) {
-        for (word, bytes) in row.iter_mut().zip(block.as_chunks::<4>().0) {
-            *word = u32::from_le_bytes(*bytes);
-        }
-    }
-    w.as_flattened_mut().iter_mut().for_each(|word| *word = word.swap_bytes());
-    stage::<8>(w);
-    stage::<4>(w);
-    stage::<2>(w);
-    stage::<1>(w);
 }
 
 /// Loops over lanes become vectors, and only if they are long enough to stay loops till then: so a round is one.

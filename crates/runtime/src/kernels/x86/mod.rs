@@ -10,3 +10,4 @@ pub(super) mod heads_avx512;
 pub(super) mod tiles;
 mod vector;
 pub(super) mod vnni;
+pub(super) mod words_avx512;

@@ -36,7 +36,8 @@ impl Observer for Notes {
 fn note(out: Out, name: &str, values: Values<'_>) -> Out {
     match values {
         Values::I32(x) | Values::I16(x) => out.list(name, x),
-        Values::U16(x) => out.list(name, x),
+        Values::I32Parts(x) => out.list(name, &x.concat()),
+        Values::U16Parts(x) => out.list(name, &x.concat()),
         Values::Codes8(x, step) => {
             out.list(name, x).one(&format!("{name}.k"), step.k).one(&format!("{name}.f"), step.f)
         }
