@@ -10,7 +10,7 @@ use lockstep_proof::argument;
 use lockstep_proof::commitment::{self, Committed, Shape};
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::gadget::Builder;
-use lockstep_proof::logup;
+use lockstep_proof::logup::{self, Leaves, Numerators};
 use lockstep_proof::multilinear::eq_table;
 use lockstep_proof::net::statement::Statement;
 use lockstep_proof::net::{prove, verify};
@@ -18,6 +18,7 @@ use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
 use lockstep_runtime::kernels::Compute;
 use p3_field::{Field, PrimeCharacteristicRing};
 use rustix::time::{ClockId, clock_gettime};
+use std::borrow::Cow;
 
 type Base = <Quintic as ProofField>::Base;
 /// Runs of each.
@@ -72,32 +73,42 @@ fn network(name: &str, net: &Net, examples: usize) {
     );
 }
 
-fn lookups(log: usize) {
-    let count = 1usize << log;
-    let mut sponge = Sponge::new("bench");
-    let alpha: Quintic = sponge.challenge("alpha");
+/// `2^log` lookups of one column, or of two, in a table of 2^16 entries.
+fn lookups(log: usize, columns: usize) {
+    const TABLE_LOG: usize = 16;
     let mut rng = SplitMix64::new(2);
-    // Half of the fractions cancel the other half.
-    let mut p = vec![Quintic::ONE; count];
-    let mut q: Vec<Quintic> =
-        (0..count).map(|_| alpha - residue::<Base>(rng.below(1 << 16) as i64)).collect();
-    for i in 0..count / 2 {
-        p[2 * i + 1] = -p[2 * i];
-        q[2 * i + 1] = q[2 * i];
-    }
+    let mut counts = vec![0i64; 1 << TABLE_LOG];
+    let looked_up: Vec<usize> = (0..1 << log).map(|_| rng.below(1 << TABLE_LOG) as usize).collect();
+    looked_up.iter().for_each(|x| counts[*x] += 1);
+    let mut sponge = Sponge::new("bench");
+    let (alpha, gamma): (Quintic, Quintic) = (sponge.challenge("alpha"), sponge.challenge("gamma"));
+    // The second column is a function of the first.
+    let column = |values: &[usize], number: usize| -> Cow<'static, [Base]> {
+        values.iter().map(|x| residue((x * (1 + 6 * number) % 127) as i64 + (x << 7) as i64)).collect()
+    };
+    let leaves = |log, values: &[usize], numerators| Leaves {
+        log,
+        numerators,
+        constant: alpha,
+        columns: (0..columns).map(|c| (-gamma.exp_u64(c as u64), column(values, c))).collect(),
+    };
+    let entries: Vec<usize> = (0..1 << TABLE_LOG).collect();
+    let counts = Numerators::Each(counts.into_iter().map(|count| residue(-count)).collect());
+    let all = [leaves(log, &looked_up, Numerators::One), leaves(TABLE_LOG, &entries, counts)];
     let (proving, proof) = median(3, || {
         let mut transcript = ProverTranscript::new(Sponge::new("bench"));
-        logup::prove(&mut transcript, &p, &q).expect("no zero");
+        logup::prove_leaves(&mut transcript, &all).expect("no zero");
         transcript.finish()
     });
+    let heights = logup::heights((1 << log) + (1 << TABLE_LOG));
     let (verifying, result) = median(3, || {
         let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
-        logup::verify::<Quintic>(&mut transcript, &logup::heights(count))
+        logup::verify::<Quintic>(&mut transcript, &heights)
     });
     result.expect("our own proof");
     println!(
-        "LogUp-GKR (variant E), 2^{log} fractions: {:.1} ns each, verify {:.2} ms, {} bytes",
-        1e9 * proving / count as f64,
+        "LogUp-GKR, 2^{log} lookups of {columns} in 2^{TABLE_LOG} entries: {:.1} ns each, verify {:.2} ms, {} bytes",
+        1e9 * proving / f64::from(1u32 << log),
         1e3 * verifying,
         proof.len()
     );
@@ -146,8 +157,12 @@ fn main() {
             network(name, &net, examples);
         }
     }
-    lookups(20);
+    for log in [20, 22] {
+        lookups(log, 1);
+        lookups(log, 2);
+    }
     matrix(20);
+    matrix(22);
     if std::env::args().any(|arg| arg == "--large") {
         matrix(24);
     }

@@ -15,6 +15,8 @@
 //! Soundness error: 3 |F|^-1 a round, and the sum itself (leaves + trees) |F|^-1.
 
 #[cfg(feature = "prover")]
+mod leaves;
+#[cfg(feature = "prover")]
 mod prover;
 #[cfg(feature = "prover")]
 mod tree;
@@ -25,7 +27,10 @@ use crate::sumcheck;
 use crate::transcript::VerifierTranscript;
 use alloc::vec::Vec;
 #[cfg(feature = "prover")]
-pub use prover::prove;
+pub use {
+    leaves::{Leaves, Numerators},
+    prover::{prove, prove_leaves},
+};
 
 /// What is left to be checked of one tree: the extensions of its leaves at a point.
 #[derive(Clone, Debug)]

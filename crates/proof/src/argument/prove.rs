@@ -8,7 +8,7 @@ use crate::claims::Claims;
 use crate::commitment::Committed;
 use crate::error::ProveError;
 use crate::field::ProofField;
-use crate::logup;
+use crate::logup::{self, Leaves, Numerators};
 use crate::matmul;
 use crate::multilinear::evaluate as extension;
 use crate::sumcheck::{Sum, Term};
@@ -16,6 +16,7 @@ use crate::transcript::ProverTranscript;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
+use p3_field::PrimeCharacteristicRing;
 
 /// A claim on what a contraction gives, which is still to be proved.
 struct Claimed<E> {
@@ -124,18 +125,27 @@ fn lookups<E: ProofField>(
     let circuit = cells.circuit;
     let alpha: E = speaker.transcript.sponge.challenge("alpha");
     let gamma: E = speaker.transcript.sponge.challenge("gamma");
-    let (mut numerators, mut denominators) = (Vec::new(), Vec::new());
+    let mut leaves = Vec::with_capacity(circuit.leaves.len());
     for leaf in &circuit.leaves {
-        numerators.extend(fill::vector::<E>(cells, &leaf.numerator, leaf.log));
-        let mut values = vec![alpha - leaf.tag; 1 << leaf.log];
-        let mut power = -gamma;
+        let numerators = if leaf.numerator.terms.is_empty() && leaf.numerator.constant == E::Base::ONE {
+            Numerators::One
+        } else {
+            Numerators::Each(fill::base_vector(cells, &leaf.numerator, leaf.log).into())
+        };
+        let (mut constant, mut columns) = (alpha - leaf.tag, Vec::new());
+        let mut factor = -gamma;
         for linear in &leaf.tuple {
-            fill::add(cells, linear, leaf.log, power, &mut values);
-            power *= gamma;
+            if linear.terms.is_empty() {
+                constant += factor * linear.constant;
+            } else {
+                columns.push((factor, fill::base_vector(cells, linear, leaf.log).into()));
+            }
+            factor *= gamma;
         }
-        denominators.extend(values);
+        leaves.push(Leaves { log: leaf.log, numerators, constant, columns });
     }
-    let claims = logup::prove(&mut speaker.transcript, &numerators, &denominators)?;
+    let claims = logup::prove_leaves(&mut speaker.transcript, &leaves)?;
+    drop(leaves);
     for (leaf, (tree, _)) in circuit.leaves.iter().zip(circuit.places()) {
         let point = &claims[tree].point;
         let point = &point[point.len() - leaf.log..];

@@ -25,6 +25,9 @@ pub(crate) struct Code {
     slabs: Vec<Vec<Base>>,
 }
 
+/// Rows of a slab, and their code.
+type Work<'a, B> = (&'a [&'a [B]], Vec<Base>);
+
 /// All positions of sixteen rows.
 struct Slab<'a, E: ProofField> {
     /// The rows, 2^b cells each; the last may be short.
@@ -100,7 +103,7 @@ impl Code {
         let cosets = 0..1u64 << shape.log_inverse_rate;
         let shifts: Vec<Vec<u32>> = cosets.map(|j| powers::<E>(generator.exp_u64(j), size)).collect();
         let rows: Vec<&[E::Base]> = cells.chunks(size).collect();
-        let mut slabs: Vec<(&[&[E::Base]], Vec<Base>)> = rows
+        let mut slabs: Vec<Work<'_, E::Base>> = rows
             .chunks(LANES)
             .map(|rows| (rows, Vec::with_capacity(size << shape.log_inverse_rate)))
             .collect();

@@ -15,9 +15,19 @@ pub(crate) type Nodes = [Vec<Ext>; 4];
 /// Numerators and denominators.
 type Scalars<E> = (Vec<E>, Vec<E>);
 
+/// Leaves in lanes, in parts of a power of two of groups.
+#[derive(Debug)]
+pub(crate) struct Leafage {
+    pub(crate) parts: Vec<Nodes>,
+    /// All numerators are 1, and their vectors empty.
+    pub(crate) ones: bool,
+}
+
 /// Layers from the root to the leaves.
 #[derive(Debug)]
 pub(crate) struct Tree<E> {
+    /// Numerators of the leaves are 1 and not stored.
+    ones: bool,
     /// Of 1, 2, ... nodes.
     scalars: Vec<Scalars<E>>,
     /// Of 32, 64, ... nodes, in parts.
@@ -40,8 +50,9 @@ impl Task for Above<'_> {
     #[inline(always)]
     fn run(self) {
         let [p0, p1, q0, q1] = self.nodes;
-        for g in 0..p0.len() {
-            self.above[g % 2].push(p0[g].products(&q1[g], &p1[g], &q0[g]));
+        for g in 0..q0.len() {
+            let sum = if p0.is_empty() { q0[g].add(&q1[g]) } else { p0[g].products(&q1[g], &p1[g], &q0[g]) };
+            self.above[g % 2].push(sum);
             self.above[2 + g % 2].push(q0[g].mul(&q1[g]));
         }
     }
@@ -50,9 +61,9 @@ impl Task for Above<'_> {
 /// All layers above a part, until few groups are left: from below.
 fn above(kernel: Kernel, leaves: Nodes) -> Vec<Nodes> {
     let mut layers = vec![leaves];
-    while layers[layers.len() - 1][0].len() >= PART_GROUPS {
+    while layers[layers.len() - 1][2].len() >= PART_GROUPS {
         let nodes = &layers[layers.len() - 1];
-        let mut above = empty(nodes[0].len());
+        let mut above = empty(nodes[2].len());
         vectorised(kernel, Above { nodes, above: &mut above });
         layers.push(above);
     }
@@ -67,6 +78,14 @@ fn join(parts: Vec<Nodes>) -> Nodes {
         joined.iter_mut().zip(part).for_each(|(joined, more)| joined.extend(more));
     }
     joined
+}
+
+/// The nodes of a layer, element by element; numerators that are not stored are 1.
+fn elements<E: ProofField>(nodes: &Nodes) -> [Vec<E>; 4] {
+    let mut vectors = nodes.each_ref().map(|v| scalars::<E>(v));
+    let count = vectors[2].len();
+    vectors.iter_mut().filter(|v| v.is_empty()).for_each(|v| *v = vec![E::ONE; count]);
+    vectors
 }
 
 /// The layer above, element by element.
@@ -84,12 +103,13 @@ impl<E: ProofField> Tree<E> {
             scalars.push(above_scalars(&scalars[scalars.len() - 1]));
         }
         scalars.reverse();
-        Tree { scalars, wide: Vec::new() }
+        Tree { ones: false, scalars, wide: Vec::new() }
     }
 
-    /// The tree over leaves in lanes, in parts of a power of two of groups.
-    pub(crate) fn new(leaves: Vec<Nodes>) -> Tree<E> {
+    /// The tree over leaves in lanes.
+    pub(crate) fn new(leaves: Leafage) -> Tree<E> {
         let kernel = Kernel::detect();
+        let Leafage { parts: leaves, ones } = leaves;
         let mut parts: Vec<(Option<Nodes>, Vec<Nodes>)> =
             leaves.into_iter().map(|part| (Some(part), Vec::new())).collect();
         parallel::for_each(&mut parts, |(leaves, layers)| {
@@ -108,23 +128,19 @@ impl<E: ProofField> Tree<E> {
             wide.push(vec![join(last)]);
         }
         while let Some([nodes]) = wide.last().map(Vec::as_slice)
-            && nodes[0].len() > 1
+            && nodes[2].len() > 1
         {
-            let mut above = empty(nodes[0].len());
+            let mut above = empty(nodes[2].len());
             vectorised(kernel, Above { nodes, above: &mut above });
             wide.push(vec![above]);
         }
         // 32 nodes are left: two groups, of which every lane becomes one node.
-        let nodes = wide.last().map(|layer| &layer[0]);
-        let (mut p, mut q) = (Vec::with_capacity(LANES), Vec::with_capacity(LANES));
-        if let Some([p0, p1, q0, q1]) = nodes.map(|nodes| nodes.each_ref().map(|v| scalars::<E>(v))) {
-            for i in 0..LANES {
-                p.push(p0[i] * q1[i] + p1[i] * q0[i]);
-                q.push(q0[i] * q1[i]);
-            }
-        }
+        let last = wide.last().and_then(|layer| layer.first());
+        let [p0, p1, q0, q1] = last.map_or_else(Default::default, |nodes| elements::<E>(nodes));
+        let p = (0..LANES).map(|i| p0[i] * q1[i] + p1[i] * q0[i]).collect();
+        let q = q0.iter().zip(&q1).map(|(q0, q1)| *q0 * *q1).collect();
         wide.reverse();
-        Tree { wide, ..Tree::small(p, q) }
+        Tree { ones, wide, ..Tree::small(p, q) }
     }
 
     /// The sum of all leaves.
@@ -132,13 +148,15 @@ impl<E: ProofField> Tree<E> {
         (self.scalars[0].0[0], self.scalars[0].1[0])
     }
 
+    /// Whether the layer of `2^log` nodes has numerators of 1, which are not stored.
+    pub(crate) fn are_ones(&self, log: usize) -> bool {
+        self.ones && log == LANE_BITS + self.wide.len()
+    }
+
     /// The layer of `2^log` nodes, element by element, even and odd.
     pub(crate) fn scalars(&mut self, log: usize) -> [Vec<E>; 4] {
         if log >= self.scalars.len() {
-            return self
-                .wide(log)
-                .first()
-                .map_or_else(Default::default, |nodes| nodes.each_ref().map(|v| scalars(v)));
+            return self.wide(log).first().map_or_else(Default::default, |nodes| elements(nodes));
         }
         let (p, q) = core::mem::take(&mut self.scalars[log]);
         let every = |values: &[E], first: usize| values.iter().skip(first).step_by(2).copied().collect();

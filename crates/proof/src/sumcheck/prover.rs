@@ -60,6 +60,7 @@ pub(super) fn finish<E: ProofField>(
     point: &mut [E],
     eq: Option<&[E]>,
     mut claim: E,
+    constant: E,
 ) -> Result<Vec<E>, ProveError> {
     let log = point.len();
     let mut tables = vec![vec![E::ONE]];
@@ -69,7 +70,8 @@ pub(super) fn finish<E: ProofField>(
     for i in (0..log).rev() {
         // Variables behind those of eq share the weight of what is in front of them.
         let known = i.min(tables.len() - 1);
-        let sent = sum.round(eq.map(|_| (&tables[known][..], i - known)));
+        let mut sent = sum.round(eq.map(|_| (&tables[known][..], i - known)));
+        sent[0] += constant;
         transcript.send("round", &sent);
         let r = transcript.sponge.challenge("bind");
         let t = eq.and_then(|eq| eq.get(i).copied());
@@ -94,7 +96,7 @@ impl<E: ProofField> Sum<E> {
     ) -> Result<Proved<E>, ProveError> {
         if log < WIDE_LOG {
             let mut point = vec![E::ZERO; log];
-            let values = finish(self, transcript, &mut point, eq, claim)?;
+            let values = finish(self, transcript, &mut point, eq, claim, E::ZERO)?;
             return Ok(Proved { point, values });
         }
         let mut parts = vec![Part::default(); wide::parts(1 << (log - LANE_BITS))];
@@ -103,7 +105,7 @@ impl<E: ProofField> Sum<E> {
                 part.vectors.push(half);
             }
         }
-        wide::prove(transcript, parts, self.terms, log, eq, claim)
+        wide::prove(transcript, parts, self.terms, log, eq, claim, E::ZERO)
     }
 
     /// h(0) and the leading coefficient; `weights` of x is entry `x >> shift`.

@@ -134,7 +134,8 @@ fn join(parts: &mut Vec<Part>) {
     }
 }
 
-/// [`Sum::prove`] for vectors in lanes, at least two groups in all.
+/// [`Sum::prove`] for vectors in lanes, at least two groups in all. `constant` is added to what is summed, with the factor eq of all
+/// variables, whose sum is 1.
 pub(crate) fn prove<E: ProofField>(
     transcript: &mut ProverTranscript,
     mut parts: Vec<Part>,
@@ -142,6 +143,7 @@ pub(crate) fn prove<E: ProofField>(
     log: usize,
     eq: Option<&[E]>,
     mut claim: E,
+    constant: E,
 ) -> Result<Proved<E>, ProveError> {
     let kernel = Kernel::detect();
     let (lane_point, group_point) = eq.map_or((&[][..], &[][..]), |eq| eq.split_at(eq.len().min(LANE_BITS)));
@@ -169,7 +171,7 @@ pub(crate) fn prove<E: ProofField>(
             let (first, shift, weights) = (*number * each, i - LANE_BITS - known, weights.as_deref());
             vectorised(kernel, Round { part, terms: &terms, bind: bind.as_ref(), weights, first, shift });
         });
-        let mut sent = [E::ZERO; 2];
+        let mut sent = [constant, E::ZERO];
         for (term, sums) in parts.iter().flat_map(|part| terms.iter().zip(&part.sums)) {
             for (sent, sum) in sent.iter_mut().zip(sums) {
                 *sent += term.coefficient * lanes::weighted(sum, &lane_weights);
@@ -190,8 +192,15 @@ pub(crate) fn prove<E: ProofField>(
         }
         vectors.push(scalars(vector));
     }
-    finish(Sum { vectors, terms }, transcript, &mut point[..LANE_BITS], eq.map(|_| lane_point), claim)
-        .map(|values| Proved { point, values })
+    finish(
+        Sum { vectors, terms },
+        transcript,
+        &mut point[..LANE_BITS],
+        eq.map(|_| lane_point),
+        claim,
+        constant,
+    )
+    .map(|values| Proved { point, values })
 }
 
 /// The elements of a vector, in the order of their indices.

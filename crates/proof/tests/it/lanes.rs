@@ -3,7 +3,7 @@
 use lockstep_base::rng::SplitMix64;
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::lanes::{self, Base, Ext, Kernel, LANES, Task, vectorised};
-use lockstep_proof::logup;
+use lockstep_proof::logup::{self, Leaves, Numerators};
 use lockstep_proof::multilinear::{eq_table, evaluate_ext};
 use lockstep_proof::sumcheck::{self, Sum, Term};
 use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
@@ -169,5 +169,61 @@ fn wide_trees_are_accepted() {
             assert_eq!(claim.denominator, evaluate_ext(&q[leaves], &claim.point), "{count}");
         }
         verifier.finish().expect("nothing is left");
+    }
+}
+
+/// logup: leaves given as columns of the base field give the same proof, byte by byte, as the fractions that they stand for: with
+/// numerators of 1 and others, one column, several and none, blocks of one lane and of many.
+#[test]
+fn columns_and_fractions_give_one_proof() {
+    let shapes: [&[(usize, bool, usize)]; 5] = [
+        &[(12, true, 1), (10, true, 2), (10, false, 1)],
+        &[(11, true, 2), (11, true, 1)],
+        &[(7, true, 2), (3, false, 3), (3, true, 0), (2, true, 1), (0, false, 1)],
+        &[(6, true, 1), (6, true, 1), (5, true, 3)],
+        &[(9, false, 0), (8, true, 2), (2, true, 1), (1, true, 1), (1, false, 4)],
+    ];
+    for (case, blocks) in shapes.into_iter().enumerate() {
+        let mut rng = SplitMix64::new(43 + case as u64);
+        let leaves: Vec<Leaves<'_, Quintic>> = blocks
+            .iter()
+            .map(|(log, ones, columns)| Leaves {
+                log: *log,
+                numerators: if *ones {
+                    Numerators::One
+                } else {
+                    Numerators::Each((0..1 << log).map(|_| base(&mut rng)).collect())
+                },
+                constant: ext(&mut rng),
+                columns: (0..*columns)
+                    .map(|_| (ext(&mut rng), (0..1 << log).map(|_| base(&mut rng)).collect()))
+                    .collect(),
+            })
+            .collect();
+        let (mut p, mut q) = (Vec::new(), Vec::new());
+        for block in &leaves {
+            for at in 0..1 << block.log {
+                p.push(match &block.numerators {
+                    Numerators::One => Quintic::ONE,
+                    Numerators::Each(values) => values[at].into(),
+                });
+                let columns = block.columns.iter();
+                q.push(
+                    block.constant + columns.map(|(factor, column)| *factor * column[at]).sum::<Quintic>(),
+                );
+            }
+        }
+        let mut ours = ProverTranscript::new(Sponge::new("test"));
+        let claims = logup::prove_leaves(&mut ours, &leaves).expect("a proof");
+        let mut theirs = ProverTranscript::new(Sponge::new("test"));
+        logup::prove(&mut theirs, &p, &q).expect("a proof");
+        assert!(ours.finish() == theirs.finish(), "case {case}");
+        let mut start = 0;
+        for (claim, height) in claims.iter().zip(logup::heights(p.len())) {
+            let range = start..start + (1 << height);
+            start = range.end;
+            assert_eq!(claim.numerator, evaluate_ext(&p[range.clone()], &claim.point), "case {case}");
+            assert_eq!(claim.denominator, evaluate_ext(&q[range], &claim.point), "case {case}");
+        }
     }
 }
