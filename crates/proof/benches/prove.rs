@@ -1,13 +1,16 @@
 //! What proofs cost: `cargo bench -p lockstep-proof`, CPU time of two threads, the median of some runs.
 //!
-//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells).
+//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells). With `-- --decoders` decoders instead.
 
+use lockstep_base::config::{FeedForward, ModelConfig, Positions};
 use lockstep_base::net::Net;
 use lockstep_base::rng::SplitMix64;
+use lockstep_base::weights::WeightFormat;
 use lockstep_model::net::{InputFormat, quantise};
 use lockstep_model::onnx::{Prepare, import};
 use lockstep_proof::argument;
 use lockstep_proof::commitment::{self, Committed, Shape};
+use lockstep_proof::decoder::{self, statement::Answer};
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::gadget::Builder;
 use lockstep_proof::logup::{self, Leaves, Numerators};
@@ -15,10 +18,14 @@ use lockstep_proof::multilinear::eq_table;
 use lockstep_proof::net::statement::Statement;
 use lockstep_proof::net::{prove, verify};
 use lockstep_proof::transcript::{ProverTranscript, Sponge, VerifierTranscript};
+use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Compute;
+use lockstep_runtime::observe::Silent;
+use lockstep_runtime::synthetic;
 use p3_field::{Field, PrimeCharacteristicRing};
 use rustix::time::{ClockId, clock_gettime};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 type Base = <Quintic as ProofField>::Base;
 /// Runs of each.
@@ -71,6 +78,86 @@ fn network(name: &str, net: &Net, examples: usize) {
         argument.circuit.fractions(),
         1e3 * verifying
     );
+}
+
+/// A random model of a shape, one token of whose answer is proved. Its tokens are those that its own witness gives.
+fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
+    let weights = Arc::new(synthetic::model(config, WeightFormat::Int8, 1));
+    let engine = Engine::new(weights.clone(), Arc::new(Compute::new(1)));
+    let mut rng = SplitMix64::new(4);
+    let mut all: Vec<u32> = (0..tokens).map(|_| rng.below(config.vocab.into()) as u32).collect();
+    let mut infer = || {
+        let mut cache = engine.new_cache();
+        let mut x = engine.embed(&all, 0, &mut Silent).expect("tokens");
+        engine.layers(&mut x, &mut cache, &mut Silent).expect("in range");
+        let last = &x[x.len() - engine.width()..];
+        engine.logits(last, &[tokens - 1], &mut Silent).expect("in range")
+    };
+    let (inferring, logits) = median(3, &mut infer);
+    let best = (0..logits.len()).max_by_key(|at| (logits[*at], core::cmp::Reverse(*at)));
+    all.push(best.expect("a vocabulary") as u32);
+    let root = lockstep_base::Digest([0; 32]);
+    let answer = Answer { weights: &weights, root, tokens: &all, generated: 1 };
+    let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
+    let (filling, (built, witness)) = median(1, || {
+        let mut builder = Builder::proving(decoder::statement::LIMB_BITS, None);
+        statement.build(&mut builder);
+        builder.finish().honest().expect("an honest witness")
+    });
+    let argument = statement.argument(built).expect("an argument");
+    let (arguing, proof) = median(1, || argument::prove::prove(&argument, &witness).expect("a proof"));
+    let (verifying, result) = median(3, || {
+        let mut builder = Builder::new(decoder::statement::LIMB_BITS);
+        statement.build(&mut builder);
+        let argument = statement.argument(builder.finish()).expect("an argument");
+        argument::verify::verify(&argument, &proof)
+    });
+    result.expect("our own proof");
+    println!(
+        "{name}, {tokens} tokens: witness {:.2} s of {} cells, argument {:.2} s with {} fractions, {} columns, {} contractions; verify {:.1} ms, {} bytes; {:.0} times inference",
+        filling,
+        argument.layout.cells(),
+        arguing,
+        argument.circuit.fractions(),
+        argument.circuit.columns.len(),
+        argument.circuit.contractions.len(),
+        1e3 * verifying,
+        proof.len(),
+        (filling + arguing) / inferring,
+    );
+}
+
+fn decoders() {
+    let tiny = ModelConfig {
+        n_layers: 2,
+        d_model: 64,
+        n_heads: 8,
+        n_kv_heads: 4,
+        head_dim: 8,
+        d_ffn: 172,
+        vocab: 512,
+        context: 512,
+        rope_dim: 8,
+        ..ModelConfig::decoder()
+    };
+    decoder("2 layers of 64 channels", &tiny, 16);
+    let gpt2 = ModelConfig {
+        n_layers: 1,
+        d_model: 768,
+        n_heads: 12,
+        n_kv_heads: 12,
+        head_dim: 64,
+        d_ffn: 3072,
+        vocab: 512,
+        context: 1024,
+        positions: Positions::Learned,
+        rope_dim: 0,
+        rope_tables: 0,
+        feed_forward: FeedForward::Plain,
+        ..ModelConfig::decoder()
+    };
+    decoder("1 layer of GPT-2 small", &gpt2, 16);
+    decoder("1 layer of GPT-2 small", &gpt2, 64);
 }
 
 /// `2^log` lookups of one column, or of two, in a table of 2^16 entries.
@@ -145,6 +232,9 @@ fn matrix(log: usize) {
 }
 
 fn main() {
+    if std::env::args().any(|arg| arg == "--decoders") {
+        return decoders();
+    }
     let tenths = InputFormat { frac: 0, low: 0, high: 100 };
     let models = [
         ("Iris OLS", &include_bytes!("../../../models/iris/iris-ols.onnx")[..]),
