@@ -17,7 +17,7 @@ pub mod quantise;
 pub mod ranges;
 pub mod tables;
 
-use crate::circuit::{Check, Circuit, Constraint, Contraction, Linear, Source, View};
+use crate::circuit::{Bit, Check, Circuit, Constraint, Contraction, Gather, Linear, Public, Source, View};
 use crate::matmul::Matrix;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -178,6 +178,26 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         self.circuit.contraction(contraction)
     }
 
+    /// The vectors `(2^vectors, 2^log_from)` of `source` at other places: `taken` says where each new place is taken from.
+    pub fn gather(
+        &mut self,
+        source: Source,
+        vectors: usize,
+        log_from: usize,
+        taken: Vec<Option<u32>>,
+    ) -> Source {
+        let outer = vectors + taken.len().trailing_zeros() as usize;
+        let gather = self.circuit.public(Public::Gather(Gather { taken, log_from }));
+        let bits = |range: core::ops::Range<usize>| range.map(Bit::At);
+        let inner = outer..outer + log_from;
+        self.contract(Contraction {
+            outer,
+            inner: log_from,
+            left: View { source, bits: bits(0..vectors).chain(bits(inner.clone())).collect() },
+            right: View { source: gather, bits: bits(vectors..outer).chain(bits(inner)).collect() },
+        })
+    }
+
     /// What a contraction gives.
     #[cfg(feature = "prover")]
     fn contracted(&self, contraction: &Contraction) -> Vec<B> {
@@ -190,6 +210,16 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
                 cells.source(contraction.left.source).iter().map(|code| centred(*code)).collect();
             let sums = accumulate(&self.matrices[placed.matrix], placed, &codes);
             return sums.into_iter().map(residue).collect();
+        }
+        if let Source::Public(public) = contraction.right.source
+            && let Public::Gather(gather) = &self.circuit.publics[public]
+        {
+            let from = cells.source(contraction.left.source);
+            let rows = from.chunks(1 << gather.log_from);
+            let take = |row: &[B], place: &Option<u32>| place.map_or(B::ZERO, |place| row[place as usize]);
+            return rows
+                .flat_map(|row| gather.taken.iter().map(|place| take(row, place)).collect::<Vec<_>>())
+                .collect();
         }
         // Row by row of the outer space: only one row of each factor is written out.
         let (outer, inner) = (contraction.outer, contraction.inner);

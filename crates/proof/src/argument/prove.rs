@@ -3,7 +3,7 @@
 use super::{Argument, Witness};
 use crate::circuit::evaluate::{self, Oracle, Tables, shared};
 use crate::circuit::fill::{self, Cells};
-use crate::circuit::{Check, Contraction, Source, View};
+use crate::circuit::{Check, Contraction, Public, Source, View};
 use crate::claims::Claims;
 use crate::commitment::Committed;
 use crate::error::ProveError;
@@ -220,6 +220,12 @@ fn folded<E: ProofField>(
         let placed = &argument.circuit.weights[weights];
         let bound: Vec<E> = view.used().filter(|at| *at < contraction.outer).map(|at| point[at]).collect();
         return matmul::fold_rows(&argument.matrices[placed.matrix], placed, &bound);
+    }
+    if let Source::Public(public) = view.source
+        && let Public::Gather(gather) = &argument.circuit.publics[public]
+    {
+        let bound: Vec<E> = view.used().filter(|at| *at < contraction.outer).map(|at| point[at]).collect();
+        return gather.fold(&bound);
     }
     fill::folded(cells, view, kept, point)
 }

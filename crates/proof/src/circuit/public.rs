@@ -2,7 +2,8 @@
 
 use super::range;
 use crate::field::{ProofField, residue};
-use crate::multilinear::index;
+use crate::multilinear::{eq_table, index};
+use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
@@ -19,6 +20,36 @@ pub enum Public<B> {
     Value(usize),
     /// The Hadamard matrix `(i, j) -> (-1)^popcount(i & j)` of order `2^log`, so of twice as many coordinates.
     Hadamard(usize),
+    /// Which place of one vector each place of another is taken from.
+    Gather(Gather),
+}
+
+/// `(x, y) -> 1` where place x of a new vector is place y of an old one, else 0.
+#[derive(Clone, Debug)]
+pub struct Gather {
+    /// The place that each new one is taken from; `None` gives 0. A power of two of them.
+    pub taken: Vec<Option<u32>>,
+    /// Coordinates of the old vector.
+    pub log_from: usize,
+}
+
+impl Gather {
+    /// Coordinates of the new vector.
+    fn log_to(&self) -> usize {
+        self.taken.len().trailing_zeros() as usize
+    }
+
+    /// `y -> sum_x eq(to, x) gather(x, y)`.
+    #[must_use]
+    pub fn fold<E: ProofField>(&self, to: &[E]) -> Vec<E> {
+        let mut out = vec![E::ZERO; 1 << self.log_from];
+        for (weight, place) in eq_table(to).into_iter().zip(&self.taken) {
+            if let Some(place) = place {
+                out[*place as usize] += weight;
+            }
+        }
+        out
+    }
 }
 
 impl<B: PrimeField32> Public<B> {
@@ -29,6 +60,7 @@ impl<B: PrimeField32> Public<B> {
             Public::Vector(values) => values.len().trailing_zeros() as usize,
             Public::Index(log) | Public::Width(log) | Public::Value(log) => *log,
             Public::Hadamard(log) => 2 * log,
+            Public::Gather(gather) => gather.log_to() + gather.log_from,
         }
     }
 
@@ -43,6 +75,10 @@ impl<B: PrimeField32> Public<B> {
             Public::Hadamard(log) => {
                 let both = (at >> log) & at & ((1 << log) - 1);
                 if both.count_ones() % 2 == 0 { B::ONE } else { B::NEG_ONE }
+            }
+            Public::Gather(gather) => {
+                let from = (at & ((1 << gather.log_from) - 1)) as u32;
+                B::from_bool(gather.taken[at >> gather.log_from] == Some(from))
             }
         }
     }
@@ -65,6 +101,10 @@ pub fn closed_form<E: ProofField>(public: &Public<E::Base>, point: &[E]) -> Opti
         Public::Hadamard(log) => {
             let (i, j) = point.split_at(*log);
             Some(i.iter().zip(j).map(|(i, j)| E::ONE - (*i * *j).double()).product())
+        }
+        Public::Gather(gather) => {
+            let (to, from) = point.split_at(gather.log_to());
+            Some(gather.fold(to).into_iter().zip(eq_table(from)).map(|(x, weight)| x * weight).sum())
         }
     }
 }

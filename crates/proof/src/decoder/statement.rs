@@ -398,5 +398,5 @@ fn pick<B: PrimeField32>(
         sum
     };
     let (k, f) = (number(&codes.k), number(&codes.f));
-    Codes { source, log_vectors: rows, log_channels: channels, k, f }
+    Codes { source, log_vectors: rows, log_channels: channels, log_steps: rows, k, f }
 }

@@ -57,9 +57,11 @@ pub struct Codes<B> {
     pub log_vectors: usize,
     /// log2 of the channels.
     pub log_channels: usize,
-    /// Mantissas, over the vectors.
+    /// log2 of the steps: vectors whose first coordinates are the same have the same step.
+    pub log_steps: usize,
+    /// Mantissas, over the steps.
     pub k: Linear<B>,
-    /// Exponents, over the vectors.
+    /// Exponents, over the steps.
     pub f: Linear<B>,
 }
 
@@ -171,7 +173,18 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
 
     /// `y = W x + b`, over `(vectors, rows)`.
     pub fn linear(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>) -> Linear<B> {
-        let (vectors, rows) = (codes.log_vectors, layer.placed.log_rows);
+        self.linear_where(name, codes, layer, None)
+    }
+
+    /// `y = W x + b`, over `(vectors, rows)`; without b where `real`, a view of the vectors' coordinates, is 0 and not 1.
+    pub fn linear_where(
+        &mut self,
+        name: &str,
+        codes: &Codes<B>,
+        layer: &Layer<'m>,
+        real: Option<&View>,
+    ) -> Linear<B> {
+        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
         let log = vectors + rows;
         self.matrices.push(layer.matrix);
         let placed = Placed { matrix: self.matrices.len() - 1, ..layer.placed.clone() };
@@ -198,14 +211,14 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         };
         for (group, shift) in layer.shifts.iter().enumerate() {
             let key = codes.f.clone().times(B::NEG_ONE).offset(residue(*shift));
-            let mut fetched = self.fetch(&format!("{name} shift {group}"), table, vectors, key);
-            let scaled = self.integers(&codes.k, vectors);
-            let on = self.integers(&fetched[1], vectors);
+            let mut fetched = self.fetch(&format!("{name} shift {group}"), table, steps, key);
+            let scaled = self.integers(&codes.k, steps);
+            let on = self.integers(&fetched[1], steps);
             let product = scaled.iter().zip(on).map(|(k, on)| k * on).collect();
-            let product = self.commit(&format!("{name} factor {group}"), vectors, product);
-            let product = Linear::view(whole(product, vectors));
+            let product = self.commit(&format!("{name} factor {group}"), steps, product);
+            let product = Linear::view(whole(product, steps));
             let products = vec![(B::ONE, codes.k.clone(), fetched[1].clone())];
-            self.constrain(vectors, products, product.clone().times(B::NEG_ONE));
+            self.constrain(steps, products, product.clone().times(B::NEG_ONE));
             let here = self.by_row(layer, |row| i64::from(layer.group[row] == group));
             let multipliers = &layer.matrix.weights.multipliers;
             let factors =
@@ -250,7 +263,11 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             return unbiased;
         }
         let bias = self.by_row(layer, |row| bias[row].into());
-        unbiased.plus(&Linear::view(View { source: bias, bits: bits(vectors..log).collect() }))
+        let bias = Linear::view(View { source: bias, bits: bits(vectors..log).collect() });
+        unbiased.plus(&match real {
+            Some(real) => bias.by(real),
+            None => bias,
+        })
     }
 
     /// `t = rsh(acc, s1)`.

@@ -182,7 +182,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     }
 
     /// The element of each vector at the places `places`: `sum(chosen x)`, with `chosen` being 1 at one place of each vector.
-    pub(super) fn choose(
+    pub fn choose(
         &mut self,
         name: &str,
         (vectors, channels): (usize, usize),
@@ -376,7 +376,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             halves.minus(&rest),
         );
         let f = x.e.clone().plus(&sh).plus(base);
-        Codes { source: code, log_vectors: vectors, log_channels: channels, k, f }
+        Codes { source: code, log_vectors: vectors, log_channels: channels, log_steps: vectors, k, f }
     }
 
     /// `rsh(rho reciprocal, 14)`.

@@ -2,7 +2,7 @@
 //! the output that follows. None is believed.
 
 use crate::harness::{Case, outputs};
-use crate::support::{dense, inputs, iris_mlp};
+use crate::support::{convolutional, dense, inputs, iris_mlp};
 use lockstep_base::net::Net;
 use lockstep_base::rng::SplitMix64;
 use lockstep_proof::argument::prove::Faces;
@@ -51,6 +51,7 @@ fn no_lie_is_believed() {
         nets.push((dense(&mut SplitMix64::new(seed), &[4, 5, 3, 2]), seed));
     }
     nets.push((iris_mlp(), 203));
+    nets.push((convolutional(&mut SplitMix64::new(204)), 204));
     let (mut tried, mut accepted) = (0, Vec::new());
     for (net, seed) in &nets {
         let mut rng = SplitMix64::new(*seed);

@@ -1,6 +1,6 @@
 //! Networks to prove: those of this repository, and random dense ones.
 
-use lockstep_base::net::{Builder, Input, Net, Op, Shape};
+use lockstep_base::net::{Builder, Input, Net, Op, Shape, Window};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{Linear, Region, WeightFormat, code_offset};
 use lockstep_model::net::{InputFormat, quantise};
@@ -97,6 +97,42 @@ pub(crate) fn dense(rng: &mut SplitMix64, widths: &[usize]) -> Net {
                 break;
             }
         }
+        if fits {
+            return builder.finish().expect("a network");
+        }
+    }
+}
+
+/// A random convolutional network with every op: padding of the image and of windows, strides, overlapping and partial
+/// windows, a sum of two branches, a vector at the end.
+pub(crate) fn convolutional(rng: &mut SplitMix64) -> Net {
+    loop {
+        let input = Input { shape: Shape { height: 5, width: 4, channels: 2 }, frac: 0, low: -60, high: 200 };
+        let mut builder = Builder::new("convolutional", input).expect("an input");
+        let wide = Window { kernel: [3, 3], strides: [1, 1], pads: [1, 1, 1, 1] };
+        let pool = Window { kernel: [2, 3], strides: [2, 1], pads: [1, 0, 0, 1] };
+        let narrow = Window { kernel: [2, 2], strides: [1, 2], pads: [0; 4] };
+        let mut matrix = |rows, columns, frac| matrix(rng, rows, columns, 90, 1, frac);
+        let ops: Vec<(Op, Option<Linear>)> = vec![
+            (Op::Pad { input: 0, pads: [1, 0, 0, 1] }, None),
+            (Op::Quantise { input: 1 }, None),
+            (Op::Conv { input: 2, weights: 0, window: wide }, Some(matrix(3, 18, -2))),
+            (Op::Conv { input: 2, weights: 1, window: wide }, Some(matrix(3, 18, -3))),
+            (Op::Relu { input: 3 }, None),
+            (Op::Add { left: 5, right: 4, frac: -4 }, None),
+            (Op::MaxPool { input: 6, window: pool }, None),
+            (Op::Quantise { input: 7 }, None),
+            (Op::Conv { input: 8, weights: 2, window: narrow }, Some(matrix(2, 12, -6))),
+            (Op::Flatten { input: 9 }, None),
+            (Op::Quantise { input: 10 }, None),
+        ];
+        let mut fits = true;
+        for (op, linear) in ops {
+            fits = fits && builder.push(op, linear).is_ok();
+        }
+        let elements = builder.values().last().map_or(0, |value| value.shape.elements());
+        let last = matrix(3, elements.max(1), -10);
+        fits = fits && builder.push(Op::Linear { input: 11, weights: 3 }, Some(last)).is_ok();
         if fits {
             return builder.finish().expect("a network");
         }
