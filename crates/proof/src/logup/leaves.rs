@@ -61,6 +61,8 @@ struct Chunk<'a> {
     /// `None`: all are 1.
     numerators: Option<&'a [Base]>,
     groups: usize,
+    /// Its first group in its part: even groups are left children. A chunk of one group may begin at an odd one.
+    first: usize,
     out: &'a mut Nodes,
 }
 
@@ -74,11 +76,12 @@ impl Task for Chunk<'_> {
             for (factor, column) in self.factors.iter().zip(self.columns) {
                 q = q.add(&factor.scale(&column[at]));
             }
-            self.out[2 + at % 2].push(q);
+            let side = (self.first + at) % 2;
+            self.out[2 + side].push(q);
             if let Some(numerators) = self.numerators {
                 let mut p = Ext::ZERO;
                 p.0[0] = numerators[at].0;
-                self.out[at % 2].push(p);
+                self.out[side].push(p);
             }
         }
     }
@@ -137,7 +140,11 @@ pub(super) fn pack<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -> Le
             }
             let numerators = (!ones).then_some(&numerators[..]);
             let (constant, factors, columns) = (&constant, &factors[..], &columns[..]);
-            vectorised(kernel, Chunk { constant, factors, columns, numerators, groups: chunk, out: nodes });
+            let place = group - *first;
+            vectorised(
+                kernel,
+                Chunk { constant, factors, columns, numerators, groups: chunk, first: place, out: nodes },
+            );
         }
     });
     Leafage { parts: out.into_iter().map(|(_, nodes)| nodes).collect(), ones }

@@ -176,12 +176,25 @@ fn wide_trees_are_accepted() {
 /// numerators of 1 and others, one column, several and none, blocks of one lane and of many.
 #[test]
 fn columns_and_fractions_give_one_proof() {
-    let shapes: [&[(usize, bool, usize)]; 5] = [
+    let shapes: [&[(usize, bool, usize)]; 6] = [
         &[(12, true, 1), (10, true, 2), (10, false, 1)],
         &[(11, true, 2), (11, true, 1)],
         &[(7, true, 2), (3, false, 3), (3, true, 0), (2, true, 1), (0, false, 1)],
         &[(6, true, 1), (6, true, 1), (5, true, 3)],
         &[(9, false, 0), (8, true, 2), (2, true, 1), (1, true, 1), (1, false, 4)],
+        // One tree, down to blocks of one leaf.
+        &[
+            (8, true, 1),
+            (7, true, 2),
+            (6, false, 1),
+            (5, true, 1),
+            (4, true, 1),
+            (3, true, 1),
+            (2, true, 1),
+            (1, true, 1),
+            (0, true, 2),
+            (0, false, 1),
+        ],
     ];
     for (case, blocks) in shapes.into_iter().enumerate() {
         let mut rng = SplitMix64::new(43 + case as u64);
