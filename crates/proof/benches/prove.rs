@@ -211,7 +211,7 @@ fn matrix(log: usize) {
     assert!(!value.is_zero());
     let (opening, proof) = median(3, || {
         let mut transcript = ProverTranscript::new(Sponge::new("bench"));
-        committed.open(&mut transcript, &point);
+        committed.open(&mut transcript, &point).expect("no zero");
         transcript.finish()
     });
     let (verifying, result) = median(3, || {
@@ -220,10 +220,11 @@ fn matrix(log: usize) {
     });
     result.expect("our own opening");
     println!(
-        "matrix of 2^{log} cells ({} rows of 2^{}, rate 1/{}): commit {:.1} ms, open {:.1} ms, verify {:.2} ms, {} bytes",
+        "matrix of 2^{log} cells ({} rows of 2^{}, rate 1/{}, {} commitments): commit {:.1} ms, open {:.1} ms, verify {:.2} ms, {} bytes",
         shape.rows,
         shape.log_cols,
         1 << shape.log_inverse_rate,
+        shape.depth::<Quintic>(),
         1e3 * committing,
         1e3 * opening,
         1e3 * verifying,

@@ -191,8 +191,7 @@ impl<E: ProofField> Claims<E> {
         let columns: Vec<&[E::Base]> = (0..layout.logs.len()).map(column).collect();
         let (point, cell) = prover::reduce(&self, transcript, layout, &columns, log, batch);
         transcript.send("cell", &[cell]);
-        committed.open(transcript, &point);
-        Ok(())
+        committed.open(transcript, &point)
     }
 
     /// Checks all claims against the commitment `root`.

@@ -18,7 +18,10 @@
 //! cases each random column passes with probability below `(1 + 2^-s) / 2`, and t of them below 2^-110. r_hi is a
 //! challenge that is drawn after the root was absorbed, which the second case needs; [`crate::claims`] makes it so.
 //! No conjecture, no grinding, no list decoding.
+//!
+//! Where it is shorter, u is not sent but committed to by the same code once more: `inner`.
 
+mod inner;
 #[cfg(feature = "prover")]
 mod prover;
 #[cfg(feature = "prover")]
@@ -42,6 +45,10 @@ pub const QUERIES: [usize; 4] = [266, 163, 133, 121];
 pub const CELLS_MAX: usize = 1 << 25;
 /// Up to this many cells the code has rate 1/16, above 1/4.
 const LOW_RATE_CELLS: usize = 1 << 16;
+/// A folded row is committed to if the vector has so many times the cells of the row.
+const NESTED_SHRINK: usize = 8;
+/// Commitments of one opening: each may err.
+pub const DEPTH_MAX: usize = 3;
 /// Most columns of the code, as a logarithm: what the base field has roots of unity for.
 const CODE_LOG_MAX: usize = 22;
 
@@ -56,6 +63,8 @@ pub struct Shape {
     pub log_cols: usize,
     /// s.
     pub log_inverse_rate: usize,
+    /// The folded row is committed to, not sent.
+    pub nested: bool,
 }
 
 impl Shape {
@@ -64,10 +73,26 @@ impl Shape {
     pub fn new<E: ProofField>(cells: usize) -> Shape {
         let log = cells.next_power_of_two().trailing_zeros() as usize;
         let log_inverse_rate = if cells <= LOW_RATE_CELLS { 4 } else { 2 };
-        let shape =
-            |log_cols: usize| Shape { log, rows: cells.div_ceil(1 << log_cols), log_cols, log_inverse_rate };
-        let all = (0..=log.min(CODE_LOG_MAX - log_inverse_rate)).map(shape);
-        all.min_by_key(Shape::opening_bytes::<E>).unwrap_or_else(|| shape(0))
+        let shape = |log_cols: usize, nested: bool| Shape {
+            log,
+            rows: cells.div_ceil(1 << log_cols),
+            log_cols,
+            log_inverse_rate,
+            nested,
+        };
+        let logs = 0..=log.min(CODE_LOG_MAX - log_inverse_rate);
+        // A row that is committed to is much shorter than what it is folded from, so commitments to rows come to an end.
+        let nested = |log_cols: &usize| NESTED_SHRINK * inner::cells::<E>(*log_cols) <= cells;
+        let all = logs.clone().map(|log_cols| shape(log_cols, false));
+        let row = logs.filter(nested).map(|log_cols| shape(log_cols, true));
+        let all = all.chain(row.filter(|shape| shape.depth::<E>() <= DEPTH_MAX));
+        all.min_by_key(Shape::opening_bytes::<E>).unwrap_or_else(|| shape(0, false))
+    }
+
+    /// How many commitments an opening has, the first included.
+    #[must_use]
+    pub fn depth<E: ProofField>(&self) -> usize {
+        1 + if self.nested { Shape::new::<E>(inner::cells::<E>(self.log_cols)).depth::<E>() } else { 0 }
     }
 
     /// Columns of the code, as a logarithm.
@@ -88,7 +113,13 @@ impl Shape {
         let columns = self.queries().min(1 << self.code_log());
         // The paths of t leaves meet in the upper log2 t layers.
         let path = self.code_log() - (usize::BITS - 1 - columns.leading_zeros()) as usize + 1;
-        (ext_bytes::<E>() << self.log_cols) + columns * (4 * self.rows + 32 * path)
+        let row = if self.nested {
+            let inner = Shape::new::<E>(inner::cells::<E>(self.log_cols));
+            inner::bytes(self.log_cols, ext_bytes::<E>(), E::DIMENSION) + inner.opening_bytes::<E>()
+        } else {
+            ext_bytes::<E>() << self.log_cols
+        };
+        row + columns * (4 * self.rows + 32 * path)
     }
 
     /// r_hi and r_lo.
@@ -120,25 +151,42 @@ pub fn verify<E: ProofField>(
     point: &[E],
     value: E,
 ) -> Result<(), VerifyError> {
+    if shape.nested {
+        return inner::verify(transcript, shape, root, point, value);
+    }
     let (high, low) = shape.split(point);
     let u = transcript.receive_many::<E>("folded row", 1 << shape.log_cols)?;
     if evaluate_ext(&u, low) != value {
         return Err(VerifyError::Value);
     }
-    let weights = eq_table(high);
     let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
     let generator = E::Base::two_adic_generator(shape.code_log());
-    let (mut leaves, mut scratch) = (Vec::with_capacity(positions.len()), Vec::new());
-    for position in positions {
-        let column = transcript.hint_base::<E::Base>(shape.rows)?;
-        let folded: E = column.iter().zip(&weights).map(|(x, weight)| *weight * *x).sum();
+    let folded = columns(transcript, shape, root, &positions, &eq_table(high))?;
+    for (position, folded) in positions.into_iter().zip(folded) {
         if folded != horner(&u, generator.exp_u64(position as u64)) {
             return Err(VerifyError::Column { column: position });
         }
-        leaves.push((position, merkle::leaf(&column, &mut scratch)));
+    }
+    Ok(())
+}
+
+/// Reads the columns at `positions`, checks that they are under `root`, and folds them with `weights`.
+fn columns<E: ProofField>(
+    transcript: &mut VerifierTranscript<'_>,
+    shape: &Shape,
+    root: &Hash,
+    positions: &[usize],
+    weights: &[E],
+) -> Result<Vec<E>, VerifyError> {
+    let (mut leaves, mut scratch) = (Vec::with_capacity(positions.len()), Vec::new());
+    let mut folded = Vec::with_capacity(positions.len());
+    for position in positions {
+        let column = transcript.hint_base::<E::Base>(shape.rows)?;
+        folded.push(column.iter().zip(weights).map(|(x, weight)| *weight * *x).sum());
+        leaves.push((*position, merkle::leaf(&column, &mut scratch)));
     }
     if merkle::root_of(transcript, leaves, shape.code_log())? != *root {
         return Err(VerifyError::Root);
     }
-    Ok(())
+    Ok(folded)
 }

@@ -1,7 +1,8 @@
 //! The prover's side: one batched transform, one tree.
 
 use super::transform::Code;
-use super::{Shape, distinct};
+use super::{Shape, distinct, inner};
+use crate::error::ProveError;
 use crate::field::ProofField;
 use crate::lanes::LANES;
 use crate::lanes::vectors::{elements, sum_rows};
@@ -15,7 +16,7 @@ use alloc::vec::Vec;
 #[derive(Debug)]
 pub struct Committed<E: ProofField> {
     cells: Vec<E::Base>,
-    shape: Shape,
+    pub(super) shape: Shape,
     code: Code,
     tree: Tree,
 }
@@ -43,19 +44,31 @@ impl<E: ProofField> Committed<E> {
     }
 
     /// Proves the extension at `point`, a challenge that is younger than the root in `transcript`.
-    pub fn open(&self, transcript: &mut ProverTranscript, point: &[E]) {
+    ///
+    /// # Errors
+    /// If a challenge is degenerate.
+    pub fn open(&self, transcript: &mut ProverTranscript, point: &[E]) -> Result<(), ProveError> {
         let shape = &self.shape;
-        let (high, _) = shape.split(point);
+        let (high, low) = shape.split(point);
         let width = 1 << shape.log_cols;
         let rows = self.cells.chunks(width).zip(eq_table(high));
         let u: Vec<E> = elements(&sum_rows::<E>(rows, width.div_ceil(LANES)), width);
+        if shape.nested {
+            return inner::open(self, transcript, low, u);
+        }
         transcript.send("folded row", &u);
         let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
-        let mut bytes = Vec::with_capacity(positions.len() * shape.rows * 4);
-        for position in &positions {
+        self.show(transcript, &positions);
+        Ok(())
+    }
+
+    /// Writes the columns at `positions` and what shows that they are under the root.
+    pub(super) fn show(&self, transcript: &mut ProverTranscript, positions: &[usize]) {
+        let mut bytes = Vec::with_capacity(positions.len() * self.shape.rows * 4);
+        for position in positions {
             self.code.column(*position).for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
         }
         transcript.hint(&bytes);
-        self.tree.siblings(&positions).iter().for_each(|sibling| transcript.hint(sibling));
+        self.tree.siblings(positions).iter().for_each(|sibling| transcript.hint(sibling));
     }
 }

@@ -2,7 +2,7 @@
 
 use lockstep_base::rng::SplitMix64;
 use lockstep_proof::circuit::range;
-use lockstep_proof::commitment::{self, COLUMN_BITS, Committed, QUERIES, Shape};
+use lockstep_proof::commitment::{self, COLUMN_BITS, Committed, DEPTH_MAX, QUERIES, Shape};
 use lockstep_proof::error::VerifyError;
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::logup;
@@ -165,14 +165,17 @@ fn openings_are_of_what_was_committed() {
         let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
         let committed = Committed::<Quintic>::new(values.clone());
         let mut prover = ProverTranscript::new(Sponge::new("test"));
-        committed.open(&mut prover, &at);
+        committed.open(&mut prover, &at).expect("no zero");
         let proof = prover.finish();
         let check = |root: &[u8; 32], at: &[Quintic], value| {
             let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
             commitment::verify(&mut verifier, &shape, root, at, value).and_then(|()| verifier.finish())
         };
         assert_eq!(check(&committed.root(), &at, value), Ok(()), "{cells} cells, {shape:?}");
-        assert_eq!(check(&committed.root(), &at, value + Quintic::ONE), Err(VerifyError::Value));
+        let refused = check(&committed.root(), &at, value + Quintic::ONE);
+        let rest =
+            if shape.nested { VerifyError::SumCheck { what: "a folded row" } } else { VerifyError::Value };
+        assert_eq!(refused, Err(rest), "{shape:?}");
         assert!(check(&[0; 32], &at, value).is_err());
         if let Some(last) = at.len().checked_sub(1) {
             let mut other = at.clone();
@@ -186,7 +189,7 @@ fn openings_are_of_what_was_committed() {
             other[0] += Base::ONE;
             let moved = Committed::<Quintic>::new(other);
             let mut prover = ProverTranscript::new(Sponge::new("test"));
-            moved.open(&mut prover, &at);
+            moved.open(&mut prover, &at).expect("no zero");
             let proof = prover.finish();
             let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
             let value = value + weights[0];
@@ -219,10 +222,61 @@ fn openings_have_their_root_whatever_their_rows() {
         let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
         let committed = Committed::<Quintic>::new(values);
         let mut prover = ProverTranscript::new(Sponge::new("test"));
-        committed.open(&mut prover, &at);
+        committed.open(&mut prover, &at).expect("no zero");
         let proof = prover.finish();
         let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
         let result = commitment::verify(&mut verifier, &shape, &committed.root(), &at, value);
         assert_eq!(result.and_then(|()| verifier.finish()), Ok(()), "{shape:?}");
     }
+}
+
+/// proofs.md, 5: however large, an opening has at most three commitments, each of which may err.
+#[test]
+fn openings_have_at_most_three_commitments() {
+    for log in 0..=25 {
+        for cells in [1usize << log, (3usize << log) / 2] {
+            let shape = Shape::new::<Quintic>(cells.min(commitment::CELLS_MAX));
+            assert!(shape.depth::<Quintic>() <= DEPTH_MAX, "{shape:?}");
+            let flat = Shape { nested: false, ..shape };
+            assert!(shape.opening_bytes::<Quintic>() <= flat.opening_bytes::<Quintic>(), "{shape:?}");
+        }
+    }
+    assert!(Shape::new::<Quintic>(1 << 20).nested);
+}
+
+/// proofs.md, 6: openings whose folded row is committed to, damaged anywhere, cut off anywhere, or continued.
+#[test]
+fn damaged_nested_openings_are_refused() {
+    let mut rng = SplitMix64::new(44);
+    let values: Vec<Base> = (0..(1 << 19) + 5).map(|_| base(&mut rng)).collect();
+    let shape = Shape::new::<Quintic>(values.len());
+    assert!(shape.nested);
+    let at = point(&mut rng, shape.log);
+    let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
+    let committed = Committed::<Quintic>::new(values);
+    let mut prover = ProverTranscript::new(Sponge::new("test"));
+    committed.open(&mut prover, &at).expect("no zero");
+    let proof = prover.finish();
+    let check = |proof: &[u8]| {
+        let mut verifier = VerifierTranscript::new(Sponge::new("test"), proof);
+        commitment::verify(&mut verifier, &shape, &committed.root(), &at, value)
+            .and_then(|()| verifier.finish())
+    };
+    assert_eq!(check(&proof), Ok(()), "{shape:?}");
+    let mut accepted = Vec::new();
+    for case in 0..400 {
+        let byte = if case < 40 { case } else { rng.below(proof.len() as u64) as usize };
+        let mut wrong = proof.clone();
+        wrong[byte] ^= 1 << rng.below(8);
+        if check(&wrong).is_ok() {
+            accepted.push(byte);
+        }
+    }
+    assert!(accepted.is_empty(), "bytes {accepted:?} of {}", proof.len());
+    for _ in 0..40 {
+        let end = rng.below(proof.len() as u64) as usize;
+        assert!(check(&proof[..end]).is_err(), "the first {end} bytes");
+    }
+    let longer = [&proof[..], &[0; 4]].concat();
+    assert_eq!(check(&longer), Err(VerifyError::TrailingBytes { got: 4 }));
 }

@@ -1,0 +1,131 @@
+//! A folded row that is too long to be sent: it is committed to in turn, and opened at one point.
+//!
+//! ```text
+//! Y        the row's coordinates over the base field, one behind the other: Y[c 2^b + l] = coordinate c of u[l];  its root is sent
+//! columns  t random ones of the outer code, each with x_j = w^(i_j) and F_j = sum_h eq(r_hi, h) C[h][i_j]
+//! claim    value + sum_j d^(j+1) F_j  =  sum_l u[l] B[l],   B[l] = eq(r_lo, l) + sum_j d^(j+1) x_j^l,   d a challenge: one sum-check
+//! end      u~(s) = sum_c X^c y_c,   y_c = Y~(c, s), which are sent;   B~(s) = eq(r_lo, s) + sum_j d^(j+1) prod_k (1 + s_k (x_j^(2^(b-1-k)) - 1))
+//! Y        is opened at (p, s) with the value sum_c eq(p, c) y_c, p a challenge
+//! ```
+//!
+//! The root of Y is older than the columns, so u is fixed before they are drawn, and every coordinate at which Y is opened is younger
+//! than its root. What is new can go wrong with probability at most `(t + 1 + 2 b + log2 of the degree) / |F|`, and by the columns of Y.
+
+use super::{Shape, distinct};
+use crate::error::VerifyError;
+use crate::field::ProofField;
+use crate::multilinear::{eq, eq_table};
+use crate::sumcheck;
+use crate::transcript::{Hash, VerifierTranscript};
+use alloc::vec::Vec;
+use p3_field::{PrimeCharacteristicRing, TwoAdicField};
+#[cfg(feature = "prover")]
+use {
+    super::Committed,
+    crate::error::ProveError,
+    crate::lanes::{LANES, vectors},
+    crate::sumcheck::{Sum, Term},
+    crate::transcript::ProverTranscript,
+};
+
+/// Coordinates that choose a coordinate of the extension.
+fn degree_log<E: ProofField>() -> usize {
+    E::DIMENSION.next_power_of_two().trailing_zeros() as usize
+}
+
+/// Cells of Y for rows of `2^log_cols`.
+pub(super) fn cells<E: ProofField>(log_cols: usize) -> usize {
+    E::DIMENSION << log_cols
+}
+
+/// Bytes of what is sent besides columns, without the opening of Y.
+pub(super) fn bytes(log_cols: usize, ext_bytes: usize, degree: usize) -> usize {
+    32 + ext_bytes * (2 * log_cols + degree)
+}
+
+/// The row of powers of x: its extension at s.
+fn powers_at<E: ProofField>(x: E::Base, s: &[E]) -> E {
+    let (mut product, mut power) = (E::ONE, x);
+    for s in s.iter().rev() {
+        product *= E::ONE + *s * (power - E::Base::ONE);
+        power = power.square();
+    }
+    product
+}
+
+/// `Y~(p, s)` from its values at the coordinates.
+fn mixed<E: ProofField>(values: &[E], p: &[E]) -> E {
+    values.iter().zip(eq_table(p)).map(|(y, weight)| *y * weight).sum()
+}
+
+/// The rest of [`super::verify`].
+pub(super) fn verify<E: ProofField>(
+    transcript: &mut VerifierTranscript<'_>,
+    shape: &Shape,
+    root: &Hash,
+    point: &[E],
+    value: E,
+) -> Result<(), VerifyError> {
+    let (high, low) = shape.split(point);
+    let row_root = transcript.receive_hash("folded row")?;
+    let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
+    let folded = super::columns(transcript, shape, root, &positions, &eq_table(high))?;
+    let combine: E = transcript.sponge.challenge("combine columns");
+    let (mut claim, mut power) = (value, combine);
+    for folded in &folded {
+        claim += power * *folded;
+        power *= combine;
+    }
+    let reduced = sumcheck::verify(transcript, shape.log_cols, None, claim)?;
+    let coordinates = transcript.receive_many::<E>("coordinates", E::DIMENSION)?;
+    let generator = E::Base::two_adic_generator(shape.code_log());
+    let (mut weight, mut power) = (eq(low, &reduced.point), combine);
+    for position in positions {
+        weight += power * powers_at(generator.exp_u64(position as u64), &reduced.point);
+        power *= combine;
+    }
+    let basis = |c: usize| E::from_basis_coefficients_fn(|i| E::Base::from_bool(i == c));
+    let row: E = coordinates.iter().enumerate().map(|(c, y)| basis(c) * *y).sum();
+    if row * weight != reduced.value {
+        return Err(VerifyError::SumCheck { what: "a folded row" });
+    }
+    let mut point: Vec<E> = transcript.sponge.point("coordinate", degree_log::<E>());
+    let value = mixed(&coordinates, &point);
+    point.extend_from_slice(&reduced.point);
+    super::verify(transcript, &Shape::new::<E>(cells::<E>(shape.log_cols)), &row_root, &point, value)
+}
+
+/// The rest of [`Committed::open`], for the folded row `u`.
+#[cfg(feature = "prover")]
+pub(super) fn open<E: ProofField>(
+    committed: &Committed<E>,
+    transcript: &mut ProverTranscript,
+    low: &[E],
+    u: Vec<E>,
+) -> Result<(), ProveError> {
+    let shape = committed.shape;
+    let coordinate = |c: usize| u.iter().map(move |x| x.as_basis_coefficients_slice()[c]);
+    let inner = Committed::<E>::new((0..E::DIMENSION).flat_map(coordinate).collect());
+    transcript.send_hash("folded row", &inner.root());
+    let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
+    committed.show(transcript, &positions);
+    let combine: E = transcript.sponge.challenge("combine columns");
+    let generator = E::Base::two_adic_generator(shape.code_log());
+    let row = |x: E::Base| x.powers().collect_n(1 << shape.log_cols);
+    let rows: Vec<Vec<E::Base>> = positions.iter().map(|i| row(generator.exp_u64(*i as u64))).collect();
+    let factors = combine.powers().skip(1);
+    let groups = (1usize << shape.log_cols).div_ceil(LANES);
+    let sums = vectors::sum_rows::<E>(rows.iter().map(Vec::as_slice).zip(factors), groups);
+    let mut weights: Vec<E> = vectors::elements(&sums, 1 << shape.log_cols);
+    weights.iter_mut().zip(eq_table(low)).for_each(|(weight, eq)| *weight += eq);
+    let claim = u.iter().zip(&weights).map(|(x, weight)| *x * *weight).sum();
+    let sum = Sum { vectors: alloc::vec![u, weights], terms: alloc::vec![Term::product(E::ONE, 0, 1)] };
+    let proved = sum.prove(transcript, shape.log_cols, None, claim)?;
+    let table = vectors::eq_groups(E::ONE, &proved.point);
+    let blocks = inner.cells().chunks(1 << shape.log_cols);
+    let coordinates: Vec<E> = blocks.map(|block| vectors::dot::<E>(block, &table)).collect();
+    transcript.send("coordinates", &coordinates);
+    let mut point: Vec<E> = transcript.sponge.point("coordinate", degree_log::<E>());
+    point.extend_from_slice(&proved.point);
+    inner.open(transcript, &point)
+}
