@@ -66,8 +66,8 @@ pub struct ImportArgs {
     /// Tokens of text that the model writes to calibrate itself; 0 rounds to nearest
     #[arg(long, value_name = "N", default_value_t = QuantiseOptions::default().calibration_tokens)]
     calibration_tokens: usize,
-    /// Calibrate by this text instead (UTF-8, blank lines between paragraphs); for an encoder, which cannot write
-    /// one, the embedded model does: stories in English
+    /// Calibrate by this text instead (UTF-8, blank lines between texts, which should be as long as those that will be
+    /// read); for an encoder, which cannot write one, the embedded model does: stories in English
     #[arg(long, value_name = "FILE")]
     calibration_text: Option<PathBuf>,
     /// Bits of the 16-bit formats that stay free for what adapters add; each costs one bit of precision there

@@ -76,6 +76,8 @@ impl LlamaCpp<'_> {
             .arg(self.folder)
             .args(["--formats", &FORMATS.join(","), "--pooling", if self.cls { "cls" } else { "mean" }])
             .args(["--threads", &self.threads.to_string()])
+            // Its threads wait in a loop otherwise, which takes for ever where something else runs. Nothing is timed.
+            .env("OMP_WAIT_POLICY", "passive")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

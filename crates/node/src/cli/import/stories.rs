@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// Bytes of stories for each token that calibration asks for: tokenizers make more of them.
 const BYTES_PER_TOKEN: usize = 5;
 
+/// Marks that end a sentence.
+const ENDS: [char; 3] = ['.', '!', '?'];
+
 /// Stories for about `tokens` tokens of an encoder; none for a decoder, which writes for itself, and none where the
 /// vocabulary cannot say them.
 pub(in crate::cli) fn for_encoder(source: &Source, tokens: usize) -> Result<Option<String>, Box<dyn Error>> {
@@ -32,7 +35,7 @@ pub(in crate::cli) fn for_encoder(source: &Source, tokens: usize) -> Result<Opti
     Ok(fits.then_some(text))
 }
 
-/// At least `bytes` of stories, a paragraph each.
+/// At least `bytes` of stories, a paragraph each sentence: what encoders read is mostly short.
 fn write(bytes: usize, kernel: Kernel) -> Result<String, Box<dyn Error>> {
     let bundle = Bundle::from_bytes(EMBEDDED)?;
     let tokenizer = bundle.tokenizer()?;
@@ -46,7 +49,10 @@ fn write(bytes: usize, kernel: Kernel) -> Result<String, Box<dyn Error>> {
             break;
         }
         let story = tokenizer.decode(&story(&engine, seed)?);
-        text.push_str(&story.split_whitespace().collect::<Vec<_>>().join(" "));
+        for word in story.split_whitespace() {
+            text.push_str(word);
+            text.push_str(if word.trim_end_matches('"').ends_with(ENDS) { "\n\n" } else { " " });
+        }
         text.push_str("\n\n");
     }
     Ok(text)
@@ -83,8 +89,12 @@ mod tests {
     fn stories_are_written_until_there_is_enough() {
         let text = write(1_500, Kernel::detect()).unwrap();
         assert_eq!(text, write(1_500, Kernel::Scalar).unwrap());
-        let stories: Vec<&str> = text.split_terminator("\n\n").collect();
-        assert!(text.len() >= 1_500 && stories.iter().all(|story| !story.contains('\n')), "{text}");
-        assert!(stories.len() > 1 && stories[0] != stories[1], "{text}");
+        let sentences: Vec<&str> = text.split("\n\n").filter(|sentence| !sentence.is_empty()).collect();
+        assert!(text.len() >= 1_500 && sentences.len() > 20, "{text}");
+        // Each ends where it should, but for one that the context cut off; and another story is another.
+        let whole =
+            sentences.iter().filter(|sentence| sentence.trim_end_matches('"').ends_with(ENDS)).count();
+        assert!(whole >= sentences.len() * 9 / 10 && sentences.iter().all(|s| !s.contains(". ")), "{text}");
+        assert_ne!(sentences[0], sentences[whole / 2], "{text}");
     }
 }
