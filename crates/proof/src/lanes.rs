@@ -16,8 +16,8 @@
 //! ```
 //!
 //! # No sum wraps
-//! `4 p^2 < 2^64` and `p^2 < 2^31 p < 2^32 p / 2`. [`below`] takes a sum below `2^33 p` to one below `2^32 p`, so four products may be
-//! added before it, and two to what it gives; [`reduce`] takes what is below `2^32 p`.
+//! `4 p^2 < 2^64` and `p^2 < 2^31 p < 2^32 p / 2`. `below` takes a sum below `2^33 p` to one below `2^32 p`, so four products may be
+//! added before it, and two to what it gives; `reduce` takes what is below `2^32 p`.
 
 pub(crate) mod vectors;
 

@@ -74,7 +74,7 @@ impl<B: PrimeField32> Public<B> {
             Public::Value(_) => residue(range::entry(at).1),
             Public::Hadamard(log) => {
                 let both = (at >> log) & at & ((1 << log) - 1);
-                if both.count_ones() % 2 == 0 { B::ONE } else { B::NEG_ONE }
+                if both.count_ones().is_multiple_of(2) { B::ONE } else { B::NEG_ONE }
             }
             Public::Gather(gather) => {
                 let from = (at & ((1 << gather.log_from) - 1)) as u32;

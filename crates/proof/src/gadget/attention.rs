@@ -30,6 +30,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
+/// `sum of coefficient * left * right`.
+type Products<B> = Vec<(B, Linear<B>, Linear<B>)>;
+
 /// Tokens that one proof can attend over: so many give `|o| <= 127 2^15 127 < 2^29`, so no identity of o wraps, and block sums need no shift.
 pub const TOKENS_MAX: usize = 127;
 /// Bits of the magnitude of a score: 2047^2 times 128 channels.
@@ -130,7 +133,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         log: usize,
         table: TableId,
         key: (&Linear<B>, usize, &[Bit]),
-        y: (Vec<(B, Linear<B>, Linear<B>)>, Linear<B>),
+        y: (Products<B>, Linear<B>),
     ) -> (Linear<B>, Vec<Linear<B>>) {
         let (key, key_log, read) = key;
         let fetched = self.fetch(&format!("{name} shift"), table, key_log, key.clone());
