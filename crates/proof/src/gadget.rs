@@ -34,8 +34,8 @@ use {
     crate::matmul::accumulate,
 };
 
-/// A value that a witness gets wrong: what is committed as the value with number `value` (in the order of commitment) is `by` more at `at`, and everything behind it
-/// is computed from that.
+/// A value that a witness gets wrong: what is committed, or said of a contraction, as the value with number `value` (in the order in which a circuit has them) is `by` more
+/// at `at`, and everything behind it is computed from that, modulo p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lie {
     /// Which value.
@@ -149,6 +149,19 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         let _ = (name, values);
     }
 
+    /// What follows from a lie is said modulo p, as a liar would: a remainder may fit again.
+    fn reduced(&self, values: &mut [i64]) {
+        #[cfg(feature = "prover")]
+        if self.lie.is_some() {
+            let order = i64::from(B::ORDER_U32);
+            values
+                .iter_mut()
+                .filter(|value| !(0..order).contains(*value))
+                .for_each(|x| *x = x.rem_euclid(order));
+        }
+        let _ = values;
+    }
+
     /// A column that no lie touches by itself: a limb of a value.
     fn column(&mut self, name: &str, log: usize, values: &[i64]) -> Source {
         debug_assert!(!self.has_witness() || values.len() == 1 << log, "{name}");
@@ -170,7 +183,13 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     pub fn contract(&mut self, contraction: Contraction) -> Source {
         #[cfg(feature = "prover")]
         if self.witness.is_some() {
-            let values = self.contracted(&contraction);
+            let mut values = self.contracted(&contraction);
+            if let Some(lie) = self.lie.filter(|lie| lie.value == self.values.len()) {
+                let at = lie.at % values.len();
+                values[at] += residue(lie.by);
+            }
+            let name = format!("{}: product {}", self.scope, self.circuit.contractions.len());
+            self.values.push((name, values.len()));
             if let Some(witness) = &mut self.witness {
                 witness.products.push(values);
             }

@@ -8,11 +8,16 @@ use crate::integer::log2_ceil;
 use crate::matmul::Matrix;
 use alloc::format;
 use alloc::vec::Vec;
-use lockstep_base::config::{Block, ModelConfig, Positions};
+use lockstep_base::config::{Activation, Block, FeedForward, ModelConfig, Positions};
 use lockstep_base::weights::{LayerWeights, Linear, ModelWeights};
 
 /// Largest magnitude of a bias of the head: differences of logits stay below 2^30.
 const HEAD_BIAS_MAX: i64 = 1 << 20;
+/// Largest |cosine| + |sine|, in 2^-14; on the unit circle it is 23,170. With it a rotated value is at most 32,767 times as much before its shift, and 2^30 more is below the
+/// order of the field.
+const ANGLE_MAX: i64 = 24_576;
+/// Where a table of the activation has 0.
+const ZERO: usize = 4096;
 
 /// The matrices of one layer.
 #[derive(Clone, Debug)]
@@ -74,6 +79,8 @@ impl<'a> Plan<'a> {
     pub fn new(weights: &'a ModelWeights, tokens: usize) -> Result<Plan<'a>, PlanError> {
         let config = &weights.config;
         supported(config, tokens)?;
+        whole(weights)?;
+        turning(weights)?;
         let Axes { kv, group, channels, .. } = Plan::axes(config, tokens);
         let (heads, dim) = (config.n_kv_heads as usize, config.head_dim as usize);
         let grouped = (config.n_heads / config.n_kv_heads) as usize;
@@ -135,6 +142,45 @@ impl<'a> Plan<'a> {
         let head = Layer::new("head", matrix(head), in_order(config.vocab as usize, vocab), from_stream())?;
         Ok(Plan { stream, ffn, vocab, layers, head })
     }
+}
+
+/// All of a model is there, and nothing besides.
+fn whole(weights: &ModelWeights) -> Result<(), PlanError> {
+    let config = &weights.config;
+    let learned = config.positions == Positions::Learned;
+    let plain = config.feed_forward == FeedForward::Plain;
+    let gained = |layer: &LayerWeights| {
+        [&layer.q_norm, &layer.k_norm, &layer.attn_post, &layer.ffn_post].into_iter().any(Option::is_some)
+    };
+    let gates = |layer: &LayerWeights| layer.ffn.dense().is_some_and(|dense| dense.gate.is_some() == plain);
+    let refused = [
+        (weights.first_layer != 0 || weights.layers.len() != config.n_layers as usize, "a part of a model"),
+        (weights.embed.is_none() || weights.positions.is_some() != learned, "a part of a model"),
+        (weights.embed_norm.is_some() || weights.layers.iter().any(gained), "a norm with gains"),
+        (
+            weights.layers.iter().any(gates),
+            "a gate where there should be none, or none where there should be",
+        ),
+        // Filling behind a plain activation is 0 only then.
+        (
+            plain
+                && config.activation == Activation::Table
+                && weights.tables.activation.get(ZERO) != Some(&0),
+            "an activation of 0 that is not 0",
+        ),
+    ];
+    match refused.into_iter().find(|(refused, _)| *refused) {
+        Some((_, op)) => Err(unsupported(op)),
+        None => Ok(()),
+    }
+}
+
+/// Angles are on the unit circle, or near: then what is rotated cannot wrap.
+fn turning(weights: &ModelWeights) -> Result<(), PlanError> {
+    let angles = weights.tables.rope.iter().flat_map(|table| table.as_chunks::<2>().0);
+    let got = angles.map(|[c, s]| i64::from(*c).abs() + i64::from(*s).abs()).max().unwrap_or(0);
+    let (place, what) = ("tables/rope".into(), "|cosine| + |sine|");
+    if got > ANGLE_MAX { Err(PlanError::CouldWrap { place, what, got, limit: ANGLE_MAX }) } else { Ok(()) }
 }
 
 fn unsupported(op: &'static str) -> PlanError {

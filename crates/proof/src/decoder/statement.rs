@@ -6,6 +6,7 @@
 use super::plan::{Matrices, Plan};
 use crate::argument::Argument;
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
+use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
 use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
@@ -76,6 +77,11 @@ impl<'a, E: ProofField> Statement<'a, E> {
         }
         let plan = Plan::new(answer.weights, got - 1)?;
         let axes = Plan::axes(config, got - 1);
+        // A column of logits alone, known before anything of that size is written out.
+        let logits = 1usize << (log2_ceil(answer.generated) + plan.vocab);
+        if logits > CELLS_MAX {
+            return Err(PlanError::TooLarge { got: logits, limit: CELLS_MAX });
+        }
         let embedded = embedded(&answer)?;
         let mut sponge = Sponge::new(PROTOCOL);
         sponge.absorb("field", E::NAME.as_bytes());
@@ -125,6 +131,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let codes = self.normed(builder, &stream);
             let heads = self.heads(builder, matrices, &codes, number, mask);
             let y = builder.attention(self.axes, &heads, &self.answer.weights.tables.exp2);
+            let y = self.without_added_heads(builder, y);
             let frac = i64::from(matrices.weights.v.out_frac) + 8;
             let channels = self.axes.kv + self.axes.group + self.axes.channels;
             let codes = plain(builder, "heads", &y, (self.axes.tokens, channels), frac);
@@ -201,6 +208,26 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let weights = matrices.weights;
         let shift = i64::from(weights.q.out_frac) + i64::from(weights.k.out_frac) - 8;
         Heads { q, k, v, shift, mask }
+    }
+
+    /// Heads, 0 where a group was filled up: a query of zeros sees the mean of the values of its group, which must not decide a step.
+    fn without_added_heads(&self, builder: &mut Builder<'a, E::Base>, y: Linear<E::Base>) -> Linear<E::Base> {
+        let Axes { tokens, kv, group, channels } = self.axes;
+        let grouped = (self.config().n_heads / self.config().n_kv_heads) as usize;
+        if grouped == 1 << group {
+            return y;
+        }
+        let real = (0..1usize << group).map(|head| E::Base::from_bool(head < grouped)).collect();
+        let bits = (tokens + kv..tokens + kv + group).map(Bit::At).collect();
+        let real = Linear::view(View { source: builder.circuit.vector(real), bits });
+        let log = tokens + kv + group + channels;
+        let kept = {
+            let [real, y] = [&real, &y].map(|linear| builder.integers(linear, log));
+            real.iter().zip(y).map(|(real, y)| real * y).collect()
+        };
+        let kept = Linear::view(whole(builder.commit("real heads", log, kept), log));
+        builder.constrain(log, vec![(E::Base::ONE, real, y)], kept.clone().times(E::Base::NEG_ONE));
+        kept
     }
 
     /// Rotated heads, or the same where positions do not rotate.

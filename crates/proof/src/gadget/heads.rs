@@ -19,7 +19,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
-/// Bits of the magnitude of a rotated value: at most 32,767 times the root of 2.
+/// Bits of the magnitude of a rotated value: at most 32,767 times the root of 2. `2^14 a'` is below 2^30, and `a c - b s` below 2^29.6, as
+/// [`crate::decoder::plan`] checks of the angles: the sides cannot differ by p.
 const ROTATED_BITS: u32 = 16;
 /// Fractional bits of cosine and sine.
 const ROPE_BITS: u32 = 14;

@@ -25,10 +25,13 @@ use p3_field::PrimeField32;
 const SUM_MAX: u128 = 1 << 29;
 /// Bits of the factor, without its highest.
 const RHO_BITS: u32 = 13;
-/// Exponents of four that the table has: 2^13 <= 2^kk sqrt(n / S') < 2^14.
+/// Exponents of four: 2^13 <= 2^kk sqrt(n / S') < 2^14.
 const POWERS: core::ops::RangeInclusive<i64> = 0..=29;
 /// Digits of `2^(2 kk) n`.
 const PRODUCT_DIGITS: usize = 6;
+/// Bits of `2^(2 kk) n`, which is below `(rho + 1)^2 S'`: at most 2^28 times [`SUM_MAX`]. A power with more has no entry; cut to its digits, it would
+/// be that of another n.
+const PRODUCT_BITS: u32 = 57;
 
 /// Which norm: its width and its epsilon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +135,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             let entry = |kk: i64| {
                 core::iter::once(kk).chain(digits_of(n << (2 * kk), PRODUCT_DIGITS)).collect::<Vec<_>>()
             };
-            POWERS.map(entry).collect()
+            POWERS.filter(|kk| n << (2 * kk) < 1 << PRODUCT_BITS).map(entry).collect()
         });
         let products = self.fetch(&format!("{name} power"), table, log, kk.clone());
         let kks = self.integers(&kk, log);

@@ -37,6 +37,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     /// Commits to a value that is not negative, in limbs, and looks them up: `sum of 2^(L k) limb_k`.
     pub fn value(&mut self, name: &str, log: usize, width: Width<'_, B>, mut values: Vec<i64>) -> Linear<B> {
         self.said(name, &mut values);
+        self.reduced(&mut values);
         let limb_bits = self.circuit.limb_bits;
         let count = match width {
             Width::Fixed(bits) => limbs(bits, limb_bits),

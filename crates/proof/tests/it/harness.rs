@@ -65,6 +65,11 @@ impl<'a> Case<'a> {
         verify::verify(&self.argument, &proof)
     }
 
+    /// Whether two witnesses are the same.
+    pub(crate) fn says_the_same_as(&self, other: &Case<'_>) -> bool {
+        self.witness.columns == other.witness.columns && self.witness.products == other.witness.products
+    }
+
     /// The name of a column.
     pub(crate) fn name(&self, column: usize) -> &str {
         &self.argument.circuit.columns[column].name

@@ -1,0 +1,157 @@
+//! Nothing in a decoder's circuit is superfluous, and nothing untested: for each constraint, lookup and contraction there is a lie that breaks it and
+//! nothing else; with it taken out on both sides, that lie is believed.
+
+use super::ROOT;
+use super::satisfied::{Checker, Item};
+use crate::decoder::{answered, config, is_open_here};
+use crate::harness::{Base, Case};
+use lockstep_base::config::ModelConfig;
+use lockstep_base::rng::SplitMix64;
+use lockstep_base::weights::WeightFormat;
+use lockstep_proof::argument::{Argument, Witness};
+use lockstep_proof::circuit::{Circuit, Linear, Source};
+use lockstep_proof::decoder::statement::Answer;
+use lockstep_proof::error::VerifyError;
+use lockstep_proof::gadget::Lie;
+use lockstep_runtime::synthetic;
+use p3_field::{Field, PrimeCharacteristicRing, PrimeField32};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Reads another source.
+fn renamed(linear: &mut Linear<Base>, from: Source, to: Source) {
+    let views = linear.terms.iter_mut().flat_map(|term| &mut term.views);
+    views.filter(|view| view.source == from).for_each(|view| view.source = to);
+}
+
+/// The circuit without an item, and a witness that fits it.
+fn without(circuit: &Circuit<Base>, witness: &Witness<Base>, item: Item) -> (Circuit<Base>, Witness<Base>) {
+    let (mut circuit, mut witness) = (circuit.clone(), witness.clone());
+    match item {
+        Item::Constraint(check, at) => {
+            circuit.checks[check].constraints.remove(at);
+        }
+        Item::Lookup(leaf) => {
+            circuit.leaves.remove(leaf);
+        }
+        Item::Contraction(product) => {
+            // What it gives is whatever was committed to.
+            let values = witness.products[product].clone();
+            let log = values.len().trailing_zeros() as usize;
+            let free = circuit.column("free".into(), log);
+            witness.columns.push(values);
+            let from = Source::Product(product);
+            for leaf in &mut circuit.leaves {
+                leaf.tuple.iter_mut().for_each(|linear| renamed(linear, from, free));
+            }
+            for constraint in circuit.checks.iter_mut().flat_map(|check| &mut check.constraints) {
+                renamed(&mut constraint.linear, from, free);
+                for (_, left, right) in &mut constraint.products {
+                    renamed(left, from, free);
+                    renamed(right, from, free);
+                }
+            }
+            for contraction in &mut circuit.contractions {
+                for view in [&mut contraction.left, &mut contraction.right] {
+                    view.source = if view.source == from { free } else { view.source };
+                }
+            }
+        }
+    }
+    Checker::new(&circuit).recount(&mut witness);
+    (circuit, witness)
+}
+
+/// What a verifier makes of a lie, without an item and with it.
+fn verdicts(lying: &Case<'_>, item: Item) -> [Result<(), VerifyError>; 2] {
+    let Argument { circuit, matrices, sponge, .. } = &lying.argument;
+    let (pruned, witness) = without(circuit, &lying.witness, item);
+    let argument = Argument::new(pruned, matrices.clone(), sponge.clone()).expect("not too large");
+    let pruned = Case { argument, witness, values: Vec::new(), outputs: Vec::new() };
+    [pruned.check(&pruned.witness), lying.check(&lying.witness)]
+}
+
+/// How wrong lies are: by little, by a limb, by anything, and by what a shift to the right makes 1.
+fn how_wrong(rng: &mut SplitMix64, case: usize) -> i64 {
+    let sign = 1 - 2 * rng.below(2) as i64;
+    let bits = rng.below(30) as u32;
+    match case {
+        0 => 1,
+        1 => -1,
+        2 => 1 << 16,
+        3 => sign << bits,
+        4 => sign * ((1 << rng.below(20)) + 1),
+        _ => sign * i64::from(Base::TWO.exp_u64(bits.into()).inverse().as_canonical_u32()),
+    }
+}
+
+/// Every how many values are lied about, and how often: all and often with `LOCKSTEP_SLOW`.
+fn effort() -> (usize, usize) {
+    if std::env::var_os("LOCKSTEP_SLOW").is_some() { (1, 9) } else { (31, 6) }
+}
+
+/// proofs.md, 6: what each part of a decoder's circuit is for.
+#[test]
+fn every_part_of_a_circuit_refuses_a_lie_of_its_own() {
+    let (step, cases) = effort();
+    for kind in 0..2 {
+        let seed = 60 + kind as u64;
+        let config = ModelConfig { n_layers: 1, vocab: 9, n_heads: 6, ..config(kind) };
+        let config = ModelConfig { n_kv_heads: if kind == 0 { 2 } else { 6 }, ..config };
+        let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, seed));
+        let tokens = answered(&weights, seed, 3, 2);
+        let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+        let truth = Case::answered(answer, None);
+        let checker = Checker::new(&truth.argument.circuit);
+        assert_eq!(checker.violated(&truth.witness), [], "seed {seed}");
+        let mut rng = SplitMix64::new(seed);
+        let (mut alone, mut believed) = (BTreeMap::<Item, Lie>::new(), Vec::new());
+        for (value, (name, cells)) in truth.values.iter().enumerate().skip(kind).step_by(step) {
+            if name.starts_with("tables") {
+                continue;
+            }
+            for case in 0..cases {
+                let by = how_wrong(&mut rng, case);
+                let lie = Lie { value, at: rng.below(*cells as u64) as usize, by };
+                let lying = Case::answered(answer, Some(lie));
+                if lying.says_the_same_as(&truth) {
+                    continue;
+                }
+                let mut broken = checker.violated_since(&lying.witness, &truth.witness);
+                broken.extend(
+                    name.rsplit_once("product ")
+                        .map(|(_, at)| Item::Contraction(at.parse().expect("a number"))),
+                );
+                match broken[..] {
+                    [] if !is_open_here(&truth, &lying, name, lie.at) => {
+                        believed.push(format!("{name}: {lie:?}"));
+                    }
+                    [item] => {
+                        alone.entry(item).or_insert(lie);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let items = checker.items();
+        let missing: Vec<String> = items
+            .iter()
+            .filter(|item| !alone.contains_key(item))
+            .map(|item| checker.describe(*item))
+            .collect();
+        eprintln!("seed {seed}: {} of {} items refuse a lie of their own", alone.len(), items.len());
+        if step == 1 {
+            eprintln!("not found:\n{}", missing.join("\n"));
+        }
+        assert!(believed.is_empty(), "seed {seed}: {} believed:\n{}", believed.len(), believed.join("\n"));
+        // The argument agrees with what was found cell by cell.
+        let proved = alone.len().div_ceil(if step == 1 { 40 } else { 4 });
+        for (item, lie) in alone.iter().step_by(proved.max(1)) {
+            let lying = Case::answered(answer, Some(*lie));
+            let [pruned, whole] = verdicts(&lying, *item);
+            assert_eq!(pruned, Ok(()), "seed {seed}: {lie:?} without {}", checker.describe(*item));
+            assert!(whole.is_err(), "seed {seed}: {lie:?} with {}", checker.describe(*item));
+        }
+        assert!(!alone.is_empty(), "seed {seed}");
+    }
+}
