@@ -24,7 +24,8 @@ fn main() -> Done {
     tokenizers(&corpus, &crates)?;
     chat_templates(&corpus)?;
     networks(&corpus, &crates)?;
-    proofs(&corpus)
+    proofs(&corpus)?;
+    answers(&corpus)
 }
 
 fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Done {
@@ -294,4 +295,11 @@ fn proofs(corpus: &Path) -> Done {
     proved.check(proved.file());
     write(corpus, "proof", "iris-mlp", proved.file())?;
     write(corpus, "proof", "cut", &proved.file()[..proved.file().len() / 8])
+}
+
+/// The answer that the target knows, and its beginning.
+fn answers(corpus: &Path) -> Done {
+    let file = lockstep_fuzz::proved_answer().to_bytes();
+    write(corpus, "answer_file", "honest", &file)?;
+    write(corpus, "answer_file", "cut", &file[..file.len() / 8])
 }

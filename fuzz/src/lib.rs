@@ -4,6 +4,9 @@
 //! overflow, a hang or more memory than a small multiple of the input. Where there is one encoding, what
 //! is accepted must encode to the bytes that were read.
 
+mod answer;
+
+pub use answer::{answer_file, proved_answer};
 use lockstep_base::cbor;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::manifest::{self, Entry, EntryKind};

@@ -11,6 +11,8 @@ pub mod statement;
 
 use crate::argument;
 #[cfg(feature = "prover")]
+use crate::argument::prove::Phase;
+#[cfg(feature = "prover")]
 use crate::error::ProveError;
 use crate::error::VerifyError;
 use crate::field::Quintic;
@@ -24,6 +26,16 @@ use statement::{Answer, LIMB_BITS, Statement};
 /// If it is not the model's, or cannot be proved yet.
 #[cfg(feature = "prover")]
 pub fn prove(answer: &Answer<'_>) -> Result<Proof, ProveError> {
+    prove_watched(answer, &mut |_| {})
+}
+
+/// [`prove`], telling `watch` of every phase that begins.
+///
+/// # Errors
+/// As [`prove`].
+#[cfg(feature = "prover")]
+pub fn prove_watched(answer: &Answer<'_>, watch: &mut dyn FnMut(Phase)) -> Result<Proof, ProveError> {
+    watch(Phase::Witness);
     let statement = Statement::<Quintic>::new(*answer)?;
     // Whether it is too large is known before there is a witness.
     let mut empty = Builder::new(LIMB_BITS);
@@ -32,7 +44,7 @@ pub fn prove(answer: &Answer<'_>) -> Result<Proof, ProveError> {
     let mut builder = Builder::proving(LIMB_BITS, None);
     statement.build(&mut builder);
     let (built, witness) = builder.finish().honest()?;
-    let proof = argument::prove::prove(&statement.argument(built)?, &witness)?;
+    let proof = argument::prove::prove_watched(&statement.argument(built)?, &witness, watch)?;
     Ok(Proof::new(&proof))
 }
 

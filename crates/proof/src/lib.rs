@@ -12,6 +12,7 @@
 //! - [`argument`]: prover and verifier of any circuit
 //! - [`gadget`]: the operators of the arithmetic
 //! - [`net`]: small networks; [`decoder`]: decoders
+//! - [`file`]: an answer with its proof
 //! - [`error`]: why there is no proof, and why one is refused
 #![cfg_attr(not(any(test, feature = "prover")), no_std)]
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod commitment;
 pub mod decoder;
 pub mod error;
 pub mod field;
+pub mod file;
 pub mod gadget;
 pub mod integer;
 #[cfg(feature = "prover")]

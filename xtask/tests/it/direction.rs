@@ -13,7 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("hub", &[]),
     // The runtime is for its prover only.
     ("proof", &["base", "runtime"]),
-    ("node", &["base", "runtime", "model", "mesh", "hub"]),
+    ("node", &["base", "runtime", "model", "mesh", "hub", "proof"]),
 ];
 /// What the tests of a crate may use besides: an importer is checked by running what it imported, proofs by proving it.
 const TESTS: &[(&str, &[&str])] = &[("model", &["runtime"]), ("proof", &["model"])];

@@ -30,7 +30,7 @@ use lockstep_runtime::forward::{Engine, ForwardError};
 use lockstep_runtime::observe::Silent;
 use lockstep_runtime::sample::greedy;
 use lockstep_runtime::synthetic;
-pub(super) use memory::{available, token_bytes};
+pub(super) use memory::{available, peak_resident, token_bytes};
 use rival::{LlamaCpp, Rival};
 use route::Stages;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub use shape::Shape;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
-pub(super) use times::{Spent, Stopwatch, Times, median};
+pub(super) use times::{Spent, Stopwatch, Times, cpu_seconds, median};
 
 /// Seed of weights and prompt.
 const SEED: u64 = 1;

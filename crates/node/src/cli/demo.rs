@@ -2,6 +2,7 @@
 //! question, every receipt is re-executed, then one node lies and is found.
 
 mod nodes;
+mod prove;
 mod report;
 
 use super::CommandResult;
@@ -20,6 +21,7 @@ use lockstep_model::chat::Message;
 use nodes::NodeProcess;
 use report::Report;
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ const TEMPERATURE_Q16: u32 = 39_322;
 /// Starts three node processes and a gateway on loopback with the embedded model, streams the
 /// answer, re-executes all receipts in a separate process, then lets one node flip a single bit
 /// of one activation (at a place that only the node knows) and finds that place.
+/// With --prove a greedy answer is proved as well, and the proof verified in a separate process.
 /// Exit status: 0 only if the honest answer verified and the lie was found where it was told.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -50,6 +53,9 @@ pub struct DemoArgs {
     /// Seed of the answer
     #[arg(long, default_value_t = 6)]
     seed: u64,
+    /// Prove a greedy answer to the same question as well, and verify the proof
+    #[arg(long)]
+    prove: bool,
     /// End with one JSON object; everything else goes to standard error
     #[arg(long)]
     json: bool,
@@ -67,7 +73,7 @@ pub fn run(args: DemoArgs) -> CommandResult {
                 let mut result = result?;
                 let seconds = (began.elapsed().as_secs_f64() * 100.0).round() / 100.0;
                 result["seconds"] = json!(seconds);
-                let sound = result["verified"] == true && result["tamper"]["caught"] == true;
+                let sound = report::sound(&result);
                 report.end(&result, seconds);
                 if sound { Ok(()) } else { Err("the demonstration did not show what it promises".into()) }
             }
@@ -153,6 +159,10 @@ async fn demonstrate(
     });
     report.took();
 
+    let proof = match args.prove {
+        true => prove::prove(&args.prompt, folder, report).await?,
+        false => Value::Null,
+    };
     Ok(json!({
         "answer": text,
         "stages": STAGES,
@@ -166,6 +176,7 @@ async fn demonstrate(
             "op": located["op"],
             "row": located["row"],
         },
+        "proof": proof,
     }))
 }
 
@@ -225,14 +236,19 @@ async fn ask(
 async fn verify(file: &ReceiptFile, folder: &Path) -> Result<Value, Error> {
     let path = folder.join("answer.receipts");
     std::fs::write(&path, file.to_bytes())?;
+    command(&["verify".as_ref(), path.as_os_str()]).await
+}
+
+/// Runs `lockstep` with `args` in a process of its own: the JSON object that it ends with.
+async fn command(args: &[&OsStr]) -> Result<Value, Error> {
     let output = tokio::process::Command::new(std::env::current_exe()?)
-        .arg("verify")
-        .arg(&path)
+        .args(args)
         .arg("--json")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
         .await?;
-    Ok(serde_json::from_slice(&output.stdout).map_err(|_| format!("verify ended with {}", output.status))?)
+    let name = args.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    Ok(serde_json::from_slice(&output.stdout).map_err(|_| format!("{name} ended with {}", output.status))?)
 }

@@ -25,10 +25,12 @@ pub mod import;
 pub mod inspect;
 pub mod node;
 pub mod plan;
+pub mod prove;
 pub mod run;
 pub mod sampling;
 pub mod serve;
 pub mod verify;
+pub mod verify_proof;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -82,6 +84,8 @@ enum Command {
     Ask(gateway::AskArgs),
     Demo(demo::DemoArgs),
     Verify(verify::VerifyArgs),
+    Prove(prove::ProveArgs),
+    VerifyProof(verify_proof::VerifyProofArgs),
     Embed(embed::EmbedArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
@@ -135,6 +139,8 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Ask(args) => gateway::ask(args),
         Command::Demo(args) => demo::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Prove(args) => prove::run(args),
+        Command::VerifyProof(args) => verify_proof::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),

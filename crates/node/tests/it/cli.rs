@@ -42,9 +42,8 @@ fn home() -> tempfile::TempDir {
 #[test]
 fn help_teaches_and_wrong_usage_has_its_own_status() {
     let home = home();
-    for command in
-        ["run", "serve", "node", "gateway", "ask", "demo", "verify", "import", "inspect", "eval", "bench"]
-    {
+    let commands = "run serve node gateway ask demo verify prove verify-proof import inspect eval bench";
+    for command in commands.split(' ') {
         let help = stdout(&run(home.path(), &[command, "--help"]));
         assert!(help.contains("Usage: lockstep"), "{command}: {help}");
     }

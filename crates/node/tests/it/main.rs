@@ -15,6 +15,7 @@ mod cli_eval_suite;
 mod cli_import;
 mod cli_import_hub;
 mod cli_plan;
+mod cli_prove;
 mod http;
 mod local;
 mod mesh;

@@ -73,6 +73,48 @@ pub struct Faces<'a, B> {
     pub spoken: &'a Witness<B>,
 }
 
+/// What a prover is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The circuit is laid out and its columns are computed: before the argument.
+    Witness,
+    /// All columns are encoded and hashed.
+    Commitment,
+    /// The sum of all fractions.
+    Lookups,
+    /// The constraints of each space.
+    Constraints,
+    /// What contractions give.
+    Products,
+    /// All claims on columns become one, which is opened.
+    Opening,
+}
+
+impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Phase; 6] = [
+        Phase::Witness,
+        Phase::Commitment,
+        Phase::Lookups,
+        Phase::Constraints,
+        Phase::Products,
+        Phase::Opening,
+    ];
+
+    /// In one word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Witness => "witness",
+            Phase::Commitment => "commitment",
+            Phase::Lookups => "lookups",
+            Phase::Constraints => "constraints",
+            Phase::Products => "products",
+            Phase::Opening => "opening",
+        }
+    }
+}
+
 /// A proof of the statement of `argument` from `witness`, which is not checked: a false one gives a proof that is refused.
 ///
 /// # Errors
@@ -81,7 +123,19 @@ pub fn prove<E: ProofField>(
     argument: &Argument<'_, E>,
     witness: &Witness<E::Base>,
 ) -> Result<Vec<u8>, ProveError> {
-    prove_faces(argument, Faces { committed: witness, fractions: witness, spoken: witness })
+    prove_watched(argument, witness, &mut |_| {})
+}
+
+/// [`prove`], telling `watch` of every phase that begins.
+///
+/// # Errors
+/// If a challenge is degenerate.
+pub fn prove_watched<E: ProofField>(
+    argument: &Argument<'_, E>,
+    witness: &Witness<E::Base>,
+    watch: &mut dyn FnMut(Phase),
+) -> Result<Vec<u8>, ProveError> {
+    argue(argument, Faces { committed: witness, fractions: witness, spoken: witness }, watch)
 }
 
 /// The same from several witnesses, which no verifier accepts: for tests.
@@ -92,6 +146,15 @@ pub fn prove_faces<E: ProofField>(
     argument: &Argument<'_, E>,
     faces: Faces<'_, E::Base>,
 ) -> Result<Vec<u8>, ProveError> {
+    argue(argument, faces, &mut |_| {})
+}
+
+fn argue<E: ProofField>(
+    argument: &Argument<'_, E>,
+    faces: Faces<'_, E::Base>,
+    watch: &mut dyn FnMut(Phase),
+) -> Result<Vec<u8>, ProveError> {
+    watch(Phase::Commitment);
     let witness = faces.spoken;
     let circuit = &argument.circuit;
     let mut transcript = ProverTranscript::new(argument.sponge.clone());
@@ -104,14 +167,18 @@ pub fn prove_faces<E: ProofField>(
         claimed: VecDeque::new(),
         tables: Tables::default(),
     };
+    watch(Phase::Lookups);
     lookups(&faces.fractions.cells(circuit), &mut speaker)?;
+    watch(Phase::Constraints);
     let cells = witness.cells(circuit);
     for check in &circuit.checks {
         vanishes(&cells, check, &mut speaker)?;
     }
+    watch(Phase::Products);
     while let Some(claim) = speaker.claimed.pop_front() {
         contracts(argument, &cells, &claim, &mut speaker)?;
     }
+    watch(Phase::Opening);
     let Speaker { mut transcript, claims, .. } = speaker;
     claims.prove(&mut transcript, &argument.layout, &committed)?;
     Ok(transcript.finish())

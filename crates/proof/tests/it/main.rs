@@ -4,6 +4,7 @@ mod audit;
 mod complete;
 mod decoder;
 mod fiat_shamir;
+mod file;
 mod golden;
 mod harness;
 mod lanes;

@@ -45,6 +45,16 @@ impl Report {
         self.print(&format!("   {text}"));
     }
 
+    /// A whole text, in lines.
+    pub(super) fn text(&self, text: &str) {
+        let mut rest = text.trim();
+        while let Some(end) = line_end(rest) {
+            self.line(&format!("| {}", rest[..end].trim()));
+            rest = rest[end..].trim_start();
+        }
+        self.line(&format!("| {rest}"));
+    }
+
     /// The step is over: what it cost.
     pub(super) fn took(&self) {
         self.print(&format!("   [{:.2} s]", self.step.get().elapsed().as_secs_f64()));
@@ -76,15 +86,20 @@ impl Report {
         if self.json {
             println!("{result}");
         } else {
-            let sound = result["verified"] == true && result["tamper"]["caught"] == true;
-            let verdict = if sound {
-                "The honest answer verified, and the flipped bit was found."
-            } else {
-                "NOT as promised: see above."
+            let verdict = match (sound(result), &result["proof"]) {
+                (true, Value::Null) => "The honest answer verified, and the flipped bit was found.",
+                (true, _) => "The honest answer verified, the flipped bit was found, and the proof holds.",
+                (false, _) => "NOT as promised: see above.",
             };
             self.print(&format!("\n{verdict} [{seconds:.2} s in all]"));
         }
     }
+}
+
+/// Whether everything was shown that is promised.
+pub(super) fn sound(result: &Value) -> bool {
+    let proved = result["proof"].is_null() || result["proof"]["verified"] == true;
+    result["verified"] == true && result["tamper"]["caught"] == true && proved
 }
 
 /// Text as it comes, and the stages.

@@ -1,0 +1,299 @@
+//! `lockstep prove`: a greedy answer of a model with a proof that it is the model's.
+//!
+//! The answer is generated as `lockstep run --temperature 0` does it, then proved (docs/spec/proofs.md). The proof is checked before it
+//! is written: a file that `lockstep verify-proof` would refuse is never there.
+
+use super::CommandResult;
+use super::bench::{cpu_seconds, peak_resident};
+use super::compute::ComputeArgs;
+use super::run::load;
+use crate::api::Served;
+use crate::bundles;
+use crate::output::{Progress, bytes};
+use crate::service::{FinishReason, GenerateEvent, GenerateRequest};
+use lockstep_base::Digest;
+use lockstep_base::config::ModelConfig;
+use lockstep_base::params::Parameters;
+use lockstep_base::weights::ModelWeights;
+use lockstep_model::chat::Message;
+use lockstep_model::tokenizer::Tokenizer;
+use lockstep_proof::argument::prove::Phase;
+use lockstep_proof::decoder::plan::Plan;
+use lockstep_proof::decoder::prove_watched;
+use lockstep_proof::decoder::statement::Answer;
+use lockstep_proof::file::{AnswerFile, FILE_TOKENS_MAX};
+use serde_json::{Map, Value, json};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Tokens of an answer where nothing is said.
+const DEFAULT_MAX_TOKENS: usize = 32;
+
+/// Answer a prompt greedily and prove that the answer is the model's.
+///
+/// The file holds prompt and answer as tokens, the model root and the proof. Whoever has the model checks it with
+/// `lockstep verify-proof`, without executing the model again. Nothing is hidden by it. Prompt and answer have 128 tokens
+/// together at most; sampling, adapters, encoders and mixtures of experts cannot be proved yet and are refused by name.
+///
+/// Examples:
+///   lockstep prove --prompt "Once upon a time" --max-tokens 16 --out story.proof
+///   lockstep prove --chat --prompt "Tell me a story about a dog." --bundle model.lockstep --out dog.proof --json
+///   lockstep verify-proof story.proof
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ProveArgs {
+    /// Bundle to run [default: the embedded model]
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: Option<PathBuf>,
+    /// Text to continue; with --chat a message to answer
+    #[arg(long)]
+    prompt: String,
+    /// Put the prompt through the bundle's chat template
+    #[arg(long)]
+    chat: bool,
+    /// Tokens of the answer at most; never more than the prompt leaves of 128
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_TOKENS)]
+    max_tokens: usize,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Seconds of a part of the work.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seconds {
+    wall: f64,
+    cpu: f64,
+}
+
+/// A clock that tells what has passed since it was asked last.
+struct Clock {
+    wall: Instant,
+    cpu: f64,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { wall: Instant::now(), cpu: cpu_seconds() }
+    }
+
+    fn lap(&mut self) -> Seconds {
+        let now = Clock::start();
+        let passed = now.wall - self.wall;
+        let lap = Seconds { wall: passed.as_secs_f64(), cpu: now.cpu - self.cpu };
+        *self = now;
+        lap
+    }
+}
+
+/// A proved answer, and what it took.
+struct Proved {
+    file: AnswerFile,
+    reason: FinishReason,
+    inference: Seconds,
+    phases: Vec<(Phase, Seconds)>,
+    verify: Seconds,
+}
+
+impl Proved {
+    fn prove(&self) -> Seconds {
+        self.phases.iter().fold(Seconds::default(), |sum, (_, one)| Seconds {
+            wall: sum.wall + one.wall,
+            cpu: sum.cpu + one.cpu,
+        })
+    }
+}
+
+/// Runs the command.
+pub fn run(args: ProveArgs) -> CommandResult {
+    let compute = args.compute.build()?;
+    let bundle = bundles::open_decoder(args.bundle.as_deref())?;
+    check_writable(&args.out)?;
+    let loaded = load(&bundle, compute, args.json)?;
+    let served = loaded.served();
+    let prompt = if args.chat {
+        served.encode_messages(&[Message::new("user", &args.prompt)])?
+    } else {
+        served.encode_text(&args.prompt)?
+    };
+    let weights = &loaded.generator.engine().weights;
+    let max_tokens = budget(weights, prompt.len(), args.max_tokens)?;
+    let proved = prove(&served, weights, bundle.model_root(), prompt, max_tokens, args.json)?;
+    let content = proved.file.to_bytes();
+    std::fs::write(&args.out, &content).map_err(|error| format!("{}: {error}", args.out.display()))?;
+    let texts = texts(&served.tokenizer, &proved.file);
+    if args.json {
+        println!("{}", to_json(&proved, &args.out, bundle.config(), content.len(), &texts));
+    } else {
+        print(&proved, &args.out, bundle.config(), content.len(), &texts);
+    }
+    Ok(())
+}
+
+/// Whether a file can be there is known before the work, not behind it.
+fn check_writable(path: &Path) -> CommandResult {
+    let there = path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| format!("{}: {error}", path.display()))?;
+    if !there {
+        std::fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Tokens of the answer, at most; whether the model can be proved at all is known before it runs.
+fn budget(weights: &ModelWeights, prompt: usize, asked: usize) -> Result<usize, Box<dyn Error>> {
+    let limit = FILE_TOKENS_MAX.min(weights.config.context as usize);
+    if prompt == 0 {
+        return Err("the prompt has no tokens, expected at least 1".into());
+    }
+    let room = limit.saturating_sub(prompt);
+    if room == 0 {
+        let most = limit - 1;
+        return Err(format!(
+            "the prompt has {prompt} tokens, expected at most {most}: a proof covers {limit} with the answer"
+        )
+        .into());
+    }
+    if asked == 0 {
+        return Err("--max-tokens 0, expected at least 1".into());
+    }
+    let tokens = asked.min(room);
+    Plan::new(weights, prompt + tokens - 1).map_err(|error| format!("this model has no proof: {error}"))?;
+    Ok(tokens)
+}
+
+/// Answers, proves and checks.
+fn prove(
+    served: &Served,
+    weights: &ModelWeights,
+    root: Digest,
+    prompt: Vec<u32>,
+    max_tokens: usize,
+    quiet: bool,
+) -> Result<Proved, Box<dyn Error>> {
+    let mut clock = Clock::start();
+    let (tokens, generated, reason) = generate(served, prompt, max_tokens)?;
+    let inference = clock.lap();
+
+    let bar = Progress::new("proving", Phase::ALL.len() as u64, quiet);
+    let mut phases: Vec<(Phase, Seconds)> = Vec::new();
+    // A phase ends where the next one begins.
+    let mut watch = |phase: Phase| {
+        let lap = clock.lap();
+        if let Some((_, seconds)) = phases.last_mut() {
+            *seconds = lap;
+        }
+        bar.say(phase.name());
+        bar.set(phases.len() as u64);
+        phases.push((phase, Seconds::default()));
+    };
+    let answer = Answer { weights, root, tokens: &tokens, generated };
+    let proof = prove_watched(&answer, &mut watch);
+    let lap = clock.lap();
+    bar.finish();
+    let proof = proof.map_err(|error| format!("this answer has no proof: {error}"))?;
+    if let Some((_, seconds)) = phases.last_mut() {
+        *seconds = lap;
+    }
+
+    let file = AnswerFile { root, tokens, generated, proof };
+    clock.lap();
+    file.verify(weights, root)
+        .map_err(|error| format!("{error}; nothing is written: this program and its proofs disagree"))?;
+    let verify = clock.lap();
+    Ok(Proved { file, reason, inference, phases, verify })
+}
+
+/// Prompt and greedy answer, the length of the answer, why it ended.
+fn generate(
+    served: &Served,
+    prompt: Vec<u32>,
+    max_tokens: usize,
+) -> Result<(Vec<u32>, usize, FinishReason), Box<dyn Error>> {
+    let stop_tokens = served.generator.model().config.eos.clone();
+    let parameters = Parameters { stop_tokens, ..Parameters::greedy(max_tokens as u32) };
+    let (mut tokens, before) = (prompt.clone(), prompt.len());
+    let mut events = served.generator.generate(GenerateRequest::new(prompt, parameters));
+    loop {
+        match events.blocking_recv() {
+            Some(GenerateEvent::Token { token, .. }) => tokens.push(token),
+            Some(GenerateEvent::Stage(_)) => {}
+            Some(GenerateEvent::Done(done)) => {
+                let generated = tokens.len() - before;
+                return Ok((tokens, generated, done.reason));
+            }
+            Some(GenerateEvent::Failed(failure)) => return Err(failure.into()),
+            None => return Err("the answer ended without a result".into()),
+        }
+    }
+}
+
+/// What the tokens of a file mean to a tokenizer: prompt and answer.
+pub(super) fn texts(tokenizer: &Tokenizer, file: &AnswerFile) -> [String; 2] {
+    let mut stream = tokenizer.decode_continuation();
+    let mut answer: String = file.answer().iter().map(|token| stream.push(*token)).collect();
+    answer.push_str(&stream.finish());
+    [tokenizer.decode(file.prompt()), answer]
+}
+
+fn overhead(proved: &Proved) -> f64 {
+    proved.prove().cpu / proved.inference.cpu.max(1e-9)
+}
+
+fn print(proved: &Proved, out: &Path, config: &ModelConfig, size: usize, [prompt, answer]: &[String; 2]) {
+    let file = &proved.file;
+    let row = |name: &str, seconds: Seconds| println!("  {name:<12}{:>9.3} s", seconds.cpu);
+    println!("model   {} ({})", config.name, file.root);
+    // Quoted, so that no character of a text does anything to a terminal.
+    println!("prompt  {prompt:?} ({} tokens)", file.prompt().len());
+    println!("answer  {answer:?} ({} tokens, {})", file.generated, proved.reason.as_str());
+    println!("CPU time:");
+    row("inference", proved.inference);
+    proved.phases.iter().for_each(|(phase, seconds)| row(phase.name(), *seconds));
+    row("all proving", proved.prove());
+    row("verifying", proved.verify);
+    println!("proving took {:.0} times the CPU time of inference", overhead(proved));
+    if let Some(peak) = peak_resident() {
+        println!("peak memory {}", bytes(peak));
+    }
+    println!("{}: {} ({} tokens), verified", out.display(), bytes(size as u64), file.tokens.len());
+}
+
+fn to_json(
+    proved: &Proved,
+    out: &Path,
+    config: &ModelConfig,
+    size: usize,
+    [prompt, answer]: &[String; 2],
+) -> Value {
+    let (file, all) = (&proved.file, proved.prove());
+    let seconds = |seconds: Seconds| json!({ "seconds": seconds.wall, "cpu_seconds": seconds.cpu });
+    let phases: Map<String, Value> =
+        proved.phases.iter().map(|(phase, spent)| (phase.name().to_owned(), seconds(*spent))).collect();
+    json!({
+        "file": out.display().to_string(),
+        "model": config.name,
+        "model_root": file.root.hex(),
+        "prompt": prompt,
+        "text": answer,
+        "prompt_tokens": file.prompt().len(),
+        "completion_tokens": file.generated,
+        "finish_reason": proved.reason.as_str(),
+        "prove_seconds": all.wall,
+        "prove_cpu_seconds": all.cpu,
+        "verify_seconds": proved.verify.wall,
+        "verify_cpu_seconds": proved.verify.cpu,
+        "inference_cpu_seconds": proved.inference.cpu,
+        "overhead": overhead(proved),
+        "proof_bytes": size,
+        "peak_memory_bytes": peak_resident(),
+        "phases": phases,
+    })
+}
