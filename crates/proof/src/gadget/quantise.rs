@@ -55,7 +55,7 @@ const RHO_BITS: u32 = 15;
 /// Largest magnitude of a vector, as a shift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// The residual stream: below 2^29.
+    /// The residual stream: below 2^28. The arithmetic allows all below 2^29, but not -2^29 itself, which no shift tells from them.
     Stream,
     /// Everything else: below 2^30.
     Any,
@@ -219,7 +219,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     ) -> Sixteen<B> {
         let (log, limb_bits) = (vectors + channels, self.circuit.limb_bits);
         let table = match extent {
-            Extent::Stream => self.table("shift of the stream to 16 bits", || first_table(14, limb_bits)),
+            Extent::Stream => self.table("shift of the stream to 16 bits", || first_table(13, limb_bits)),
             Extent::Any => self.table("shift to 16 bits", || first_table(15, limb_bits)),
         };
         let values = self.integers(x, log);
