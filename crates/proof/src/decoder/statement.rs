@@ -135,13 +135,11 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let frac = i64::from(matrices.weights.v.out_frac) + 8;
             let channels = self.axes.kv + self.axes.group + self.axes.channels;
             let codes = plain(builder, "heads", &y, (self.axes.tokens, channels), frac);
-            let out = builder.linear("o", &codes, &matrices.o);
-            stream = builder.settle("stream", log, &stream.plus(&out));
+            stream = builder.add_linear("o", &codes, &matrices.o, &stream);
             builder.scope(format!("layer {number}, feed-forward"));
             let codes = self.normed(builder, &stream);
             let codes = self.feed_forward(builder, matrices, &codes);
-            let out = builder.linear("down", &codes, &matrices.down);
-            stream = builder.settle("stream", log, &stream.plus(&out));
+            stream = builder.add_linear("down", &codes, &matrices.down, &stream);
         }
         builder.scope("head".into());
         let codes = self.normed(builder, &stream);

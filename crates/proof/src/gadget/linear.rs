@@ -10,7 +10,8 @@
 //!
 //! s depends on the vector (f) and on the row (s_i), so what depends on it is fetched once for each vector and each distinct s_i of the
 //! matrix, and read by its rows. A shift to the left (s < 0: P = 1, Q = 2^-s, H = 0) needs to know that the product stays within LIMIT, as small
-//! networks prove of themselves ([`Layer::bounded`]); for other matrices it has no argument, and the prover says so.
+//! networks prove of themselves ([`Layer::bounded`]); what is added to the residual stream is shifted there ([`Builder::add_linear`]).
+//! For other matrices it has no argument, and the prover says so.
 //!
 //! No identity wraps: A = 127 max L1 bounds acc, so `t 2^s1` is below 2^(b + s1) and A is at most 2^30 ([`Layer::new`] checks
 //! the sum); `|t| m k <= T 31^2` is at most [`PRODUCT_MAX`], and `P y'` below 2^30.
@@ -43,6 +44,8 @@ const BIAS_MAX: i64 = 1 << 28;
 const SHIFT_MAX: i64 = 28;
 /// Shifts to the left that the table has.
 const LEFT_MAX: i64 = 30;
+/// Shifts to the left of what is added to the stream.
+const ADDED_MAX: i64 = 20;
 /// Shifts to the right that it has.
 const SHIFTS: i64 = 226;
 /// Bits of an output without its bias, with an offset.
@@ -65,6 +68,27 @@ pub struct Codes<B> {
     pub f: Linear<B>,
 }
 
+/// What is known of outputs that are shifted to the left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing: there is no argument for them.
+    None,
+    /// That they stay within LIMIT.
+    Bounded,
+    /// Nothing, but they are shifted where they are added to the stream, whose range bounds them.
+    Added,
+}
+
+/// What a matrix gives, before anything is added.
+struct Outputs<B> {
+    /// y' 2^-left.
+    unbiased: Linear<B>,
+    /// 2^left, with [`Left::Added`].
+    scale: Option<Linear<B>>,
+    /// The bias, where there is one.
+    bias: Option<Linear<B>>,
+}
+
 /// A matrix of weights that is used by a circuit, with what its integers are bounded by.
 #[derive(Clone, Debug)]
 pub struct Layer<'m> {
@@ -77,15 +101,14 @@ pub struct Layer<'m> {
     shifts: Vec<i64>,
     /// Which of them each row has.
     group: Vec<usize>,
-    /// Shifts to the left are known not to leave LIMIT.
-    left: bool,
+    left: Left,
 }
 
 impl<'m> Layer<'m> {
     /// The same, whose outputs are known to stay within LIMIT when they are shifted to the left.
     #[must_use]
     pub fn bounded(self) -> Layer<'m> {
-        Layer { left: true, ..self }
+        Layer { left: Left::Bounded, ..self }
     }
 
     /// The layer of `matrix`, its row i at `rows[i]` of `2^log_rows`, its column j at `cols[j]` of `2^log_cols`.
@@ -133,7 +156,7 @@ impl<'m> Layer<'m> {
             }));
         }
         let placed = Placed { matrix: 0, log_rows, log_cols, rows, cols };
-        Ok(Layer { matrix, placed, pre_shift: s1, shifted_bits, shifts, group, left: false })
+        Ok(Layer { matrix, placed, pre_shift: s1, shifted_bits, shifts, group, left: Left::None })
     }
 }
 
@@ -153,13 +176,31 @@ fn shift_table(first: i64, limb_bits: u32) -> Vec<Vec<i64>> {
     (first..SHIFTS).map(entry).collect()
 }
 
-impl<'m, B: PrimeField32> Builder<'m, B> {
-    fn shifts(&mut self, left: bool) -> TableId {
-        let limb_bits = self.circuit.limb_bits;
-        if left {
-            return self.table("shift to both sides", || shift_table(-LEFT_MAX, limb_bits));
+/// The same, with what is left to be shifted to the left: for s < 0 that is all of it, and an output has so many bits less.
+fn added_table(limb_bits: u32) -> Vec<Vec<i64>> {
+    let mut entries = shift_table(-ADDED_MAX, limb_bits);
+    for entry in &mut entries {
+        let left = (-entry[0]).max(0) as u32;
+        if left > 0 {
+            let bits = OUTPUT_BITS - 1 - left;
+            (entry[2], entry[4]) = (1, 1 << bits);
+            for (width, limb) in entry[5..].iter_mut().zip(widths(bits + 1, OUTPUT_BITS, limb_bits)) {
+                *width = limb;
+            }
         }
-        self.table("shift", || shift_table(0, limb_bits))
+        entry.push(1 << left);
+    }
+    entries
+}
+
+impl<'m, B: PrimeField32> Builder<'m, B> {
+    fn shifts(&mut self, left: Left) -> TableId {
+        let limb_bits = self.circuit.limb_bits;
+        match left {
+            Left::None => self.table("shift", || shift_table(0, limb_bits)),
+            Left::Bounded => self.table("shift to both sides", || shift_table(-LEFT_MAX, limb_bits)),
+            Left::Added => self.table("shift into the stream", || added_table(limb_bits)),
+        }
     }
 
     /// A row vector that is `of(row)` at each row's place and 0 elsewhere.
@@ -184,6 +225,41 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         layer: &Layer<'m>,
         real: Option<&View>,
     ) -> Linear<B> {
+        let Outputs { unbiased, bias, .. } = self.outputs(name, codes, layer, layer.left);
+        match (bias, real) {
+            (None, _) => unbiased,
+            (Some(bias), None) => unbiased.plus(&bias),
+            (Some(bias), Some(real)) => unbiased.plus(&bias.by(real)),
+        }
+    }
+
+    /// `x + W c + b`, settled, over `(vectors, rows)`: the stream after a sublayer, whose range is shown by what reads it. With 2^l the shift to the left, y' 2^-l
+    /// is below 2^(30-l), so x + y is at most 2^28 + 2^30 + 2^28, and what is settled at most 2^28: they cannot differ by p; and y is within LIMIT.
+    pub fn add_linear(
+        &mut self,
+        name: &str,
+        codes: &Codes<B>,
+        layer: &Layer<'m>,
+        x: &Linear<B>,
+    ) -> Linear<B> {
+        let log = codes.log_vectors + layer.placed.log_rows;
+        let Outputs { unbiased, scale, bias } = self.outputs(name, codes, layer, Left::Added);
+        let rest = match bias {
+            Some(bias) => x.clone().plus(&bias),
+            None => x.clone(),
+        };
+        let scale = scale.unwrap_or_else(|| Linear::constant(B::ONE));
+        let sums = {
+            let [rest, scale, y] = [&rest, &scale, &unbiased].map(|linear| self.integers(linear, log));
+            (0..y.len()).map(|at| rest[at] + scale[at] * y[at]).collect()
+        };
+        let sum = Linear::view(whole(self.commit("stream", log, sums), log));
+        self.constrain(log, vec![(B::ONE, scale, unbiased)], rest.minus(&sum));
+        sum
+    }
+
+    /// What a matrix gives, over `(vectors, rows)`.
+    fn outputs(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>, left: Left) -> Outputs<B> {
         let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
         let log = vectors + rows;
         self.matrices.push(layer.matrix);
@@ -203,7 +279,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         let t = self.static_shift(name, layer, Linear::view(whole(accumulator, log)), log);
 
         // What depends on the shift, for each of the matrix's.
-        let table = self.shifts(layer.left);
+        let table = self.shifts(left);
         let mut sums: Vec<Linear<B>> = Vec::new();
         let mut add = |at: usize, linear: Linear<B>| match sums.get_mut(at) {
             Some(sum) => *sum = sum.clone().plus(&linear),
@@ -231,7 +307,9 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         }
         let (power, product, half, offset) = (&sums[0], &sums[1], &sums[2], &sums[3]);
         let limbs = super::ranges::limbs(OUTPUT_BITS, self.circuit.limb_bits);
-        let (output_widths, remainder_widths) = sums[4..].split_at(limbs);
+        let (output_widths, rest) = sums[4..].split_at(limbs);
+        let (remainder_widths, scale) =
+            rest.split_at(super::ranges::limbs(SHIFT_MAX as u32, self.circuit.limb_bits));
 
         let values = {
             let [t, power, product, half, offset] =
@@ -259,15 +337,11 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             remainder.minus(half),
         );
         let bias = &layer.matrix.weights.bias;
-        if bias.is_empty() {
-            return unbiased;
-        }
-        let bias = self.by_row(layer, |row| bias[row].into());
-        let bias = Linear::view(View { source: bias, bits: bits(vectors..log).collect() });
-        unbiased.plus(&match real {
-            Some(real) => bias.by(real),
-            None => bias,
-        })
+        let bias = (!bias.is_empty()).then(|| {
+            let bias = self.by_row(layer, |row| bias[row].into());
+            Linear::view(View { source: bias, bits: bits(vectors..log).collect() })
+        });
+        Outputs { unbiased, scale: scale.first().cloned(), bias }
     }
 
     /// `t = rsh(acc, s1)`.
