@@ -4,6 +4,7 @@
 //! filled to powers of two: outputs of a convolution lie in (place of the image, channel), each filled by itself. Elements that `pad` added have
 //! no place: they are 0.
 
+use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::gadget::linear::Layer;
 use crate::integer::log2_ceil;
@@ -130,6 +131,19 @@ impl Places {
     }
 }
 
+/// Places that a window covers.
+fn columns_of(window: &Window) -> u64 {
+    u64::from(window.kernel[0]) * u64::from(window.kernel[1])
+}
+
+/// Patches are written out for the circuit: their places, filled, are not more than a commitment has cells. Known before anything is allocated.
+fn affordable(places: usize, columns: u64) -> Result<(), PlanError> {
+    let filled = |n: u64| n.checked_next_power_of_two().unwrap_or(u64::MAX);
+    let cells = filled(places as u64).saturating_mul(filled(columns));
+    let got = usize::try_from(cells).unwrap_or(usize::MAX);
+    if got > CELLS_MAX { Err(PlanError::TooLarge { got, limit: CELLS_MAX }) } else { Ok(()) }
+}
+
 /// The matrices of a network, one for each node that has one.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
@@ -177,11 +191,13 @@ impl<'a> Plan<'a> {
                     (Places::in_order(output.elements()), matrix(cols, here.log))
                 }
                 Op::Conv { window, .. } => {
+                    affordable(output.places(), columns_of(window) * u64::from(shape.channels))?;
                     let (_, log) = here.patches(window, shape, output);
                     let columns = window.kernel[0] * window.kernel[1] * shape.channels;
                     (Places::of_image(output), matrix((0..columns).collect(), log))
                 }
                 Op::MaxPool { window, .. } => {
+                    affordable(output.elements(), columns_of(window))?;
                     if here.windows(window, shape, output).is_none() {
                         let expected = "windows over an image without padding";
                         return Err(PlanError::Unsupported { place, op: op.name(), expected });

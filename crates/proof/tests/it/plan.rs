@@ -84,6 +84,26 @@ fn other_graphs_are_refused_by_name() {
     }
 }
 
+/// Windows that cover more than a proof has cells are refused before they are listed.
+#[test]
+fn windows_that_are_too_large_are_refused() {
+    let kernel = [1024, 1024];
+    let pool = Window { kernel, strides: [1, 1], pads: [0; 4] };
+    let far = Window { kernel: [65_536, 65_536], strides: [1, 1], pads: [65_535; 4] };
+    for (side, window) in [(2048, pool), (1, far)] {
+        let shape = Shape { height: side, width: side, channels: 1 };
+        let input = Input { shape, frac: 0, low: -1, high: 1 };
+        let mut builder = Builder::new("test", input).expect("an input");
+        // What the network itself refuses is not asked for a proof.
+        if builder.push(Op::MaxPool { input: 0, window }, None).is_err() {
+            continue;
+        }
+        let Ok(net) = builder.finish() else { continue };
+        let error = Plan::new(&net).expect_err("too large");
+        assert!(matches!(error, PlanError::TooLarge { .. }), "{error}");
+    }
+}
+
 /// proofs.md, 4: the widest matrix with the largest weights could wrap, one column less and it cannot.
 #[test]
 fn accumulators_that_could_wrap_are_refused() {
