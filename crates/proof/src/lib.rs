@@ -12,7 +12,7 @@
 //! - [`argument`]: prover and verifier of any circuit
 //! - [`gadget`]: the operators of the arithmetic
 //! - [`net`]: small networks; [`decoder`]: decoders
-//! - [`file`]: an answer with its proof
+//! - [`mod@file`]: an answer with its proof
 //! - [`error`]: why there is no proof, and why one is refused
 #![cfg_attr(not(any(test, feature = "prover")), no_std)]
 #![forbid(unsafe_code)]
