@@ -1,6 +1,6 @@
 //! Circuits: columns of cells, and what must hold of them. Prover and verifier build the same one from the statement.
 //!
-//! What is said of the cells of a [`Space`] is said in linear expressions ([`Linear`]): a constant, and multiples of views of vectors
+//! What is said of the cells of a space ([`mod@view`]) is said in linear expressions ([`Linear`]): a constant, and multiples of views of vectors
 //! or of products of views that share no coordinate, so that every expression is multilinear and its extension at a point follows from the
 //! vectors' extensions. Vectors are committed columns, public ones, weights, and sums of products. Three kinds of statement
 //! are made:
@@ -13,14 +13,14 @@ pub mod evaluate;
 pub mod fill;
 pub mod public;
 pub mod range;
-pub mod space;
+pub mod view;
 
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 pub use public::{Gather, Public};
-pub use space::{Bit, Space, View};
+pub use view::{Bit, View};
 
 /// Where cells come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

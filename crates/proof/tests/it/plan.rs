@@ -1,9 +1,9 @@
 //! What cannot be proved, or not safely, is refused by name before anything is computed (proofs.md, 1 and 4).
 
-use crate::support::{compute, dense, inputs};
+use crate::support::{compute, dense, filled, inputs};
 use lockstep_base::net::{Builder, Input, Net, Op, Shape, Window};
 use lockstep_base::rng::SplitMix64;
-use lockstep_base::weights::{Linear, Region, WeightFormat};
+use lockstep_base::weights::Linear;
 use lockstep_proof::error::{PlanError, ProveError, VerifyError};
 use lockstep_proof::field::Quintic;
 use lockstep_proof::net::plan::Plan;
@@ -11,27 +11,9 @@ use lockstep_proof::net::statement::Statement;
 use lockstep_proof::net::{prove, verify};
 use lockstep_proof::proof::Proof;
 
-/// A matrix whose codes are all `code`, also those that fill it up.
+/// A matrix whose codes are all `code`.
 fn constant(rows: usize, columns: usize, code: i8, pre_shift: u8) -> Linear {
-    let cols = columns.next_multiple_of(32);
-    let mut codes = vec![0u8; WeightFormat::Int8.code_bytes(rows, cols)];
-    for row in 0..rows {
-        for col in 0..columns {
-            codes[lockstep_base::weights::code_offset(WeightFormat::Int8, cols, row, col)] = code as u8;
-        }
-    }
-    Linear {
-        rows,
-        cols,
-        format: WeightFormat::Int8,
-        codes: Region::from(codes),
-        table_ids: Region::from(Vec::new()),
-        multipliers: vec![1; rows],
-        shifts: vec![10; rows],
-        bias: Vec::new(),
-        pre_shift,
-        out_frac: 0,
-    }
+    Linear { pre_shift, ..filled(rows, columns, || code) }
 }
 
 fn build(shape: Shape, nodes: Vec<(Op, Option<Linear>)>) -> Net {

@@ -43,12 +43,24 @@ fn matrix(
     pre_shift: u8,
     out_frac: i8,
 ) -> Linear {
+    let linear = filled(rows, columns, || (rng.below(2 * largest as u64 + 1) as i32 - largest) as i8);
+    Linear {
+        multipliers: (0..rows).map(|_| 16 + rng.below(16) as u8).collect(),
+        shifts: (0..rows).map(|_| 11 + rng.below(3) as u8).collect(),
+        bias: (0..rows).map(|_| rng.below(1 << 10) as i32 - (1 << 9)).collect(),
+        pre_shift,
+        out_frac,
+        ..linear
+    }
+}
+
+/// A matrix of the codes that `code` gives, row after row, with scales of 2^-10 and nothing else.
+pub(crate) fn filled(rows: usize, columns: usize, mut code: impl FnMut() -> i8) -> Linear {
     let cols = columns.next_multiple_of(32);
     let mut codes = vec![0u8; WeightFormat::Int8.code_bytes(rows, cols)];
     for row in 0..rows {
         for col in 0..columns {
-            codes[code_offset(WeightFormat::Int8, cols, row, col)] =
-                (rng.below(2 * largest as u64 + 1) as i32 - largest) as u8;
+            codes[code_offset(WeightFormat::Int8, cols, row, col)] = code() as u8;
         }
     }
     Linear {
@@ -57,11 +69,11 @@ fn matrix(
         format: WeightFormat::Int8,
         codes: Region::from(codes),
         table_ids: Region::from(Vec::new()),
-        multipliers: (0..rows).map(|_| 16 + rng.below(16) as u8).collect(),
-        shifts: (0..rows).map(|_| 11 + rng.below(3) as u8).collect(),
-        bias: (0..rows).map(|_| rng.below(1 << 10) as i32 - (1 << 9)).collect(),
-        pre_shift,
-        out_frac,
+        multipliers: vec![1; rows],
+        shifts: vec![10; rows],
+        bias: Vec::new(),
+        pre_shift: 0,
+        out_frac: 0,
     }
 }
 
