@@ -64,7 +64,7 @@ fn network(name: &str, net: &Net, examples: usize) {
     let statement = Statement::<Quintic>::new(net, &input, &output).expect("a statement");
     let (filling, (built, witness)) = median(RUNS, || {
         let mut builder = Builder::proving(statement.limb_bits(), None);
-        statement.build(&mut builder);
+        statement.build(&mut builder, &[]);
         builder.finish().honest().expect("an honest witness")
     });
     let argument = statement.argument(built).expect("an argument");
@@ -101,14 +101,14 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
     let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
     let (filling, (built, witness)) = median(1, || {
         let mut builder = Builder::proving(decoder::statement::LIMB_BITS, None);
-        statement.build(&mut builder);
+        statement.build(&mut builder, &[]);
         builder.finish().honest().expect("an honest witness")
     });
     let argument = statement.argument(built).expect("an argument");
     let (arguing, proof) = median(1, || argument::prove::prove(&argument, &witness).expect("a proof"));
     let (verifying, result) = median(3, || {
         let mut builder = Builder::new(decoder::statement::LIMB_BITS);
-        statement.build(&mut builder);
+        statement.build(&mut builder, &[]);
         let argument = statement.argument(builder.finish()).expect("an argument");
         argument::verify::verify(&argument, &proof)
     });

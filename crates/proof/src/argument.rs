@@ -5,13 +5,14 @@
 pub mod prove;
 pub mod verify;
 
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, Home};
 use crate::claims::Layout;
 use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::ProofField;
 use crate::matmul::Matrix;
-use crate::transcript::Sponge;
+use crate::transcript::{Hash, Sponge};
+use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
@@ -24,17 +25,61 @@ pub const CONSTRAINTS_MAX: usize = 1 << 16;
 /// Contractions.
 pub const CONTRACTIONS_MAX: usize = 1 << 14;
 
+/// Commitments that are opened: that of the witness, and those that a statement names.
+pub const OPENINGS_MAX: usize = 4;
+
+/// A vector that was committed to elsewhere; its root is part of the statement.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Its root.
+    pub root: Hash,
+    /// Where its columns lie.
+    pub layout: Layout,
+}
+
+/// The commitments that a statement names.
+#[derive(Clone, Debug, Default)]
+pub struct Roots {
+    /// Those of columns: [`Home::Outside`] counts them.
+    pub columns: Vec<Hash>,
+    /// That of all weights of the circuit, one column for each [`crate::circuit::Placed`]; without it the verifier has the weights.
+    pub weights: Option<Hash>,
+}
+
 /// What is argued for.
 #[derive(Clone, Debug)]
 pub struct Argument<'a, E: ProofField> {
     /// What must hold.
     pub circuit: Circuit<E::Base>,
-    /// Where the columns lie.
+    /// Where the columns of the witness lie.
     pub layout: Layout,
+    /// What else is opened.
+    pub outside: Vec<Outside>,
+    /// Which of these holds the weights.
+    pub weights: Option<usize>,
+    /// Of each column: 0 for the witness or 1 more than the number of what is outside, and which column of that it is.
+    places: Vec<(usize, usize)>,
     /// The matrices that [`crate::circuit::Placed`] names.
     pub matrices: Vec<Matrix<'a>>,
-    /// A transcript that has absorbed the whole statement.
+    /// A transcript that has absorbed the whole statement, and the roots of what is outside.
     pub sponge: Sponge,
+}
+
+/// `what` is not too large to be committed to.
+fn layout_of(logs: Vec<usize>) -> Result<Layout, PlanError> {
+    let layout = Layout::new(logs);
+    if layout.cells() > CELLS_MAX {
+        return Err(PlanError::TooLarge { got: layout.cells(), limit: CELLS_MAX });
+    }
+    Ok(layout)
+}
+
+/// Where the weights of a circuit lie in their commitment.
+///
+/// # Errors
+/// If they are too large for one.
+pub fn layout_of_weights<B>(circuit: &Circuit<B>) -> Result<Layout, PlanError> {
+    layout_of(circuit.weights.iter().map(|placed| placed.log_rows + placed.log_cols).collect())
 }
 
 impl<'a, E: ProofField> Argument<'a, E> {
@@ -47,6 +92,19 @@ impl<'a, E: ProofField> Argument<'a, E> {
         matrices: Vec<Matrix<'a>>,
         sponge: Sponge,
     ) -> Result<Argument<'a, E>, PlanError> {
+        Argument::with_roots(circuit, matrices, sponge, &Roots::default())
+    }
+
+    /// The same for a circuit that has columns, or weights, in other commitments.
+    ///
+    /// # Errors
+    /// If it is too large for one proof.
+    pub fn with_roots(
+        circuit: Circuit<E::Base>,
+        matrices: Vec<Matrix<'a>>,
+        mut sponge: Sponge,
+        roots: &Roots,
+    ) -> Result<Argument<'a, E>, PlanError> {
         // Fewer than the order of the field, or multiplicities could not count them.
         const { assert!(FRACTIONS_MAX < E::Base::ORDER_U32 as usize) };
         let constraints = circuit.checks.iter().map(|check| check.constraints.len()).sum();
@@ -56,16 +114,49 @@ impl<'a, E: ProofField> Argument<'a, E> {
             ("numbers of a lookup", numbers, NUMBERS_MAX),
             ("constraints", constraints, CONSTRAINTS_MAX),
             ("contractions", circuit.contractions.len(), CONTRACTIONS_MAX),
+            ("commitments", 1 + roots.columns.len() + usize::from(roots.weights.is_some()), OPENINGS_MAX),
         ] {
             if got > limit {
                 return Err(PlanError::TooMany { what, got, limit });
             }
         }
-        let layout = Layout::new(circuit.columns.iter().map(|column| column.log).collect());
-        if layout.cells() > CELLS_MAX {
-            return Err(PlanError::TooLarge { got: layout.cells(), limit: CELLS_MAX });
+        let mut logs = vec![Vec::new(); 1 + roots.columns.len()];
+        let mut places = Vec::with_capacity(circuit.columns.len());
+        for column in &circuit.columns {
+            let home = match column.home {
+                Home::Witness => 0,
+                Home::Outside(number) => 1 + number,
+            };
+            places.push((home, logs[home].len()));
+            logs[home].push(column.log);
         }
-        Ok(Argument { circuit, layout, matrices, sponge })
+        let mut layouts = logs.into_iter().map(layout_of);
+        let layout = layouts.next().unwrap_or_else(|| layout_of(Vec::new()))?;
+        let mut outside = Vec::with_capacity(roots.columns.len() + 1);
+        for (root, layout) in roots.columns.iter().zip(layouts) {
+            outside.push(Outside { root: *root, layout: layout? });
+        }
+        let weights = roots.weights.map(|_| outside.len());
+        if let Some(root) = roots.weights {
+            outside.push(Outside { root, layout: layout_of_weights(&circuit)? });
+        }
+        outside.iter().for_each(|outside| sponge.absorb("outside", &outside.root));
+        Ok(Argument { circuit, layout, outside, weights, places, matrices, sponge })
+    }
+
+    /// Where the columns of commitment `home` lie: 0 is the witness.
+    fn layout_at(&self, home: usize) -> &Layout {
+        match home.checked_sub(1) {
+            None => &self.layout,
+            Some(number) => &self.outside[number].layout,
+        }
+    }
+
+    /// The cells of the columns of commitment `home`, joined.
+    #[cfg(feature = "prover")]
+    fn join(&self, home: usize, columns: &[Vec<E::Base>]) -> Vec<E::Base> {
+        let here = self.places.iter().zip(columns).filter(|((at, _), _)| *at == home);
+        self.layout_at(home).join(here.map(|(_, column)| column.as_slice()))
     }
 }
 

@@ -184,6 +184,15 @@ pub struct Placed {
     pub cols: Vec<u32>,
 }
 
+/// Which commitment a column is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// That of the proof.
+    Witness,
+    /// One that the statement names: the number of its root.
+    Outside(usize),
+}
+
 /// A committed column.
 #[derive(Clone, Debug)]
 pub struct Column {
@@ -191,6 +200,8 @@ pub struct Column {
     pub name: String,
     /// log2 of its cells.
     pub log: usize,
+    /// Where it is committed.
+    pub home: Home,
 }
 
 /// Everything that is committed and everything that must hold.
@@ -228,8 +239,8 @@ impl<B: PrimeField32> Circuit<B> {
     }
 
     /// A committed column of `2^log` cells.
-    pub fn column(&mut self, name: String, log: usize) -> Source {
-        self.columns.push(Column { name, log });
+    pub fn column(&mut self, name: String, log: usize, home: Home) -> Source {
+        self.columns.push(Column { name, log, home });
         Source::Committed(self.columns.len() - 1)
     }
 

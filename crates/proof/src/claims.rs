@@ -69,12 +69,22 @@ impl Layout {
         self.logs[column]
     }
 
+    /// The cells of a column among all of them.
+    #[cfg(feature = "prover")]
+    #[must_use]
+    pub fn cells_of<'a, B>(&self, column: usize, cells: &'a [B]) -> &'a [B] {
+        &cells[self.offsets[column]..][..1 << self.logs[column]]
+    }
+
     /// All columns as one vector.
     #[cfg(feature = "prover")]
     #[must_use]
-    pub fn join<B: PrimeCharacteristicRing + Copy>(&self, columns: &[Vec<B>]) -> Vec<B> {
+    pub fn join<'a, B: PrimeCharacteristicRing + Copy + 'a>(
+        &self,
+        columns: impl IntoIterator<Item = &'a [B]>,
+    ) -> Vec<B> {
         let mut cells = vec![B::ZERO; self.cells];
-        for (column, offset) in columns.iter().zip(&self.offsets) {
+        for (column, offset) in columns.into_iter().zip(&self.offsets) {
             cells[*offset..offset + column.len()].copy_from_slice(column);
         }
         cells
@@ -149,13 +159,12 @@ impl<E: ProofField> Claims<E> {
         Ok(self.add(column, point, value))
     }
 
-    /// Claims the value of a column at a point, unless it was claimed before.
+    /// Claims the value of a column, which has these cells, at a point, unless it was claimed before.
     #[cfg(feature = "prover")]
     pub fn send(
         &mut self,
         transcript: &mut ProverTranscript,
-        columns: &[Vec<E::Base>],
-        column: usize,
+        (column, cells): (usize, &[E::Base]),
         at: &[E],
     ) -> E {
         let point = self.point(at);
@@ -165,7 +174,7 @@ impl<E: ProofField> Claims<E> {
         if self.tables.len() == point {
             self.tables.push(eq_groups(E::ONE, at));
         }
-        let value = dot::<E>(&columns[column], &self.tables[point]);
+        let value = dot::<E>(cells, &self.tables[point]);
         transcript.send("claim", &[value]);
         self.add(column, point, value)
     }
@@ -187,8 +196,8 @@ impl<E: ProofField> Claims<E> {
     ) -> Result<(), ProveError> {
         let batch: E = transcript.sponge.challenge("claims");
         let (cells, log) = (committed.cells(), Shape::new::<E>(layout.cells).log);
-        let column = |column: usize| &cells[layout.offsets[column]..][..1 << layout.logs[column]];
-        let columns: Vec<&[E::Base]> = (0..layout.logs.len()).map(column).collect();
+        let columns: Vec<&[E::Base]> =
+            (0..layout.logs.len()).map(|column| layout.cells_of(column, cells)).collect();
         let (point, cell) = prover::reduce(&self, transcript, layout, &columns, log, batch);
         transcript.send("cell", &[cell]);
         committed.open(transcript, &point)

@@ -1,23 +1,32 @@
 //! Proofs of decoders: a model, fed these tokens, gives the last of them greedily.
 //!
-//! Tokens and weights are public (tier A: the verifier holds the model and evaluates its weights). All positions are proved in one pass, as
-//! in prefill: prefill and decode give the same bits (docs/spec/arithmetic.md, section 1). The argument is succinct, it does not hide anything.
+//! Tokens are public. All positions are proved in one pass, as in prefill: prefill and decode give the same bits (docs/spec/arithmetic.md, section 1). A whole
+//! model is one statement, or a chain of *stages*: statements about some layers each, whose boundaries are committed to ([`boundary`]), proved one by one, by one
+//! prover or by several. The verifier holds the weights (tier A), or a commitment to them ([`weights`], tier B). The argument is succinct, it does not hide anything.
 //!
 //! - [`plan`]: which models can be proved
 //! - [`statement`]: the circuit
 
+pub mod boundary;
 pub mod plan;
 pub mod statement;
+#[cfg(feature = "prover")]
+pub mod weights;
 
-use crate::argument;
 #[cfg(feature = "prover")]
 use crate::argument::prove::Phase;
+use crate::argument::{self, Roots};
+#[cfg(feature = "prover")]
+use crate::commitment::Committed;
 #[cfg(feature = "prover")]
 use crate::error::ProveError;
 use crate::error::VerifyError;
 use crate::field::Quintic;
 use crate::gadget::Builder;
 use crate::proof::Proof;
+#[cfg(feature = "prover")]
+use alloc::vec::Vec;
+use core::ops::Range;
 use statement::{Answer, LIMB_BITS, Statement};
 
 /// Proves an answer.
@@ -35,16 +44,55 @@ pub fn prove(answer: &Answer<'_>) -> Result<Proof, ProveError> {
 /// As [`prove`].
 #[cfg(feature = "prover")]
 pub fn prove_watched(answer: &Answer<'_>, watch: &mut dyn FnMut(Phase)) -> Result<Proof, ProveError> {
+    let layers = 0..answer.weights.config.n_layers as usize;
+    let stage = Stage { layers, entering: None, leaving: None, weights: None };
+    prove_stage(answer, &stage, watch)
+}
+
+/// What the prover of a stage has besides the answer.
+#[cfg(feature = "prover")]
+#[derive(Clone, Debug)]
+pub struct Stage<'a> {
+    /// Its layers.
+    pub layers: Range<usize>,
+    /// Rows of the stream that enter it, `(positions, d_model)`, and the commitment to them; none where it embeds.
+    pub entering: Option<(&'a [i32], &'a Committed<Quintic>)>,
+    /// The commitment to the rows that leave it; none where it has the head.
+    pub leaving: Option<&'a Committed<Quintic>>,
+    /// The commitment to its weights, for a verifier that lacks them.
+    pub weights: Option<&'a Committed<Quintic>>,
+}
+
+/// Proves what the layers of a stage do in an answer.
+///
+/// # Errors
+/// If it is not what they do, or cannot be proved yet.
+#[cfg(feature = "prover")]
+pub fn prove_stage(
+    answer: &Answer<'_>,
+    stage: &Stage<'_>,
+    watch: &mut dyn FnMut(Phase),
+) -> Result<Proof, ProveError> {
     watch(Phase::Witness);
-    let statement = Statement::<Quintic>::new(*answer)?;
+    let statement = Statement::<Quintic>::of_layers(*answer, stage.layers.clone())?;
+    let ends: Vec<&Committed<Quintic>> =
+        stage.entering.iter().map(|(_, committed)| *committed).chain(stage.leaving).collect();
+    let roots = Roots {
+        columns: ends.iter().map(|committed| committed.root()).collect(),
+        weights: stage.weights.map(Committed::root),
+    };
     // Whether it is too large is known before there is a witness.
     let mut empty = Builder::new(LIMB_BITS);
-    statement.build(&mut empty);
-    statement.argument(empty.finish())?;
+    statement.build(&mut empty, &[]);
+    statement.argument_with(empty.finish(), &roots)?;
+    let rows = stage.entering.map_or(&[][..], |(rows, _)| rows);
+    statement.check_entering(rows)?;
     let mut builder = Builder::proving(LIMB_BITS, None);
-    statement.build(&mut builder);
+    statement.build(&mut builder, rows);
     let (built, witness) = builder.finish().honest()?;
-    let proof = argument::prove::prove_watched(&statement.argument(built)?, &witness, watch)?;
+    let argument = statement.argument_with(built, &roots)?;
+    let outside: Vec<&Committed<Quintic>> = ends.into_iter().chain(stage.weights).collect();
+    let proof = argument::prove::prove_with(&argument, &witness, &outside, watch)?;
     Ok(Proof::new(&proof))
 }
 
@@ -53,8 +101,21 @@ pub fn prove_watched(answer: &Answer<'_>, watch: &mut dyn FnMut(Phase)) -> Resul
 /// # Errors
 /// The first check that fails; then nothing is known.
 pub fn verify(answer: &Answer<'_>, proof: &Proof) -> Result<(), VerifyError> {
-    let statement = Statement::<Quintic>::new(*answer)?;
+    verify_stage(answer, 0..answer.weights.config.n_layers as usize, &Roots::default(), proof)
+}
+
+/// Checks the proof of what the layers `layers` do in an answer, between boundaries and with weights that have these roots.
+///
+/// # Errors
+/// The first check that fails; then nothing is known.
+pub fn verify_stage(
+    answer: &Answer<'_>,
+    layers: Range<usize>,
+    roots: &Roots,
+    proof: &Proof,
+) -> Result<(), VerifyError> {
+    let statement = Statement::<Quintic>::of_layers(*answer, layers)?;
     let mut builder = Builder::new(LIMB_BITS);
-    statement.build(&mut builder);
-    argument::verify::verify(&statement.argument(builder.finish())?, proof.body())
+    statement.build(&mut builder, &[]);
+    argument::verify::verify(&statement.argument_with(builder.finish(), roots)?, proof.body())
 }

@@ -90,6 +90,32 @@ pub enum PlanError {
         /// The largest number of tokens.
         limit: usize,
     },
+    /// Layers that the weights lack, or none, or the embedding or the head that belongs to them.
+    #[error(
+        "layers {first} to {end} are not there, or not what belongs to them, expected a part of a decoder"
+    )]
+    Layers {
+        /// The first layer.
+        first: usize,
+        /// The first layer behind them.
+        end: usize,
+    },
+    /// Other values than enter the layers.
+    #[error("{got} values enter the layers, expected {expected}")]
+    Entering {
+        /// How many.
+        got: usize,
+        /// How many do.
+        expected: usize,
+    },
+    /// Other commitments than the layers have boundaries.
+    #[error("{got} commitments to boundaries, expected {expected}")]
+    Boundaries {
+        /// How many.
+        got: usize,
+        /// How many the layers have.
+        expected: usize,
+    },
     /// A token that the model does not have.
     #[error("token {got}, expected one below {vocab}")]
     Token {

@@ -17,7 +17,9 @@ pub mod quantise;
 pub mod ranges;
 pub mod tables;
 
-use crate::circuit::{Bit, Check, Circuit, Constraint, Contraction, Gather, Linear, Public, Source, View};
+use crate::circuit::{
+    Bit, Check, Circuit, Constraint, Contraction, Gather, Home, Linear, Public, Source, View,
+};
 use crate::matmul::Matrix;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -164,19 +166,30 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
 
     /// A column that no lie touches by itself: a limb of a value.
     fn column(&mut self, name: &str, log: usize, values: &[i64]) -> Source {
+        self.column_at(Home::Witness, name, log, values)
+    }
+
+    /// A column of a commitment.
+    fn column_at(&mut self, home: Home, name: &str, log: usize, values: &[i64]) -> Source {
         debug_assert!(!self.has_witness() || values.len() == 1 << log, "{name}");
         #[cfg(feature = "prover")]
         if let Some(witness) = &mut self.witness {
             witness.columns.push(values.iter().map(|x| residue(*x)).collect());
         }
         let _ = values;
-        self.circuit.column(format!("{}: {name}", self.scope), log)
+        self.circuit.column(format!("{}: {name}", self.scope), log, home)
     }
 
     /// Commits to a value as one column. Nothing is said of its range.
     pub fn commit(&mut self, name: &str, log: usize, mut values: Vec<i64>) -> Source {
         self.said(name, &mut values);
         self.column(name, log, &values)
+    }
+
+    /// A value whose commitment is the statement's number `outside`, as one column. Nothing is said of its range.
+    pub fn commit_outside(&mut self, outside: usize, name: &str, log: usize, mut values: Vec<i64>) -> Source {
+        self.said(name, &mut values);
+        self.column_at(Home::Outside(outside), name, log, &values)
     }
 
     /// A sum of products.

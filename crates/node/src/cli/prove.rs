@@ -165,7 +165,8 @@ fn budget(weights: &ModelWeights, prompt: usize, asked: usize) -> Result<usize, 
         return Err("--max-tokens 0, expected at least 1".into());
     }
     let tokens = asked.min(room);
-    Plan::new(weights, prompt + tokens - 1).map_err(|error| format!("this model has no proof: {error}"))?;
+    Plan::new(weights, prompt + tokens - 1, 0..weights.config.n_layers as usize)
+        .map_err(|error| format!("this model has no proof: {error}"))?;
     Ok(tokens)
 }
 

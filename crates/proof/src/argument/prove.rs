@@ -26,19 +26,24 @@ struct Claimed<E> {
 }
 
 /// Computes what the verifier asks for, and says it.
-struct Speaker<'a, E: ProofField> {
+struct Speaker<'a, 'm, E: ProofField> {
+    argument: &'a Argument<'m, E>,
     witness: &'a Witness<E::Base>,
+    /// What is outside.
+    outside: &'a [&'a Committed<E>],
     transcript: ProverTranscript,
-    claims: Claims<E>,
+    /// For each commitment, that of the witness first.
+    claims: Vec<Claims<E>>,
     claimed: VecDeque<Claimed<E>>,
     tables: Tables<E>,
 }
 
-impl<E: ProofField> Oracle<E> for Speaker<'_, E> {
+impl<E: ProofField> Oracle<E> for Speaker<'_, '_, E> {
     type Error = ProveError;
 
     fn column(&mut self, column: usize, point: &[E]) -> Result<E, ProveError> {
-        Ok(self.claims.send(&mut self.transcript, &self.witness.columns, column, point))
+        let (home, at) = self.argument.places[column];
+        Ok(self.claims[home].send(&mut self.transcript, (at, &self.witness.columns[column]), point))
     }
 
     fn product(&mut self, contraction: usize, point: &[E]) -> Result<E, ProveError> {
@@ -52,9 +57,11 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, E> {
         Ok(value)
     }
 
-    /// Nothing is said of weights: the verifier has them.
-    fn weights(&mut self, _: usize, _: &[E]) -> Result<E, ProveError> {
-        Ok(E::ZERO)
+    /// Nothing is said of weights that the verifier has.
+    fn weights(&mut self, weights: usize, point: &[E]) -> Result<E, ProveError> {
+        let Some(number) = self.argument.weights else { return Ok(E::ZERO) };
+        let cells = self.argument.outside[number].layout.cells_of(weights, self.outside[number].cells());
+        Ok(self.claims[1 + number].send(&mut self.transcript, (weights, cells), point))
     }
 
     fn tables(&mut self) -> &mut Tables<E> {
@@ -135,7 +142,20 @@ pub fn prove_watched<E: ProofField>(
     witness: &Witness<E::Base>,
     watch: &mut dyn FnMut(Phase),
 ) -> Result<Vec<u8>, ProveError> {
-    argue(argument, Faces { committed: witness, fractions: witness, spoken: witness }, watch)
+    prove_with(argument, witness, &[], watch)
+}
+
+/// [`prove_watched`], where `outside` is what the statement's roots commit to, in their order.
+///
+/// # Errors
+/// If a challenge is degenerate.
+pub fn prove_with<E: ProofField>(
+    argument: &Argument<'_, E>,
+    witness: &Witness<E::Base>,
+    outside: &[&Committed<E>],
+    watch: &mut dyn FnMut(Phase),
+) -> Result<Vec<u8>, ProveError> {
+    argue(argument, Faces { committed: witness, fractions: witness, spoken: witness }, outside, watch)
 }
 
 /// The same from several witnesses, which no verifier accepts: for tests.
@@ -146,24 +166,27 @@ pub fn prove_faces<E: ProofField>(
     argument: &Argument<'_, E>,
     faces: Faces<'_, E::Base>,
 ) -> Result<Vec<u8>, ProveError> {
-    argue(argument, faces, &mut |_| {})
+    argue(argument, faces, &[], &mut |_| {})
 }
 
 fn argue<E: ProofField>(
     argument: &Argument<'_, E>,
     faces: Faces<'_, E::Base>,
+    outside: &[&Committed<E>],
     watch: &mut dyn FnMut(Phase),
 ) -> Result<Vec<u8>, ProveError> {
     watch(Phase::Commitment);
     let witness = faces.spoken;
     let circuit = &argument.circuit;
     let mut transcript = ProverTranscript::new(argument.sponge.clone());
-    let committed = Committed::<E>::new(argument.layout.join(&faces.committed.columns));
+    let committed = Committed::<E>::new(argument.join(0, &faces.committed.columns));
     transcript.send_hash("witness", &committed.root());
     let mut speaker = Speaker {
+        argument,
         witness,
+        outside,
         transcript,
-        claims: Claims::default(),
+        claims: vec![Claims::default(); 1 + argument.outside.len()],
         claimed: VecDeque::new(),
         tables: Tables::default(),
     };
@@ -180,14 +203,17 @@ fn argue<E: ProofField>(
     }
     watch(Phase::Opening);
     let Speaker { mut transcript, claims, .. } = speaker;
-    claims.prove(&mut transcript, &argument.layout, &committed)?;
+    for (home, claims) in claims.into_iter().enumerate() {
+        let committed = if home == 0 { &committed } else { outside[home - 1] };
+        claims.prove(&mut transcript, argument.layout_at(home), committed)?;
+    }
     Ok(transcript.finish())
 }
 
 /// All fractions add up to zero.
 fn lookups<E: ProofField>(
     cells: &Cells<'_, E::Base>,
-    speaker: &mut Speaker<'_, E>,
+    speaker: &mut Speaker<'_, '_, E>,
 ) -> Result<(), ProveError> {
     let circuit = cells.circuit;
     let alpha: E = speaker.transcript.sponge.challenge("alpha");
@@ -227,7 +253,7 @@ fn lookups<E: ProofField>(
 fn vanishes<E: ProofField>(
     cells: &Cells<'_, E::Base>,
     check: &Check<E::Base>,
-    speaker: &mut Speaker<'_, E>,
+    speaker: &mut Speaker<'_, '_, E>,
 ) -> Result<(), ProveError> {
     let log = check.log;
     let eta: E = speaker.transcript.sponge.challenge("constraints");
@@ -259,7 +285,7 @@ fn contracts<E: ProofField>(
     argument: &Argument<'_, E>,
     cells: &Cells<'_, E::Base>,
     claim: &Claimed<E>,
-    speaker: &mut Speaker<'_, E>,
+    speaker: &mut Speaker<'_, '_, E>,
 ) -> Result<(), ProveError> {
     let contraction = &argument.circuit.contractions[claim.contraction];
     let kept = shared(contraction);

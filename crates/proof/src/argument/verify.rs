@@ -26,7 +26,8 @@ struct Claimed<E> {
 struct Listener<'a, 'm, E: ProofField> {
     argument: &'a Argument<'m, E>,
     transcript: VerifierTranscript<'a>,
-    claims: Claims<E>,
+    /// For each commitment, that of the witness first.
+    claims: Vec<Claims<E>>,
     /// All claims on products, and how many of them are settled.
     claimed: VecDeque<Claimed<E>>,
     tables: Tables<E>,
@@ -36,7 +37,8 @@ impl<E: ProofField> Oracle<E> for Listener<'_, '_, E> {
     type Error = VerifyError;
 
     fn column(&mut self, column: usize, point: &[E]) -> Result<E, VerifyError> {
-        self.claims.receive(&mut self.transcript, column, point)
+        let (home, at) = self.argument.places[column];
+        self.claims[home].receive(&mut self.transcript, at, point)
     }
 
     fn product(&mut self, contraction: usize, point: &[E]) -> Result<E, VerifyError> {
@@ -50,6 +52,9 @@ impl<E: ProofField> Oracle<E> for Listener<'_, '_, E> {
     }
 
     fn weights(&mut self, weights: usize, point: &[E]) -> Result<E, VerifyError> {
+        if let Some(number) = self.argument.weights {
+            return self.claims[1 + number].receive(&mut self.transcript, weights, point);
+        }
         let placed = &self.argument.circuit.weights[weights];
         Ok(weights_at(&self.argument.matrices[placed.matrix], placed, point))
     }
@@ -69,7 +74,7 @@ pub fn verify<E: ProofField>(argument: &Argument<'_, E>, proof: &[u8]) -> Result
     let mut listener = Listener {
         argument,
         transcript,
-        claims: Claims::default(),
+        claims: vec![Claims::default(); 1 + argument.outside.len()],
         claimed: VecDeque::new(),
         tables: Tables::default(),
     };
@@ -82,7 +87,10 @@ pub fn verify<E: ProofField>(argument: &Argument<'_, E>, proof: &[u8]) -> Result
         contracts(&argument.circuit.contractions[claim.contraction], &claim, &mut listener)?;
     }
     let Listener { mut transcript, claims, .. } = listener;
-    claims.verify(&mut transcript, &argument.layout, &root)?;
+    let roots = core::iter::once(&root).chain(argument.outside.iter().map(|outside| &outside.root));
+    for (home, (claims, root)) in claims.iter().zip(roots).enumerate() {
+        claims.verify(&mut transcript, argument.layout_at(home), root)?;
+    }
     transcript.finish()
 }
 

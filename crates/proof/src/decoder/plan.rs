@@ -8,6 +8,7 @@ use crate::integer::log2_ceil;
 use crate::matmul::Matrix;
 use alloc::format;
 use alloc::vec::Vec;
+use core::ops::Range;
 use lockstep_base::config::{Activation, Block, FeedForward, ModelConfig, Positions};
 use lockstep_base::weights::{LayerWeights, Linear, ModelWeights};
 
@@ -40,7 +41,7 @@ pub struct Matrices<'a> {
     pub down: Layer<'a>,
 }
 
-/// A model as matrices, with the axes of its vectors as logarithms.
+/// Some layers of a model as matrices, with the axes of its vectors as logarithms. The first layers embed, the last ones have the head.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
     /// Residual stream.
@@ -49,10 +50,10 @@ pub struct Plan<'a> {
     pub ffn: usize,
     /// Vocabulary.
     pub vocab: usize,
-    /// Its layers.
-    pub layers: Vec<Matrices<'a>>,
-    /// Its head.
-    pub head: Layer<'a>,
+    /// The number of each layer, and its matrices.
+    pub layers: Vec<(usize, Matrices<'a>)>,
+    /// Its head, where it is part of it.
+    pub head: Option<Layer<'a>>,
 }
 
 /// Where `n` rows or columns lie that are in order.
@@ -72,14 +73,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The plan of a whole model.
+    /// The plan of the layers `range`; `weights` may hold more than these.
     ///
     /// # Errors
     /// If something of it has no argument yet, or an identity could wrap.
-    pub fn new(weights: &'a ModelWeights, tokens: usize) -> Result<Plan<'a>, PlanError> {
+    pub fn new(weights: &'a ModelWeights, tokens: usize, range: Range<usize>) -> Result<Plan<'a>, PlanError> {
         let config = &weights.config;
         supported(config, tokens)?;
-        whole(weights)?;
+        let layers = held(weights, &range)?;
         turning(weights)?;
         let Axes { kv, group, channels, .. } = Plan::axes(config, tokens);
         let (heads, dim) = (config.n_kv_heads as usize, config.head_dim as usize);
@@ -98,11 +99,11 @@ impl<'a> Plan<'a> {
         let from_stream = || in_order(config.d_model as usize, stream);
         let wide = |n| in_order(n, ffn);
         let matrix = |weights: &'a Linear| Matrix { weights, tables };
-        let layer = |(number, layer): (usize, &'a LayerWeights)| -> Result<Matrices<'a>, PlanError> {
+        let layer = |(number, layer): (usize, &'a LayerWeights)| -> Result<_, PlanError> {
             let name = |what: &str| format!("layer {number}, {what}");
             let dense = layer.ffn.dense().ok_or_else(|| unsupported("a mixture of experts"))?;
             let inner = config.d_ffn as usize;
-            Ok(Matrices {
+            let matrices = Matrices {
                 weights: layer,
                 q: Layer::new(
                     &name("q"),
@@ -130,22 +131,26 @@ impl<'a> Plan<'a> {
                     from_stream(),
                     wide(config.down_cols() as usize),
                 )?,
-            })
+            };
+            Ok((number, matrices))
         };
-        let layers = weights.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
-        let head = weights.head.as_ref().ok_or_else(|| unsupported("a part of a model"))?;
-        let bias = head.bias.iter().map(|bias| i64::from(*bias).abs()).max().unwrap_or(0);
-        if bias > HEAD_BIAS_MAX {
-            let (place, what) = ("head".into(), "a bias");
-            return Err(PlanError::CouldWrap { place, what, got: bias, limit: HEAD_BIAS_MAX });
-        }
-        let head = Layer::new("head", matrix(head), in_order(config.vocab as usize, vocab), from_stream())?;
+        let layers = range.clone().zip(layers).map(layer).collect::<Result<_, _>>()?;
+        let of_head = |head: &'a Linear| -> Result<_, PlanError> {
+            let bias = head.bias.iter().map(|bias| i64::from(*bias).abs()).max().unwrap_or(0);
+            if bias > HEAD_BIAS_MAX {
+                let (place, what) = ("head".into(), "a bias");
+                return Err(PlanError::CouldWrap { place, what, got: bias, limit: HEAD_BIAS_MAX });
+            }
+            Layer::new("head", matrix(head), in_order(config.vocab as usize, vocab), from_stream())
+        };
+        let last = range.end == config.n_layers as usize;
+        let head = weights.head.as_ref().filter(|_| last).map(of_head).transpose()?;
         Ok(Plan { stream, ffn, vocab, layers, head })
     }
 }
 
-/// All of a model is there, and nothing besides.
-fn whole(weights: &ModelWeights) -> Result<(), PlanError> {
+/// The layers `range`, if everything is there that they need, and nothing that has no argument.
+fn held<'a>(weights: &'a ModelWeights, range: &Range<usize>) -> Result<&'a [LayerWeights], PlanError> {
     let config = &weights.config;
     let learned = config.positions == Positions::Learned;
     let plain = config.feed_forward == FeedForward::Plain;
@@ -153,14 +158,20 @@ fn whole(weights: &ModelWeights) -> Result<(), PlanError> {
         [&layer.q_norm, &layer.k_norm, &layer.attn_post, &layer.ffn_post].into_iter().any(Option::is_some)
     };
     let gates = |layer: &LayerWeights| layer.ffn.dense().is_some_and(|dense| dense.gate.is_some() == plain);
+    let (first, last) = (range.start == 0, range.end == config.n_layers as usize);
+    let there = |range: &Range<usize>| {
+        let first = range.start.checked_sub(weights.first_layer)?;
+        weights.layers.get(first..range.end.checked_sub(weights.first_layer)?)
+    };
+    let missing = || PlanError::Layers { first: range.start, end: range.end };
+    let layers = there(range).filter(|layers| !layers.is_empty()).ok_or_else(missing)?;
+    let embeds = weights.embed.is_some() && weights.positions.is_some() == learned;
+    if range.end > config.n_layers as usize || (first && !embeds) || (last && weights.head.is_none()) {
+        return Err(missing());
+    }
     let refused = [
-        (weights.first_layer != 0 || weights.layers.len() != config.n_layers as usize, "a part of a model"),
-        (weights.embed.is_none() || weights.positions.is_some() != learned, "a part of a model"),
-        (weights.embed_norm.is_some() || weights.layers.iter().any(gained), "a norm with gains"),
-        (
-            weights.layers.iter().any(gates),
-            "a gate where there should be none, or none where there should be",
-        ),
+        (weights.embed_norm.is_some() || layers.iter().any(gained), "a norm with gains"),
+        (layers.iter().any(gates), "a gate where there should be none, or none where there should be"),
         // Filling behind a plain activation is 0 only then.
         (
             plain
@@ -171,7 +182,7 @@ fn whole(weights: &ModelWeights) -> Result<(), PlanError> {
     ];
     match refused.into_iter().find(|(refused, _)| *refused) {
         Some((_, op)) => Err(unsupported(op)),
-        None => Ok(()),
+        None => Ok(layers),
     }
 }
 
@@ -187,7 +198,7 @@ fn unsupported(op: &'static str) -> PlanError {
     PlanError::Unsupported {
         place: "the model".into(),
         op,
-        expected: "a whole pre-norm decoder with RoPE or learned positions and dense blocks",
+        expected: "a pre-norm decoder with RoPE or learned positions and dense blocks",
     }
 }
 

@@ -1,17 +1,19 @@
 //! The statement: the model with this root, fed `tokens`, gives its last `generated` tokens greedily. All of it is public.
+//! Or a part of it, some layers: that what enters them, which is committed to, gives what leaves them ([`super::boundary`]).
 //!
 //! Positions are those of all tokens but the last. Added positions are copies of the first one: its token, its position, and they see it
 //! alone, so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
 
+use super::boundary;
 use super::plan::{Matrices, Plan};
-use crate::argument::Argument;
+use crate::argument::{Argument, Roots};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
 use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
 use crate::gadget::feed_forward::{Activation, UP_MAX};
-use crate::gadget::linear::Codes;
+use crate::gadget::linear::{Codes, Layer};
 use crate::gadget::norm::Norm;
 use crate::gadget::quantise::Extent;
 use crate::gadget::{Builder, Built, whole};
@@ -20,13 +22,14 @@ use crate::transcript::Sponge;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use lockstep_base::Digest;
 use lockstep_base::config::{Activation as Kind, ModelConfig, Positions};
 use lockstep_base::weights::{Embedding, ModelWeights};
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-decoder-0";
+pub const PROTOCOL: &str = "lockstep-proof-decoder-1";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
 /// Values of the stream are below this in magnitude.
@@ -53,20 +56,29 @@ pub struct Answer<'a> {
 #[derive(Debug)]
 pub struct Statement<'a, E: ProofField> {
     answer: Answer<'a>,
+    layers: Range<usize>,
     plan: Plan<'a>,
     axes: Axes,
-    /// What enters the first layer, position after position.
-    embedded: Vec<i64>,
+    /// What enters the first layer of a model, position after position.
+    embedded: Option<Vec<i64>>,
     sponge: Sponge,
     _field: core::marker::PhantomData<E>,
 }
 
 impl<'a, E: ProofField> Statement<'a, E> {
-    /// The statement of an answer.
+    /// The statement of a whole answer.
     ///
     /// # Errors
     /// If there is no such statement, or no argument for it.
     pub fn new(answer: Answer<'a>) -> Result<Statement<'a, E>, PlanError> {
+        Statement::of_layers(answer, 0..answer.weights.config.n_layers as usize)
+    }
+
+    /// The statement of what the layers `layers` do in an answer; the first of a model embed the tokens, the last choose the answer's.
+    ///
+    /// # Errors
+    /// If there is no such statement, or no argument for it.
+    pub fn of_layers(answer: Answer<'a>, layers: Range<usize>) -> Result<Statement<'a, E>, PlanError> {
         let config = &answer.weights.config;
         let (got, limit) = (answer.tokens.len(), TOKENS_MAX.min(config.context as usize) + 1);
         if !(2..=limit).contains(&got) || !(1..got).contains(&answer.generated) {
@@ -75,21 +87,23 @@ impl<'a, E: ProofField> Statement<'a, E> {
         if let Some(token) = answer.tokens.iter().find(|token| **token >= config.vocab) {
             return Err(PlanError::Token { got: *token, vocab: config.vocab });
         }
-        let plan = Plan::new(answer.weights, got - 1)?;
+        let plan = Plan::new(answer.weights, got - 1, layers.clone())?;
         let axes = Plan::axes(config, got - 1);
         // A column of logits alone, known before anything of that size is written out.
         let logits = 1usize << (log2_ceil(answer.generated) + plan.vocab);
-        if logits > CELLS_MAX {
+        if plan.head.is_some() && logits > CELLS_MAX {
             return Err(PlanError::TooLarge { got: logits, limit: CELLS_MAX });
         }
-        let embedded = embedded(&answer)?;
+        let embedded = (layers.start == 0).then(|| embedded(&answer)).transpose()?;
         let mut sponge = Sponge::new(PROTOCOL);
         sponge.absorb("field", E::NAME.as_bytes());
         sponge.absorb("model", &answer.root.0);
         let tokens: Vec<u8> = answer.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         sponge.absorb("tokens", &tokens);
         sponge.absorb("generated", &(answer.generated as u64).to_le_bytes());
-        Ok(Statement { answer, plan, axes, embedded, sponge, _field: core::marker::PhantomData })
+        sponge.absorb("first layer", &(layers.start as u64).to_le_bytes());
+        sponge.absorb("end of layers", &(layers.end as u64).to_le_bytes());
+        Ok(Statement { answer, layers, plan, axes, embedded, sponge, _field: core::marker::PhantomData })
     }
 
     /// A transcript that has absorbed the statement.
@@ -98,12 +112,39 @@ impl<'a, E: ProofField> Statement<'a, E> {
         self.sponge.clone()
     }
 
-    /// What a builder left, with the transcript.
+    /// What a builder left, with the transcript, for a whole model.
     ///
     /// # Errors
-    /// If it is too large.
+    /// If it is too large, or not of a whole model.
     pub fn argument(&self, built: Built<'a, E::Base>) -> Result<Argument<'a, E>, PlanError> {
-        Argument::new(built.circuit, built.matrices, self.sponge.clone())
+        self.argument_with(built, &Roots::default())
+    }
+
+    /// What a builder left, with the transcript: `roots` are those of what enters and of what leaves, where these are not a model's ends, and that of the weights,
+    /// where they are committed to.
+    ///
+    /// # Errors
+    /// If it is too large, or has other boundaries.
+    pub fn argument_with(
+        &self,
+        built: Built<'a, E::Base>,
+        roots: &Roots,
+    ) -> Result<Argument<'a, E>, PlanError> {
+        let expected = usize::from(self.embedded.is_none()) + usize::from(self.plan.head.is_none());
+        if roots.columns.len() != expected {
+            return Err(PlanError::Boundaries { got: roots.columns.len(), expected });
+        }
+        Argument::with_roots(built.circuit, built.matrices, self.sponge.clone(), roots)
+    }
+
+    /// Whether `rows` are as many as enter the layers.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn check_entering(&self, rows: &[i32]) -> Result<(), PlanError> {
+        let all = self.positions() * self.config().d_model as usize;
+        let (got, expected) = (rows.len(), if self.embedded.is_none() { all } else { 0 });
+        if got == expected { Ok(()) } else { Err(PlanError::Entering { got, expected }) }
     }
 
     fn config(&self) -> &'a ModelConfig {
@@ -120,16 +161,31 @@ impl<'a, E: ProofField> Statement<'a, E> {
         if at < self.positions() { at } else { 0 }
     }
 
-    /// Adds the model to `builder`.
-    pub fn build(&self, builder: &mut Builder<'a, E::Base>) {
+    /// Adds the layers to `builder`. A prover who has no whole model says what `entering` rows there are, position after position, and learns what leaves.
+    pub fn build(&self, builder: &mut Builder<'a, E::Base>, entering: &[i32]) -> Vec<i32> {
         let log = self.axes.tokens + self.plan.stream;
-        builder.scope("embedding".into());
-        let mut stream = Linear::view(whole(self.embedded(builder), log));
+        builder.scope(format!("layers {} to {}", self.layers.start, self.layers.end));
+        let stream = match &self.embedded {
+            Some(rows) => {
+                let cells = boundary::cells(rows, self.config().d_model as usize, self.positions());
+                builder.circuit.vector(cells.into_iter().map(residue).collect())
+            }
+            None => {
+                let rows: Vec<i64> = entering.iter().map(|x| i64::from(*x)).collect();
+                let rows = if builder.has_witness() {
+                    boundary::cells(&rows, self.config().d_model as usize, self.positions())
+                } else {
+                    Vec::new()
+                };
+                builder.commit_outside(0, "entering", log, rows)
+            }
+        };
+        let mut stream = Linear::view(whole(stream, log));
         let mask = self.mask(builder);
-        for (number, matrices) in self.plan.layers.iter().enumerate() {
+        for (number, matrices) in &self.plan.layers {
             builder.scope(format!("layer {number}, attention"));
             let codes = self.normed(builder, &stream);
-            let heads = self.heads(builder, matrices, &codes, number, mask);
+            let heads = self.heads(builder, matrices, &codes, *number, mask);
             let y = builder.attention(self.axes, &heads, &self.answer.weights.tables.exp2);
             let y = self.without_added_heads(builder, y);
             let frac = i64::from(matrices.weights.v.out_frac) + 8;
@@ -141,9 +197,25 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let codes = self.feed_forward(builder, matrices, &codes);
             stream = builder.add_linear("down", &codes, &matrices.down, &stream);
         }
+        let Some(head) = &self.plan.head else {
+            return self.leave(builder, &stream);
+        };
         builder.scope("head".into());
         let codes = self.normed(builder, &stream);
-        self.head(builder, &codes);
+        self.head(builder, head, &codes);
+        Vec::new()
+    }
+
+    /// Commits to what leaves the layers, for the next ones.
+    fn leave(&self, builder: &mut Builder<'a, E::Base>, stream: &Linear<E::Base>) -> Vec<i32> {
+        let log = self.axes.tokens + self.plan.stream;
+        let values = builder.integers(stream, log);
+        let width = self.config().d_model as usize;
+        let real = values.chunks(1 << self.plan.stream).take(self.positions());
+        let rows = real.flat_map(|row| row[..width].iter().map(|x| *x as i32)).collect();
+        let leaving = builder.commit_outside(usize::from(self.embedded.is_none()), "leaving", log, values);
+        builder.constrain(log, Vec::new(), Linear::view(whole(leaving, log)).minus(stream));
+        rows
     }
 
     /// Codes of the stream after a norm.
@@ -152,17 +224,6 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let norm = Norm { width: self.config().d_model as usize, eps: self.config().norm_eps };
         let (rho, base) = builder.norm("norm", &sixteen, norm);
         builder.codes("norm", &sixteen, Some(&rho), &base)
-    }
-
-    /// The embedded tokens, which the verifier computes.
-    fn embedded(&self, builder: &mut Builder<'a, E::Base>) -> Source {
-        let (d, width) = (self.config().d_model as usize, 1usize << self.plan.stream);
-        let mut values = vec![E::Base::ZERO; width << self.axes.tokens];
-        for (at, values) in values.chunks_mut(width).enumerate() {
-            let x = &self.embedded[self.position(at) * d..][..d];
-            values.iter_mut().zip(x).for_each(|(out, x)| *out = residue(*x));
-        }
-        builder.circuit.vector(values)
     }
 
     /// Which positions see which, over (i, j).
@@ -308,7 +369,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
     }
 
     /// The generated tokens are the largest logits, the first of equal ones.
-    fn head(&self, builder: &mut Builder<'a, E::Base>, codes: &Codes<E::Base>) {
+    fn head(&self, builder: &mut Builder<'a, E::Base>, head: &Layer<'a>, codes: &Codes<E::Base>) {
         let (tokens, generated) = (self.answer.tokens, self.answer.generated);
         let log = log2_ceil(generated);
         // Added rows repeat the last one.
@@ -318,7 +379,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         (0..rows).for_each(|row| one_hot[(row << self.axes.tokens) + at(row) - 1] = E::Base::ONE);
         let picked = builder.circuit.vector(one_hot);
         let codes = pick(builder, picked, log, codes);
-        let logits = builder.linear("logits", &codes, &self.plan.head);
+        let logits = builder.linear("logits", &codes, head);
 
         let (vocab, width) = (self.config().vocab as usize, 1usize << self.plan.vocab);
         let all = log + self.plan.vocab;

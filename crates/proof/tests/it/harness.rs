@@ -45,7 +45,7 @@ impl<'a> Case<'a> {
     pub(crate) fn answered(answer: Answer<'a>, lie: Option<Lie>) -> Case<'a> {
         let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
         let mut builder = Builder::proving(decoder::statement::LIMB_BITS, lie);
-        statement.build(&mut builder);
+        statement.build(&mut builder, &[]);
         let mut built = builder.finish();
         let (witness, values) =
             (built.witness.take().expect("a prover's"), core::mem::take(&mut built.values));

@@ -12,5 +12,6 @@ mod liars;
 mod parts;
 mod plan;
 mod replays;
+mod stages;
 mod support;
 mod tampered;

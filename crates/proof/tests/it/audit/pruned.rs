@@ -9,7 +9,7 @@ use lockstep_base::config::ModelConfig;
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
 use lockstep_proof::argument::{Argument, Witness};
-use lockstep_proof::circuit::{Circuit, Linear, Source, fill};
+use lockstep_proof::circuit::{Circuit, Home, Linear, Source, fill};
 use lockstep_proof::decoder::statement::Answer;
 use lockstep_proof::error::VerifyError;
 use lockstep_proof::gadget::Lie;
@@ -38,7 +38,7 @@ fn without(circuit: &Circuit<Base>, witness: &Witness<Base>, item: Item) -> (Cir
             // What it gives is whatever was committed to.
             let values = witness.products[product].clone();
             let log = values.len().trailing_zeros() as usize;
-            let free = circuit.column("free".into(), log);
+            let free = circuit.column("free".into(), log, Home::Witness);
             witness.columns.push(values);
             let from = Source::Product(product);
             for leaf in &mut circuit.leaves {
