@@ -64,7 +64,7 @@ fn network(name: &str, net: &Net, examples: usize) {
     let statement = Statement::<Quintic>::new(net, &input, &output).expect("a statement");
     let (filling, (built, witness)) = median(RUNS, || {
         let mut builder = Builder::proving(statement.limb_bits(), None);
-        statement.build(&mut builder, &[]);
+        statement.build(&mut builder);
         builder.finish().honest().expect("an honest witness")
     });
     let argument = statement.argument(built).expect("an argument");
