@@ -136,6 +136,9 @@ impl<'a, E: ProofField> Argument<'a, E> {
         for (root, layout) in roots.columns.iter().zip(layouts) {
             outside.push(Outside { root: *root, layout: layout? });
         }
+        if roots.weights.is_none() && !matrices.iter().all(Matrix::is_held) {
+            return Err(PlanError::Unheld);
+        }
         let weights = roots.weights.map(|_| outside.len());
         if let Some(root) = roots.weights {
             outside.push(Outside { root, layout: layout_of_weights(&circuit)? });

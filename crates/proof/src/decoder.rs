@@ -8,6 +8,7 @@
 //! - [`statement`]: the circuit
 
 pub mod boundary;
+pub mod embedding;
 pub mod plan;
 pub mod statement;
 #[cfg(feature = "prover")]
@@ -18,9 +19,9 @@ use crate::argument::prove::Phase;
 use crate::argument::{self, Roots};
 #[cfg(feature = "prover")]
 use crate::commitment::Committed;
-#[cfg(feature = "prover")]
-use crate::error::ProveError;
 use crate::error::VerifyError;
+#[cfg(feature = "prover")]
+use crate::error::{PlanError, ProveError};
 use crate::field::Quintic;
 use crate::gadget::Builder;
 use crate::proof::Proof;
@@ -74,7 +75,10 @@ pub fn prove_stage(
     watch: &mut dyn FnMut(Phase),
 ) -> Result<Proof, ProveError> {
     watch(Phase::Witness);
-    let statement = Statement::<Quintic>::of_layers(*answer, stage.layers.clone())?;
+    if answer.weights.layers.iter().any(|layer| layer.q.codes.is_empty()) {
+        return Err(ProveError::Plan(PlanError::Unheld));
+    }
+    let statement = Statement::<Quintic>::of_layers(*answer, stage.layers.clone(), None)?;
     let ends: Vec<&Committed<Quintic>> =
         stage.entering.iter().map(|(_, committed)| *committed).chain(stage.leaving).collect();
     let roots = Roots {
@@ -101,20 +105,22 @@ pub fn prove_stage(
 /// # Errors
 /// The first check that fails; then nothing is known.
 pub fn verify(answer: &Answer<'_>, proof: &Proof) -> Result<(), VerifyError> {
-    verify_stage(answer, 0..answer.weights.config.n_layers as usize, &Roots::default(), proof)
+    verify_stage(answer, 0..answer.weights.config.n_layers as usize, None, &Roots::default(), proof)
 }
 
-/// Checks the proof of what the layers `layers` do in an answer, between boundaries and with weights that have these roots.
+/// Checks the proof of what the layers `layers` do in an answer, between boundaries and with weights that have these roots; `embedded` as in
+/// [`Statement::of_layers`].
 ///
 /// # Errors
 /// The first check that fails; then nothing is known.
 pub fn verify_stage(
     answer: &Answer<'_>,
     layers: Range<usize>,
+    embedded: Option<&[i64]>,
     roots: &Roots,
     proof: &Proof,
 ) -> Result<(), VerifyError> {
-    let statement = Statement::<Quintic>::of_layers(*answer, layers)?;
+    let statement = Statement::<Quintic>::of_layers(*answer, layers, embedded)?;
     let mut builder = Builder::new(LIMB_BITS);
     statement.build(&mut builder, &[]);
     argument::verify::verify(&statement.argument_with(builder.finish(), roots)?, proof.body())

@@ -100,6 +100,9 @@ pub enum PlanError {
         /// The first layer behind them.
         end: usize,
     },
+    /// Weights that are needed and that somebody lacks who has a model's key alone.
+    #[error("the weights of the model are not there, expected them or the root of a commitment to them")]
+    Unheld,
     /// Other values than enter the layers.
     #[error("{got} values enter the layers, expected {expected}")]
     Entering {

@@ -1,43 +1,96 @@
-//! An answer with its proof as one file: whoever has the model needs nothing else.
+//! An answer with its proof as one file: whoever has the model, or its key ([`crate::key`]), needs nothing else.
 //!
 //! ```text
 //! at   bytes
 //! 0    8     "LSPROOF\n"
-//! 8    2     version, 0
-//! 10   1     kind, 1: a decoder's greedy answer
-//! 11   1     0
-//! 12   32    model root
-//! 44   4     n: tokens of prompt and answer, 2 to 128
-//! 48   4     how many of them, at the end, are the answer: 1 to n - 1
-//! 52   4 n   the tokens
-//!            what the prover said, to the end of the file
+//! 8    2     version, 1, little-endian
+//! 10         one CBOR value in deterministic encoding: the answer, its stages and their proofs ([`AnswerFile`], field by field)
 //! ```
 //!
-//! Integers are little-endian. There is no text in it: the verifier's own tokenizer says what the tokens mean. The version is that of the
-//! protocol as well, for what the prover said has no other. A number of a file is compared with its limit and with the bytes
-//! that are there before anything is allocated, and there is one encoding.
+//! There is no text in it: the verifier's own tokenizer says what the tokens mean. The version is that of the protocol as well, for what a prover
+//! said has no other. A number of a file is compared with its limit before anything is made of it, and there is one encoding.
+//!
+//! A model is proved in *stages* of some layers each, one or more. The root of what leaves a stage is what enters the next one, so proofs of all stages are a proof of
+//! the answer. A *sampled* file has the proofs of only some stages, which a beacon chose that is younger than all the roots ([`Sample`]): a prover that is wrong in
+//! one stage is found out with a probability of as many as were chosen in all, and the verifier says so.
 
-use crate::decoder;
-use crate::decoder::statement::Answer;
+mod check;
+#[cfg(feature = "prover")]
+pub mod make;
+
 use crate::error::VerifyError;
 use crate::gadget::attention::TOKENS_MAX;
+use crate::key::KeyError;
 use crate::proof::{PROOF_BYTES_MAX, Proof};
+use crate::transcript::Hash;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
-use lockstep_base::weights::ModelWeights;
+use lockstep_base::cbor::{self, CborError};
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
 
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"LSPROOF\n";
 /// The version that is written and read.
-pub const VERSION: u16 = 0;
-/// Kind of a decoder's greedy answer.
-pub const KIND_DECODER: u8 = 1;
+pub const VERSION: u16 = 1;
 /// Tokens of prompt and answer, at most: the last one is not fed back.
 pub const FILE_TOKENS_MAX: usize = TOKENS_MAX + 1;
-/// Bytes in front of the tokens.
-const HEADER_BYTES: usize = 52;
+/// Stages of a file.
+pub const STAGES_MAX: usize = 64;
 /// Bytes of a file.
-pub const FILE_BYTES_MAX: usize = HEADER_BYTES + 4 * FILE_TOKENS_MAX + PROOF_BYTES_MAX;
+pub const FILE_BYTES_MAX: usize = 256 << 20;
+/// Bytes in front of the CBOR.
+const HEADER_BYTES: usize = 10;
+
+/// What is proved of one stage: layers behind those of the stage in front of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageProof {
+    /// The first layer behind it.
+    pub end: u32,
+    /// The root of what leaves it; none of the last one.
+    pub leaving: Option<Hash>,
+    /// The proof; none where others were drawn.
+    pub proof: Option<Proof>,
+}
+
+/// Which stages are proved, where not all are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Sample {
+    /// How many.
+    #[n(0)]
+    pub stages: u32,
+    /// What chose them: a number that nobody knew or could move when the roots were fixed. The verifier must know where it is from.
+    #[n(1)]
+    pub beacon: Digest,
+}
+
+/// A row of a table of embeddings, with its place in the model.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct OpenedRow {
+    /// i16 codes, little-endian.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub codes: Vec<u8>,
+    /// The siblings up to the root of the table.
+    #[n(1)]
+    pub path: Vec<Digest>,
+}
+
+/// What a verifier needs besides a key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Keyed {
+    /// [`crate::key::Key::digest`].
+    #[n(0)]
+    pub digest: Digest,
+    /// Rows of the distinct tokens of all positions, in ascending order.
+    #[n(1)]
+    pub tokens: Vec<OpenedRow>,
+    /// Rows of the positions, where they are learned.
+    #[n(2)]
+    pub positions: Vec<OpenedRow>,
+}
 
 /// An answer and its proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +101,41 @@ pub struct AnswerFile {
     pub tokens: Vec<u32>,
     /// How many of them, at the end, are the answer.
     pub generated: usize,
-    /// The proof.
-    pub proof: Proof,
+    /// The stages, in order.
+    pub stages: Vec<StageProof>,
+    /// Which of them are proved; all of them if nothing is said.
+    pub sample: Option<Sample>,
+    /// For verifiers that do not hold the weights (tier B). Such a proof is another one.
+    pub keyed: Option<Keyed>,
+}
+
+/// A file as CBOR.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct Body {
+    #[n(0)]
+    root: Digest,
+    #[n(1)]
+    tokens: Vec<u32>,
+    #[n(2)]
+    generated: u32,
+    #[n(3)]
+    stages: Vec<BodyStage>,
+    #[n(4)]
+    sample: Option<Sample>,
+    #[n(5)]
+    keyed: Option<Keyed>,
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct BodyStage {
+    #[n(0)]
+    end: u32,
+    #[n(1)]
+    leaving: Option<ByteArray<32>>,
+    #[n(2)]
+    proof: Option<ByteVec>,
 }
 
 /// Why a file is no proof of an answer, or the proof does not hold.
@@ -68,33 +154,14 @@ pub enum FileError {
         /// Its version.
         got: u16,
     },
-    /// Another kind of statement.
-    #[error("a proof of kind {got}, expected {KIND_DECODER}: an answer of a decoder")]
-    Kind {
-        /// Its kind.
-        got: u8,
-    },
-    /// A byte that must be zero.
-    #[error("byte 11 is {got}, expected 0")]
-    Reserved {
-        /// The byte.
-        got: u8,
-    },
-    /// It ends too early.
-    #[error("the file ends in the {what}: {got} bytes are left, expected {expected}")]
-    Truncated {
-        /// What was to be read.
-        what: &'static str,
-        /// Bytes that are left.
-        got: usize,
-        /// Bytes that were to be read.
-        expected: usize,
-    },
+    /// No CBOR of an answer.
+    #[error(transparent)]
+    Cbor(#[from] CborError),
     /// Too few or too many tokens.
     #[error("{got} tokens, expected 2 to {FILE_TOKENS_MAX}")]
     Tokens {
         /// How many.
-        got: u32,
+        got: usize,
     },
     /// An answer that is not part of the tokens, or has no prompt.
     #[error("an answer of {got} tokens, expected 1 to {limit}: {tokens} with the prompt")]
@@ -105,6 +172,34 @@ pub enum FileError {
         limit: u32,
         /// All tokens.
         tokens: u32,
+    },
+    /// No stages, too many, or not in order.
+    #[error(
+        "stage {stage} of {stages} ends in front of layer {end}: expected 1 to {STAGES_MAX} stages, each with layers, and a root behind each but the last"
+    )]
+    Stages {
+        /// The first that is wrong.
+        stage: usize,
+        /// All.
+        stages: usize,
+        /// Where it ends.
+        end: u32,
+    },
+    /// Proofs of other stages than were drawn.
+    #[error("stage {stage} has {}, expected {}", if *.proved { "a proof" } else { "no proof" }, if *.proved { "none" } else { "one" })]
+    Drawn {
+        /// The first that is wrong.
+        stage: usize,
+        /// Whether it has a proof.
+        proved: bool,
+    },
+    /// A draw of none, or of all.
+    #[error("a draw of {got} stages, expected 1 to {limit}")]
+    Sample {
+        /// How many.
+        got: u32,
+        /// One less than there are.
+        limit: usize,
     },
     /// Too large.
     #[error("a proof of {got} bytes, expected at most {limit}")]
@@ -122,20 +217,74 @@ pub enum FileError {
         /// The verifier's.
         expected: Digest,
     },
+    /// A proof for another key, or for who holds the model.
+    #[error("the proof is for {}, expected {expected}", got.map_or("who holds the model".into(), |key| alloc::format!("key {key}")))]
+    Key {
+        /// The proof's.
+        got: Option<Digest>,
+        /// The verifier's.
+        expected: Digest,
+    },
+    /// A proof that needs a key, where there is a model.
+    #[error("the proof is for key {got}: expected that key, not the model alone")]
+    NeedsKey {
+        /// The proof's.
+        got: Digest,
+    },
+    /// Layers that are not those of the model.
+    #[error("the stages end in front of layers {got:?}, expected {expected:?}")]
+    Layers {
+        /// The proof's.
+        got: Vec<u32>,
+        /// The verifier's.
+        expected: Vec<u32>,
+    },
+    /// A row that is not the model's.
+    #[error("row {row} of the {table} is not the model's")]
+    Row {
+        /// Which table.
+        table: &'static str,
+        /// Which row.
+        row: usize,
+    },
+    /// A key that cannot be made.
+    #[error(transparent)]
+    KeyMade(#[from] KeyError),
     /// The proof does not hold.
-    #[error("the proof does not hold: {0}")]
-    Refused(#[from] VerifyError),
+    #[error("the proof of stage {stage} does not hold: {error}")]
+    Refused {
+        /// Which stage.
+        stage: usize,
+        /// The first check that failed.
+        error: VerifyError,
+    },
 }
 
 impl AnswerFile {
+    /// An answer of a model that is one stage of `layers` layers.
+    #[must_use]
+    pub fn whole(root: Digest, tokens: Vec<u32>, generated: usize, layers: u32, proof: Proof) -> AnswerFile {
+        let stages = [StageProof { end: layers, leaving: None, proof: Some(proof) }].into();
+        AnswerFile { root, tokens, generated, stages, sample: None, keyed: None }
+    }
+
     /// The file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let tokens: Vec<u8> = self.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let counts = [self.tokens.len() as u32, self.generated as u32].map(u32::to_le_bytes);
-        let version = VERSION.to_le_bytes();
-        [MAGIC, &version[..], &[KIND_DECODER, 0], &self.root.0, &counts.concat(), &tokens, self.proof.body()]
-            .concat()
+        let stage = |stage: &StageProof| BodyStage {
+            end: stage.end,
+            leaving: stage.leaving.map(ByteArray::from),
+            proof: stage.proof.as_ref().map(|proof| ByteVec::from(proof.body().to_vec())),
+        };
+        let body = Body {
+            root: self.root,
+            tokens: self.tokens.clone(),
+            generated: self.generated as u32,
+            stages: self.stages.iter().map(stage).collect(),
+            sample: self.sample,
+            keyed: self.keyed.clone(),
+        };
+        [MAGIC, &VERSION.to_le_bytes()[..], &cbor::encode(&body)].concat()
     }
 
     /// Reads a file.
@@ -143,42 +292,98 @@ impl AnswerFile {
     /// # Errors
     /// [`FileError`], the first check that fails. The proof is not checked.
     pub fn from_bytes(bytes: &[u8]) -> Result<AnswerFile, FileError> {
-        let mut rest = bytes;
         if bytes.len() > FILE_BYTES_MAX {
             return Err(FileError::Size { got: bytes.len(), limit: FILE_BYTES_MAX });
         }
-        if !bytes.starts_with(MAGIC) {
+        let (Some(head), true) = (bytes.first_chunk::<HEADER_BYTES>(), bytes.starts_with(MAGIC)) else {
             return Err(FileError::Magic { got: bytes[..bytes.len().min(MAGIC.len())].into() });
+        };
+        let got = u16::from_le_bytes([head[8], head[9]]);
+        if got != VERSION {
+            return Err(FileError::Version { got });
         }
-        take::<8>(&mut rest, "magic")?;
-        let version = u16::from_le_bytes(take(&mut rest, "version")?);
-        if version != VERSION {
-            return Err(FileError::Version { got: version });
-        }
-        let [kind, reserved] = take(&mut rest, "kind")?;
-        if kind != KIND_DECODER {
-            return Err(FileError::Kind { got: kind });
-        }
-        if reserved != 0 {
-            return Err(FileError::Reserved { got: reserved });
-        }
-        let root = Digest(take(&mut rest, "model root")?);
-        let got = u32::from_le_bytes(take(&mut rest, "number of tokens")?);
-        if !(2..=FILE_TOKENS_MAX as u32).contains(&got) {
+        let body: Body = cbor::decode("proof of an answer", &bytes[HEADER_BYTES..])?;
+        let got = body.tokens.len();
+        if !(2..=FILE_TOKENS_MAX).contains(&got) {
             return Err(FileError::Tokens { got });
         }
-        let generated = u32::from_le_bytes(take(&mut rest, "length of the answer")?);
-        if !(1..got).contains(&generated) {
-            return Err(FileError::Generated { got: generated, limit: got - 1, tokens: got });
+        let (tokens, generated) = (got as u32, body.generated);
+        if !(1..tokens).contains(&generated) {
+            return Err(FileError::Generated { got: generated, limit: tokens - 1, tokens });
         }
-        let count = got as usize;
-        let ended = FileError::Truncated { what: "tokens", got: rest.len(), expected: 4 * count };
-        let (tokens, body) = rest.split_at_checked(4 * count).ok_or(ended)?;
-        if body.len() > PROOF_BYTES_MAX {
-            return Err(FileError::Size { got: body.len(), limit: PROOF_BYTES_MAX });
+        let mut stages = Vec::with_capacity(body.stages.len());
+        for stage in body.stages {
+            let proof = stage.proof.map(|bytes| Proof::new(&bytes));
+            if let Some(got) = proof.as_ref().map(|proof| proof.as_bytes().len())
+                && got > PROOF_BYTES_MAX
+            {
+                return Err(FileError::Size { got, limit: PROOF_BYTES_MAX });
+            }
+            stages.push(StageProof { end: stage.end, leaving: stage.leaving.map(|root| *root), proof });
         }
-        let tokens = tokens.as_chunks::<4>().0.iter().map(|token| u32::from_le_bytes(*token)).collect();
-        Ok(AnswerFile { root, tokens, generated: generated as usize, proof: Proof::new(body) })
+        let Body { root, tokens, sample, keyed, .. } = body;
+        let file = AnswerFile { root, tokens, generated: generated as usize, stages, sample, keyed };
+        file.check_stages()?;
+        Ok(file)
+    }
+
+    /// Stages are in order, and exactly those are proved that were drawn.
+    fn check_stages(&self) -> Result<(), FileError> {
+        let stages = self.stages.len();
+        let mut before = 0;
+        for (stage, StageProof { end, leaving, .. }) in self.stages.iter().enumerate() {
+            if *end <= before || leaving.is_none() != (stage + 1 == stages) || stages > STAGES_MAX {
+                return Err(FileError::Stages { stage, stages, end: *end });
+            }
+            before = *end;
+        }
+        if stages == 0 {
+            return Err(FileError::Stages { stage: 0, stages, end: 0 });
+        }
+        if let Some(Sample { stages: got, .. }) = self.sample
+            && !(1..stages).contains(&(got as usize))
+        {
+            return Err(FileError::Sample { got, limit: stages - 1 });
+        }
+        let drawn = self.drawn();
+        let wrong = |stage: &usize| self.stages[*stage].proof.is_some() != drawn[*stage];
+        match (0..stages).find(wrong) {
+            Some(stage) => Err(FileError::Drawn { stage, proved: self.stages[stage].proof.is_some() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Which stages are to be proved: all, or those with the smallest hashes of beacon, number and everything that is fixed before the beacon is known.
+    #[must_use]
+    pub fn drawn(&self) -> Vec<bool> {
+        let Some(sample) = self.sample else {
+            return self.stages.iter().map(|_| true).collect();
+        };
+        let fixed = self.commitment();
+        let ticket = |stage: usize| {
+            let number = (stage as u32).to_be_bytes();
+            Digest::tagged("proof-draw", &[&fixed.0, &sample.beacon.0, &number])
+        };
+        let mut tickets: Vec<(Digest, usize)> =
+            (0..self.stages.len()).map(|stage| (ticket(stage), stage)).collect();
+        tickets.sort_unstable_by_key(|(ticket, stage)| (ticket.0, *stage));
+        let mut drawn: Vec<bool> = self.stages.iter().map(|_| false).collect();
+        tickets.iter().take(sample.stages as usize).for_each(|(_, stage)| drawn[*stage] = true);
+        drawn
+    }
+
+    /// What must be fixed before the beacon is known: the model, the tokens and the root behind every stage.
+    #[must_use]
+    pub fn commitment(&self) -> Digest {
+        let tokens: Vec<u8> = self.tokens.iter().flat_map(|token| token.to_be_bytes()).collect();
+        let stages: Vec<u8> = self
+            .stages
+            .iter()
+            .flat_map(|stage| stage.end.to_be_bytes().into_iter().chain(stage.leaving.unwrap_or_default()))
+            .collect();
+        let key = self.keyed.as_ref().map_or([0; 32], |keyed| keyed.digest.0);
+        let counts = [self.tokens.len() as u32, self.generated as u32].map(u32::to_be_bytes).concat();
+        Digest::tagged("proof-commitment", &[&self.root.0, &key, &counts, &tokens, &stages])
     }
 
     /// The prompt.
@@ -193,32 +398,15 @@ impl AnswerFile {
         &self.tokens[self.tokens.len() - self.generated..]
     }
 
-    /// Whether the file is about the model with root `root`.
-    ///
-    /// # Errors
-    /// [`FileError::Model`] if not.
-    pub fn check_model(&self, root: Digest) -> Result<(), FileError> {
-        if self.root != root {
-            return Err(FileError::Model { got: self.root, expected: root });
-        }
-        Ok(())
+    /// The ends of all stages.
+    #[must_use]
+    pub fn ends(&self) -> Vec<u32> {
+        self.stages.iter().map(|stage| stage.end).collect()
     }
 
-    /// Checks that the model with root `root`, whose weights the caller has verified, gives this answer greedily.
-    ///
-    /// # Errors
-    /// The first check that fails; then nothing is known.
-    pub fn verify(&self, weights: &ModelWeights, root: Digest) -> Result<(), FileError> {
-        self.check_model(root)?;
-        let answer = Answer { weights, root, tokens: &self.tokens, generated: self.generated };
-        Ok(decoder::verify(&answer, &self.proof)?)
+    /// How many stages are proved.
+    #[must_use]
+    pub fn proved(&self) -> usize {
+        self.stages.iter().filter(|stage| stage.proof.is_some()).count()
     }
-}
-
-/// The next `N` bytes.
-fn take<const N: usize>(rest: &mut &[u8], what: &'static str) -> Result<[u8; N], FileError> {
-    let ended = FileError::Truncated { what, got: rest.len(), expected: N };
-    let (bytes, left) = rest.split_first_chunk::<N>().ok_or(ended)?;
-    *rest = left;
-    Ok(*bytes)
 }

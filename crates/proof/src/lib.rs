@@ -12,7 +12,7 @@
 //! - [`argument`]: prover and verifier of any circuit
 //! - [`gadget`]: the operators of the arithmetic
 //! - [`net`]: small networks; [`decoder`]: decoders
-//! - [`mod@file`]: an answer with its proof
+//! - [`mod@file`]: an answer with its proof; [`key`]: a model without its weights
 //! - [`error`]: why there is no proof, and why one is refused
 #![cfg_attr(not(any(test, feature = "prover")), no_std)]
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ pub mod field;
 pub mod file;
 pub mod gadget;
 pub mod integer;
+pub mod key;
 #[cfg(feature = "prover")]
 pub mod lanes;
 pub mod logup;

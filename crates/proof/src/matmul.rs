@@ -26,6 +26,12 @@ pub struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
+    /// Whether the weights are there, and not only what rows have besides them.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.weights.codes.len() >= self.weights.format.code_bytes(self.weights.rows, self.weights.cols)
+    }
+
     /// One row, in column order.
     #[must_use]
     pub fn row(&self, row: usize) -> Vec<i8> {

@@ -25,6 +25,7 @@ pub mod import;
 pub mod inspect;
 pub mod node;
 pub mod plan;
+pub mod proof_key;
 pub mod prove;
 pub mod run;
 pub mod sampling;
@@ -85,6 +86,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Verify(verify::VerifyArgs),
     Prove(prove::ProveArgs),
+    ProofKey(proof_key::ProofKeyArgs),
     VerifyProof(verify_proof::VerifyProofArgs),
     Embed(embed::EmbedArgs),
     Import(import::ImportArgs),
@@ -140,6 +142,7 @@ fn dispatch(command: Command) -> CommandResult {
         Command::Demo(args) => demo::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),
+        Command::ProofKey(args) => proof_key::run(args),
         Command::VerifyProof(args) => verify_proof::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Import(args) => import::run(args),

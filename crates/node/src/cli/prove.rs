@@ -3,6 +3,8 @@
 //! The answer is generated as `lockstep run --temperature 0` does it, then proved (docs/spec/proofs.md). The proof is checked before it
 //! is written: a file that `lockstep verify-proof` would refuse is never there.
 
+pub mod stages;
+
 use super::CommandResult;
 use super::bench::{cpu_seconds, peak_resident};
 use super::compute::ComputeArgs;
@@ -11,7 +13,6 @@ use crate::api::Served;
 use crate::bundles;
 use crate::output::{Progress, bytes};
 use crate::service::{FinishReason, GenerateEvent, GenerateRequest};
-use lockstep_base::Digest;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::params::Parameters;
 use lockstep_base::weights::ModelWeights;
@@ -19,10 +20,11 @@ use lockstep_model::chat::Message;
 use lockstep_model::tokenizer::Tokenizer;
 use lockstep_proof::argument::prove::Phase;
 use lockstep_proof::decoder::plan::Plan;
-use lockstep_proof::decoder::prove_watched;
 use lockstep_proof::decoder::statement::Answer;
+use lockstep_proof::file::make::{Order, make};
 use lockstep_proof::file::{AnswerFile, FILE_TOKENS_MAX};
 use serde_json::{Map, Value, json};
+use stages::{StageArgs, between, check_writable};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,6 +41,7 @@ const DEFAULT_MAX_TOKENS: usize = 32;
 /// Examples:
 ///   lockstep prove --prompt "Once upon a time" --max-tokens 16 --out story.proof
 ///   lockstep prove --chat --prompt "Tell me a story about a dog." --bundle model.lockstep --out dog.proof --json
+///   lockstep prove --prompt "Once upon a time" --stages 2 --out stages.proof
 ///   lockstep verify-proof story.proof
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -58,6 +61,8 @@ pub struct ProveArgs {
     /// File to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    stages: StageArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     /// One JSON object instead of text
@@ -115,7 +120,10 @@ pub fn run(args: ProveArgs) -> CommandResult {
     let compute = args.compute.build()?;
     let bundle = bundles::open_decoder(args.bundle.as_deref())?;
     check_writable(&args.out)?;
-    let loaded = load(&bundle, compute, args.json)?;
+    let key = args.stages.key(bundle.model_root())?;
+    let ends = args.stages.ends(bundle.config().n_layers, key.as_ref())?;
+    let sample = args.stages.sample(ends.len())?;
+    let loaded = load(&bundle, compute.clone(), args.json)?;
     let served = loaded.served();
     let prompt = if args.chat {
         served.encode_messages(&[Message::new("user", &args.prompt)])?
@@ -124,7 +132,13 @@ pub fn run(args: ProveArgs) -> CommandResult {
     };
     let weights = &loaded.generator.engine().weights;
     let max_tokens = budget(weights, prompt.len(), args.max_tokens)?;
-    let proved = prove(&served, weights, bundle.model_root(), prompt, max_tokens, args.json)?;
+    let mut clock = Clock::start();
+    let (tokens, generated, reason) = generate(&served, prompt, max_tokens)?;
+    let inference = clock.lap();
+    let answer = Answer { weights, root: bundle.model_root(), tokens: &tokens, generated };
+    let rows = between(weights, &compute, &tokens, &ends)?;
+    let order = Order { answer, ends: &ends, between: &rows, sample, key: key.as_ref() };
+    let proved = prove(&order, reason, inference, args.json)?;
     let content = proved.file.to_bytes();
     std::fs::write(&args.out, &content).map_err(|error| format!("{}: {error}", args.out.display()))?;
     let texts = texts(&served.tokenizer, &proved.file);
@@ -132,17 +146,6 @@ pub fn run(args: ProveArgs) -> CommandResult {
         println!("{}", to_json(&proved, &args.out, bundle.config(), content.len(), &texts));
     } else {
         print(&proved, &args.out, bundle.config(), content.len(), &texts);
-    }
-    Ok(())
-}
-
-/// Whether a file can be there is known before the work, not behind it.
-fn check_writable(path: &Path) -> CommandResult {
-    let there = path.exists();
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map_err(|error| format!("{}: {error}", path.display()))?;
-    if !there {
-        std::fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
@@ -170,44 +173,47 @@ fn budget(weights: &ModelWeights, prompt: usize, asked: usize) -> Result<usize, 
     Ok(tokens)
 }
 
-/// Answers, proves and checks.
+/// Proves and checks.
 fn prove(
-    served: &Served,
-    weights: &ModelWeights,
-    root: Digest,
-    prompt: Vec<u32>,
-    max_tokens: usize,
+    order: &Order<'_>,
+    reason: FinishReason,
+    inference: Seconds,
     quiet: bool,
 ) -> Result<Proved, Box<dyn Error>> {
     let mut clock = Clock::start();
-    let (tokens, generated, reason) = generate(served, prompt, max_tokens)?;
-    let inference = clock.lap();
-
-    let bar = Progress::new("proving", Phase::ALL.len() as u64, quiet);
-    let mut phases: Vec<(Phase, Seconds)> = Vec::new();
-    // A phase ends where the next one begins.
-    let mut watch = |phase: Phase| {
-        let lap = clock.lap();
-        if let Some((_, seconds)) = phases.last_mut() {
-            *seconds = lap;
+    let all = order.ends.len() * Phase::ALL.len();
+    let bar = Progress::new("proving", all as u64, quiet);
+    let mut phases: Vec<(Phase, Seconds)> =
+        Phase::ALL.iter().map(|phase| (*phase, Seconds::default())).collect();
+    let spend = |phases: &mut Vec<(Phase, Seconds)>, phase: Option<Phase>, lap: Seconds| {
+        for (_, seconds) in phases.iter_mut().filter(|(known, _)| Some(*known) == phase) {
+            seconds.wall += lap.wall;
+            seconds.cpu += lap.cpu;
         }
-        bar.say(phase.name());
-        bar.set(phases.len() as u64);
-        phases.push((phase, Seconds::default()));
     };
-    let answer = Answer { weights, root, tokens: &tokens, generated };
-    let proof = prove_watched(&answer, &mut watch);
-    let lap = clock.lap();
+    let mut now = None;
+    // A phase ends where the next one begins.
+    let mut watch = |stage: usize, stages: usize, phase: Phase| {
+        spend(&mut phases, now, clock.lap());
+        now = Some(phase);
+        let at = Phase::ALL.iter().position(|known| *known == phase).unwrap_or(0);
+        bar.say(&match stages {
+            1 => phase.name().to_owned(),
+            _ => format!("stage {} of {stages}, {}", stage + 1, phase.name()),
+        });
+        bar.set((stage * Phase::ALL.len() + at) as u64);
+    };
+    let file = make(order, &mut watch);
     bar.finish();
-    let proof = proof.map_err(|error| format!("this answer has no proof: {error}"))?;
-    if let Some((_, seconds)) = phases.last_mut() {
-        *seconds = lap;
-    }
+    spend(&mut phases, now, clock.lap());
+    let file = file.map_err(|error| format!("this answer has no proof: {error}"))?;
 
-    let file = AnswerFile { root, tokens, generated, proof };
     clock.lap();
-    file.verify(weights, root)
-        .map_err(|error| format!("{error}; nothing is written: this program and its proofs disagree"))?;
+    let checked = match order.key {
+        Some(key) => file.verify_with_key(key),
+        None => file.verify(order.answer.weights, order.answer.root),
+    };
+    checked.map_err(|error| format!("{error}; nothing is written: this program and its proofs disagree"))?;
     let verify = clock.lap();
     Ok(Proved { file, reason, inference, phases, verify })
 }
@@ -264,7 +270,12 @@ fn print(proved: &Proved, out: &Path, config: &ModelConfig, size: usize, [prompt
     if let Some(peak) = peak_resident() {
         println!("peak memory {}", bytes(peak));
     }
-    println!("{}: {} ({} tokens), verified", out.display(), bytes(size as u64), file.tokens.len());
+    let stages = match (file.stages.len(), file.proved()) {
+        (1, _) => String::new(),
+        (all, proved) if all == proved => format!(", {all} stages"),
+        (all, proved) => format!(", {proved} of {all} stages, as the beacon drew"),
+    };
+    println!("{}: {} ({} tokens{stages}), verified", out.display(), bytes(size as u64), file.tokens.len());
 }
 
 fn to_json(
@@ -293,6 +304,9 @@ fn to_json(
         "verify_cpu_seconds": proved.verify.cpu,
         "inference_cpu_seconds": proved.inference.cpu,
         "overhead": overhead(proved),
+        "stages": file.stages.len(),
+        "proved_stages": file.proved(),
+        "key": file.keyed.as_ref().map(|keyed| keyed.digest.hex()),
         "proof_bytes": size,
         "peak_memory_bytes": peak_resident(),
         "phases": phases,

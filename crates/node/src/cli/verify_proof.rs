@@ -1,10 +1,11 @@
 //! `lockstep verify-proof`: checks the proof of an answer, from files alone.
 
 use super::CommandResult;
+use super::prove::stages::read_key;
 use super::prove::texts;
 use crate::bundles;
+use lockstep_base::config::ModelConfig;
 use lockstep_base::part::Part;
-use lockstep_model::bundle::Bundle;
 use lockstep_proof::file::{AnswerFile, FILE_BYTES_MAX};
 use serde_json::{Value, json};
 use std::error::Error;
@@ -16,16 +17,20 @@ use std::time::Instant;
 const SHOWN: &str = "the model with this root, given these tokens, gives the answer greedily: each token has the \
                      largest logit, the first of equal ones, in exact arithmetic";
 /// And what it does not.
-const NOT_SHOWN: [&str; 3] = [
+const NOT_SHOWN: [&str; 2] = [
     "nothing is hidden: the file holds prompt and answer, and the proof is succinct, not zero-knowledge",
-    "the verifier holds the model: its weights are evaluated here",
     "sampling, who computed the answer, and when",
 ];
+/// What a verifier with the model relies on.
+const HOLDS: &str = "the verifier holds the model: its weights are evaluated here";
+/// What a verifier with a key relies on.
+const TRUSTS: &str =
+    "that this key is the model's: whoever has the bundle makes it again with `lockstep proof-key`";
 
 /// Check the proof of an answer without executing the model again.
 ///
-/// Needs the file that `lockstep prove` wrote and the model's bundle, nothing else. Prompt and answer are printed as this model's tokenizer
-/// reads the tokens of the file, and only if the proof holds.
+/// Needs the file that `lockstep prove` wrote and the model's bundle, nothing else; or, if it was written for one, the model's key. Prompt and
+/// answer are printed as the model's tokenizer reads the tokens of the file (with a key alone, as token numbers), and only if the proof holds.
 /// Exit status: 0 verified, 1 not.
 ///
 /// Examples:
@@ -39,6 +44,9 @@ pub struct VerifyProofArgs {
     /// Bundle that the proof speaks about [default: the embedded model]
     #[arg(long, value_name = "BUNDLE")]
     bundle: Option<PathBuf>,
+    /// Key of the model (`lockstep proof-key`), for proofs that were made for it: the weights are not needed
+    #[arg(long, value_name = "KEY", conflicts_with = "bundle")]
+    key: Option<PathBuf>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -61,17 +69,44 @@ pub fn run(args: VerifyProofArgs) -> CommandResult {
 /// A proof that holds.
 struct Verified {
     file: AnswerFile,
-    bundle: Bundle,
+    config: ModelConfig,
+    /// Prompt and answer.
     texts: [String; 2],
     bytes: usize,
-    /// Of the proof alone: the bundle is loaded and hashed before.
+    /// Of the proof alone: what it is checked with is loaded before.
     seconds: f64,
+}
+
+impl Verified {
+    fn not_shown(&self) -> Vec<String> {
+        let relies = if self.file.keyed.is_some() { TRUSTS } else { HOLDS };
+        let mut lines = NOT_SHOWN.map(String::from).to_vec();
+        lines.insert(1, relies.into());
+        let (all, proved) = (self.file.stages.len(), self.file.proved());
+        if let Some(sample) = self.file.sample {
+            lines.push(format!(
+                "the other {} of {all} stages: who is wrong in one stage is found out in {proved} of {all} cases, if beacon {} is younger than the answer",
+                all - proved,
+                sample.beacon
+            ));
+        }
+        lines
+    }
 }
 
 fn check(args: &VerifyProofArgs) -> Result<Verified, Box<dyn Error>> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", args.file.display());
     let content = read(&args.file).map_err(|error| named(&error))?;
     let file = AnswerFile::from_bytes(&content).map_err(|error| named(&error))?;
+    let bytes = content.len();
+    if let Some(path) = &args.key {
+        let key = read_key(path)?;
+        let began = Instant::now();
+        file.verify_with_key(&key).map_err(|error| named(&error))?;
+        let seconds = began.elapsed().as_secs_f64();
+        let texts = [file.prompt(), file.answer()].map(|tokens| format!("{tokens:?}"));
+        return Ok(Verified { config: key.weights().config.clone(), file, texts, bytes, seconds });
+    }
     let bundle = bundles::open_decoder(args.bundle.as_deref())?;
     // Before the weights are read: a file about another model is the usual mistake.
     file.check_model(bundle.model_root()).map_err(|error| named(&error))?;
@@ -80,7 +115,7 @@ fn check(args: &VerifyProofArgs) -> Result<Verified, Box<dyn Error>> {
     file.verify(&weights, bundle.model_root()).map_err(|error| named(&error))?;
     let seconds = began.elapsed().as_secs_f64();
     let texts = texts(&bundle.tokenizer()?, &file);
-    Ok(Verified { file, bundle, texts, bytes: content.len(), seconds })
+    Ok(Verified { config: bundle.config().clone(), file, texts, bytes, seconds })
 }
 
 /// A file with a limit on its size. A pipe or a device tells no length: one byte more than is allowed is read, at most.
@@ -91,14 +126,15 @@ fn read(path: &Path) -> Result<Vec<u8>, std::io::Error> {
 }
 
 fn print(verified: &Verified) {
-    let Verified { file, bundle, texts: [prompt, answer], .. } = verified;
+    let Verified { file, config, texts: [prompt, answer], .. } = verified;
     println!("verified: {} tokens after a prompt of {}", file.generated, file.prompt().len());
-    println!("  model   {} ({})", bundle.config().name, file.root);
-    // Quoted, so that no character of a stranger's prompt does anything to a terminal.
-    println!("  prompt  {prompt:?}");
-    println!("  answer  {answer:?}");
-    println!("shown:     {SHOWN} (opset {})", bundle.config().opset);
-    NOT_SHOWN.iter().for_each(|line| println!("not shown: {line}"));
+    println!("  model   {} ({})", config.name, file.root);
+    // Quoted, so that no character of a stranger's prompt does anything to a terminal; token numbers need not be.
+    let quoted = |text: &str| if file.keyed.is_some() { text.to_owned() } else { format!("{text:?}") };
+    println!("  prompt  {}", quoted(prompt));
+    println!("  answer  {}", quoted(answer));
+    println!("shown:     {SHOWN} (opset {})", config.opset);
+    verified.not_shown().iter().for_each(|line| println!("not shown: {line}"));
     let seconds = 1e3 * verified.seconds;
     println!("[{} bytes, {seconds:.1} ms for the proof alone]", verified.bytes);
 }
@@ -106,11 +142,11 @@ fn print(verified: &Verified) {
 fn to_json(result: &Result<Verified, Box<dyn Error>>, seconds: f64) -> Value {
     match result {
         Err(error) => json!({ "verified": false, "reason": error.to_string() }),
-        Ok(Verified { file, bundle, texts: [prompt, answer], bytes, seconds: verify }) => json!({
+        Ok(verified @ Verified { file, config, texts: [prompt, answer], bytes, seconds: verify }) => json!({
             "verified": true,
-            "model": bundle.config().name,
+            "model": config.name,
             "model_root": file.root.hex(),
-            "opset": bundle.config().opset,
+            "opset": config.opset,
             "prompt": prompt,
             "text": answer,
             "prompt_tokens": file.prompt().len(),
@@ -119,7 +155,10 @@ fn to_json(result: &Result<Verified, Box<dyn Error>>, seconds: f64) -> Value {
             "verify_seconds": verify,
             "seconds": seconds,
             "shown": SHOWN,
-            "not_shown": NOT_SHOWN,
+            "stages": file.stages.len(),
+            "proved_stages": file.proved(),
+            "key": file.keyed.as_ref().map(|keyed| keyed.digest.hex()),
+            "not_shown": verified.not_shown(),
         }),
     }
 }

@@ -146,21 +146,25 @@ fn everything_else_is_refused_and_named() {
     for (at, name) in [(1, "prompt.proof"), (good.tokens.len() - 2, "answer.proof")] {
         let mut changed = good.clone();
         changed.tokens[at] = (changed.tokens[at] + 1) % small().vocab;
-        refused(name, &changed.to_bytes(), "the proof does not hold");
+        refused(name, &changed.to_bytes(), "does not hold");
     }
     let mut foreign = good.clone();
     foreign.tokens[0] = small().vocab;
     refused("token.proof", &foreign.to_bytes(), "expected one below");
     let shorter = AnswerFile { generated: good.generated - 1, ..good.clone() };
-    refused("shorter.proof", &shorter.to_bytes(), "the proof does not hold");
+    refused("shorter.proof", &shorter.to_bytes(), "does not hold");
 
     let bytes = good.to_bytes();
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 4;
-    refused("damaged.proof", &damaged, "the proof does not hold");
-    refused("cut.proof", &bytes[..bytes.len() - 40], "the proof ends");
-    refused("long.proof", &[&bytes[..], b"more"].concat(), "4 bytes behind the proof");
-    refused("head.proof", &bytes[..30], "the file ends in the model root");
+    refused("damaged.proof", &damaged, "does not hold");
+    refused("cut.proof", &bytes[..bytes.len() - 40], "not a valid proof of an answer");
+    refused(
+        "long.proof",
+        &[&bytes[..], b"more"].concat(),
+        "proof of an answer is not in deterministic encoding",
+    );
+    refused("head.proof", &bytes[..30], "not a valid proof of an answer");
     refused("empty.proof", b"", "not a proof of an answer");
     refused("readme.proof", b"# Lockstep\n", "not a proof of an answer");
     let missing = files.refusal(&files.text("nowhere.proof"), &bundle);
@@ -191,6 +195,70 @@ fn what_cannot_be_proved_says_why() {
     let output = files.run(&["prove", "--bundle", &bundle, "--prompt", "a", "--out", &nowhere]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("x.proof"), "{}", stderr(&output));
+}
+
+/// Stages, a key, and a draw: each file verifies with what it was made for and with nothing else (proofs.md, 1).
+#[test]
+fn answers_are_proved_in_stages_and_for_keys() {
+    let files = Files::new();
+    let bundle = files.bundle("small.lockstep", &small(), 7);
+    let prove = |name: &str, more: &[&str]| {
+        let file = files.text(name);
+        let args = [
+            "prove",
+            "--bundle",
+            &bundle,
+            "--prompt",
+            "a boat",
+            "--max-tokens",
+            "4",
+            "--json",
+            "--out",
+            &file,
+        ];
+        (json(&files.run(&[&args[..], more].concat())), file)
+    };
+    let (staged, file) = prove("stages.proof", &["--stages", "2"]);
+    assert_eq!((&staged["stages"], &staged["proved_stages"]), (&2.into(), &2.into()));
+    let verified = json(&files.run(&["verify-proof", &file, "--bundle", &bundle, "--json"]));
+    assert_eq!((&verified["verified"], &verified["text"]), (&true.into(), &staged["text"]));
+
+    let key = files.text("small.key");
+    let made =
+        json(&files.run(&["proof-key", "--bundle", &bundle, "--stages", "2", "--out", &key, "--json"]));
+    let (keyed, with_key) = prove("keyed.proof", &["--key", &key]);
+    assert_eq!((&keyed["key"], &keyed["stages"]), (&made["key"], &2.into()));
+    let verified = json(&files.run(&["verify-proof", &with_key, "--key", &key, "--json"]));
+    assert_eq!((&verified["verified"], &verified["key"]), (&true.into(), &made["key"]));
+    let said = stdout(&files.run(&["verify-proof", &with_key, "--key", &key]));
+    for line in ["verified: 4 tokens", "answer  [", "that this key is the model's"] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+    assert!(files.refusal(&with_key, &bundle).contains("the proof is for key"));
+    let told = stderr(&files.run(&["verify-proof", &file, "--key", &key]));
+    assert!(told.contains("the proof is for who holds the model"), "{told}");
+    let other = files.bundle("other.lockstep", &small(), 8);
+    let out = files.text("x.proof");
+    let told = files.run(&["prove", "--bundle", &other, "--prompt", "a", "--key", &key, "--out", &out]);
+    assert!(stderr(&told).contains("a key of model"), "{}", stderr(&told));
+
+    let beacon = "ab".repeat(32);
+    let (drawn, file) = prove("drawn.proof", &["--stages", "2", "--sample", "1", "--beacon", &beacon]);
+    assert_eq!((&drawn["stages"], &drawn["proved_stages"]), (&2.into(), &1.into()));
+    let said = stdout(&files.run(&["verify-proof", &file, "--bundle", &bundle]));
+    assert!(said.contains("found out in 1 of 2 cases"), "{said}");
+
+    for (args, expected) in [
+        (&["--stages", "3"][..], "--stages 3, expected 1 to 2"),
+        (&["--stages", "0"], "--stages 0, expected 1 to 2"),
+        (&["--stages", "2", "--sample", "2", "--beacon", &beacon], "--sample 2, expected 1 to 1"),
+        (&["--stages", "2", "--sample", "1", "--beacon", "ab"], "no 32 bytes in hex"),
+        (&["--stages", "2", "--sample", "1"], "--beacon"),
+    ] {
+        let base = ["prove", "--bundle", &bundle, "--prompt", "a", "--out", &out];
+        let output = files.run(&[&base[..], args].concat());
+        assert!(!output.status.success() && stderr(&output).contains(expected), "{}", stderr(&output));
+    }
 }
 
 /// The embedded model, without a word about bundles.

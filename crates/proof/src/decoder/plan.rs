@@ -152,21 +152,19 @@ impl<'a> Plan<'a> {
 /// The layers `range`, if everything is there that they need, and nothing that has no argument.
 fn held<'a>(weights: &'a ModelWeights, range: &Range<usize>) -> Result<&'a [LayerWeights], PlanError> {
     let config = &weights.config;
-    let learned = config.positions == Positions::Learned;
     let plain = config.feed_forward == FeedForward::Plain;
     let gained = |layer: &LayerWeights| {
         [&layer.q_norm, &layer.k_norm, &layer.attn_post, &layer.ffn_post].into_iter().any(Option::is_some)
     };
     let gates = |layer: &LayerWeights| layer.ffn.dense().is_some_and(|dense| dense.gate.is_some() == plain);
-    let (first, last) = (range.start == 0, range.end == config.n_layers as usize);
+    let last = range.end == config.n_layers as usize;
     let there = |range: &Range<usize>| {
         let first = range.start.checked_sub(weights.first_layer)?;
         weights.layers.get(first..range.end.checked_sub(weights.first_layer)?)
     };
     let missing = || PlanError::Layers { first: range.start, end: range.end };
     let layers = there(range).filter(|layers| !layers.is_empty()).ok_or_else(missing)?;
-    let embeds = weights.embed.is_some() && weights.positions.is_some() == learned;
-    if range.end > config.n_layers as usize || (first && !embeds) || (last && weights.head.is_none()) {
+    if range.end > config.n_layers as usize || (last && weights.head.is_none()) {
         return Err(missing());
     }
     let refused = [

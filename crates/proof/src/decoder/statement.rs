@@ -4,8 +4,8 @@
 //! Positions are those of all tokens but the last. Added positions are copies of the first one: its token, its position, and they see it
 //! alone, so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
 
-use super::boundary;
 use super::plan::{Matrices, Plan};
+use super::{boundary, embedding};
 use crate::argument::{Argument, Roots};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::commitment::CELLS_MAX;
@@ -17,7 +17,7 @@ use crate::gadget::linear::{Codes, Layer};
 use crate::gadget::norm::Norm;
 use crate::gadget::quantise::Extent;
 use crate::gadget::{Builder, Built, whole};
-use crate::integer::{log2_ceil, rsh};
+use crate::integer::log2_ceil;
 use crate::transcript::Sponge;
 use alloc::format;
 use alloc::vec;
@@ -25,15 +25,13 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use lockstep_base::Digest;
 use lockstep_base::config::{Activation as Kind, ModelConfig, Positions};
-use lockstep_base::weights::{Embedding, ModelWeights};
+use lockstep_base::weights::ModelWeights;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
 pub const PROTOCOL: &str = "lockstep-proof-decoder-1";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
-/// Values of the stream are below this in magnitude.
-const STREAM_MAX: i64 = 1 << 29;
 /// Largest magnitude of queries, keys and values.
 const HEAD_MAX: i64 = 32_767;
 /// Bits of the distance of a logit from the largest: with logits below 2^29 no difference is that of another by the order of the field.
@@ -71,14 +69,19 @@ impl<'a, E: ProofField> Statement<'a, E> {
     /// # Errors
     /// If there is no such statement, or no argument for it.
     pub fn new(answer: Answer<'a>) -> Result<Statement<'a, E>, PlanError> {
-        Statement::of_layers(answer, 0..answer.weights.config.n_layers as usize)
+        Statement::of_layers(answer, 0..answer.weights.config.n_layers as usize, None)
     }
 
-    /// The statement of what the layers `layers` do in an answer; the first of a model embed the tokens, the last choose the answer's.
+    /// The statement of what the layers `layers` do in an answer; the first of a model embed the tokens, the last choose the answer's. `embedded` are
+    /// the rows of the tokens, `(positions, d_model)`, where the weights lack them: who calls has checked them.
     ///
     /// # Errors
     /// If there is no such statement, or no argument for it.
-    pub fn of_layers(answer: Answer<'a>, layers: Range<usize>) -> Result<Statement<'a, E>, PlanError> {
+    pub fn of_layers(
+        answer: Answer<'a>,
+        layers: Range<usize>,
+        embedded: Option<&[i64]>,
+    ) -> Result<Statement<'a, E>, PlanError> {
         let config = &answer.weights.config;
         let (got, limit) = (answer.tokens.len(), TOKENS_MAX.min(config.context as usize) + 1);
         if !(2..=limit).contains(&got) || !(1..got).contains(&answer.generated) {
@@ -94,7 +97,16 @@ impl<'a, E: ProofField> Statement<'a, E> {
         if plan.head.is_some() && logits > CELLS_MAX {
             return Err(PlanError::TooLarge { got: logits, limit: CELLS_MAX });
         }
-        let embedded = (layers.start == 0).then(|| embedded(&answer)).transpose()?;
+        let tokens = &answer.tokens[..got - 1];
+        let embed = || match embedded {
+            Some(rows) if rows.len() == tokens.len() * config.d_model as usize => Ok(rows.to_vec()),
+            Some(rows) => {
+                let expected = tokens.len() * config.d_model as usize;
+                Err(PlanError::Entering { got: rows.len(), expected })
+            }
+            None => embedding::embedded(answer.weights, tokens),
+        };
+        let embedded = (layers.start == 0).then(embed).transpose()?;
         let mut sponge = Sponge::new(PROTOCOL);
         sponge.absorb("field", E::NAME.as_bytes());
         sponge.absorb("model", &answer.root.0);
@@ -418,28 +430,6 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let product = (E::Base::ONE, Linear::view(real), distance);
         builder.constrain(all, vec![product], below.plus(&before).times(E::Base::NEG_ONE));
     }
-}
-
-/// The embedded tokens, but the last; docs/spec/arithmetic.md, section 5.
-fn embedded(answer: &Answer<'_>) -> Result<Vec<i64>, PlanError> {
-    let (weights, config) = (answer.weights, &answer.weights.config);
-    let residual = i32::from(config.residual_frac);
-    let value = |table: &Embedding, row: usize, col: usize| {
-        let (code, shift) = (i64::from(table.code(row, col)), i32::from(table.frac) - residual);
-        if shift < 0 { code << shift.unsigned_abs().min(40) } else { rsh(code, shift.min(60) as u32) }
-    };
-    let mut all = Vec::new();
-    for (position, token) in answer.tokens[..answer.tokens.len() - 1].iter().enumerate() {
-        for col in 0..config.d_model as usize {
-            let mut x = weights.embed.as_ref().map_or(0, |table| value(table, *token as usize, col));
-            x += weights.positions.as_ref().map_or(0, |table| value(table, position, col));
-            if x.abs() >= STREAM_MAX {
-                return Err(PlanError::Embedding { position, got: x, limit: STREAM_MAX - 1 });
-            }
-            all.push(x);
-        }
-    }
-    Ok(all)
 }
 
 /// Codes of vectors in `frac` fractional bits.

@@ -29,10 +29,13 @@ pub fn commit<E: ProofField>(
 ) -> Result<Committed<E>, PlanError> {
     // Where weights lie does not depend on the tokens.
     let answer = Answer { weights, root: Digest([0; 32]), tokens: &[0, 0], generated: 1 };
-    let statement = Statement::<E>::of_layers(answer, layers)?;
+    let statement = Statement::<E>::of_layers(answer, layers, None)?;
     let mut builder = Builder::<E::Base>::new(LIMB_BITS);
     statement.build(&mut builder, &[]);
     let built = builder.finish();
+    if !built.matrices.iter().all(Matrix::is_held) {
+        return Err(PlanError::Unheld);
+    }
     let layout = layout_of_weights(&built.circuit)?;
     let of = |placed: &Placed| cells::<E>(&built.matrices[placed.matrix], placed);
     let columns: Vec<Vec<E::Base>> = built.circuit.weights.iter().map(of).collect();

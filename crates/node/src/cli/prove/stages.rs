@@ -1,0 +1,140 @@
+//! How an answer is proved: in how many stages, for whom, and all of them or those that a beacon draws.
+
+use super::super::CommandResult;
+use lockstep_base::Digest;
+use lockstep_base::part::Part;
+use lockstep_base::weights::ModelWeights;
+use lockstep_proof::file::{STAGES_MAX, Sample};
+use lockstep_proof::key::{KEY_BYTES_MAX, Key};
+use lockstep_runtime::forward::Engine;
+use lockstep_runtime::kernels::Compute;
+use lockstep_runtime::observe::Silent;
+use std::error::Error;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to prove, and for whom.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StageArgs {
+    /// Prove the layers in N stages, one by one: less memory, a larger file [default: 1, or those of the key]
+    #[arg(long, value_name = "N", conflicts_with = "key")]
+    stages: Option<u32>,
+    /// Prove for who has this key of the model (`lockstep proof-key`) and not its weights
+    #[arg(long, value_name = "KEY")]
+    key: Option<PathBuf>,
+    /// Prove only K of the stages, those that --beacon draws
+    #[arg(long, value_name = "K", requires = "beacon")]
+    sample: Option<u32>,
+    /// 32 bytes in hex that nobody knew when the answer was fixed, such as the hash of a later block
+    #[arg(long, value_name = "HEX", requires = "sample", value_parser = digest)]
+    beacon: Option<Digest>,
+}
+
+impl StageArgs {
+    /// The key, where there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is another model's.
+    pub fn key(&self, root: Digest) -> Result<Option<Key>, Box<dyn Error>> {
+        let Some(path) = &self.key else { return Ok(None) };
+        let key = read_key(path)?;
+        if key.root() != root {
+            let (path, got) = (path.display(), key.root());
+            return Err(format!("{path}: a key of model {got}, this is model {root}").into());
+        }
+        Ok(Some(key))
+    }
+
+    /// Where stages end.
+    ///
+    /// # Errors
+    /// If there are more stages than layers, or none.
+    pub fn ends(&self, layers: u32, key: Option<&Key>) -> Result<Vec<usize>, Box<dyn Error>> {
+        match key {
+            Some(key) => Ok(key.stages().iter().map(|stage| stage.end as usize).collect()),
+            None => ends(self.stages.unwrap_or(1), layers),
+        }
+    }
+
+    /// Which stages are proved.
+    ///
+    /// # Errors
+    /// If it is none, or more than all.
+    pub fn sample(&self, stages: usize) -> Result<Option<Sample>, Box<dyn Error>> {
+        let (Some(count), Some(beacon)) = (self.sample, self.beacon) else { return Ok(None) };
+        if !(1..stages).contains(&(count as usize)) {
+            let most = stages - 1;
+            return Err(format!("--sample {count}, expected 1 to {most}: there are {stages} stages").into());
+        }
+        Ok(Some(Sample { stages: count, beacon }))
+    }
+}
+
+/// 32 bytes in hex.
+fn digest(text: &str) -> Result<Digest, String> {
+    Digest::from_hex(text).ok_or_else(|| format!("{} characters that are no 32 bytes in hex", text.len()))
+}
+
+/// Where `stages` stages of `layers` layers end.
+///
+/// # Errors
+/// If there are more stages than layers, or none.
+pub fn ends(stages: u32, layers: u32) -> Result<Vec<usize>, Box<dyn Error>> {
+    let most = layers.min(STAGES_MAX as u32);
+    if !(1..=most).contains(&stages) {
+        return Err(format!("--stages {stages}, expected 1 to {most}: the model has {layers} layers").into());
+    }
+    Ok(Part::split(layers, stages).iter().map(|part| part.end_layer as usize).collect())
+}
+
+/// A key from a file. A pipe or a device tells no length: one byte more than is allowed is read, at most.
+///
+/// # Errors
+/// If it cannot be read or is none.
+pub fn read_key(path: &Path) -> Result<Key, Box<dyn Error>> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| named(&error))?;
+    file.take(KEY_BYTES_MAX as u64 + 1).read_to_end(&mut content).map_err(|error| named(&error))?;
+    Ok(Key::from_bytes(&content).map_err(|error| named(&error))?)
+}
+
+/// The rows of the residual stream behind every stage but the last, `(positions, d_model)`: what the runtime computes.
+///
+/// # Errors
+/// A range error of the arithmetic, or too little memory.
+pub fn between(
+    weights: &ModelWeights,
+    compute: &Arc<Compute>,
+    tokens: &[u32],
+    ends: &[usize],
+) -> Result<Vec<Vec<i32>>, Box<dyn Error>> {
+    let layers = weights.config.n_layers;
+    let (mut all, mut first, mut rows) = (Vec::new(), 0, Vec::new());
+    for end in &ends[..ends.len() - 1] {
+        let part = weights.restrict(&Part::layers(first..*end as u32, layers));
+        let engine = Engine::new(Arc::new(part), compute.clone());
+        if first == 0 {
+            rows = engine.embed(&tokens[..tokens.len() - 1], 0, &mut Silent)?;
+        }
+        engine.layers(&mut rows, &mut engine.new_cache(), &mut Silent)?;
+        all.push(rows.clone());
+        first = *end as u32;
+    }
+    Ok(all)
+}
+
+/// Whether a file can be there is known before the work, not behind it.
+///
+/// # Errors
+/// If it cannot.
+pub fn check_writable(path: &Path) -> CommandResult {
+    let there = path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| format!("{}: {error}", path.display()))?;
+    if !there {
+        std::fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}

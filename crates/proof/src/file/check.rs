@@ -1,0 +1,121 @@
+//! Verifying: with the model (tier A), or with its key (tier B).
+
+use super::{AnswerFile, FileError, Keyed, OpenedRow};
+use crate::argument::Roots;
+use crate::decoder::embedding::{Row, rows};
+use crate::decoder::statement::Answer;
+use crate::decoder::verify_stage;
+use crate::error::VerifyError;
+use crate::key::{Key, TableKey};
+use crate::transcript::Hash;
+use alloc::vec::Vec;
+use lockstep_base::Digest;
+use lockstep_base::weights::ModelWeights;
+
+impl AnswerFile {
+    /// Whether the file is about the model with root `root`.
+    ///
+    /// # Errors
+    /// [`FileError::Model`] if not.
+    pub fn check_model(&self, root: Digest) -> Result<(), FileError> {
+        if self.root != root {
+            return Err(FileError::Model { got: self.root, expected: root });
+        }
+        Ok(())
+    }
+
+    /// Checks that the model with root `root`, whose weights the caller has verified, gives this answer greedily: all of it, or the stages that were drawn.
+    ///
+    /// # Errors
+    /// The first check that fails; then nothing is known.
+    pub fn verify(&self, weights: &ModelWeights, root: Digest) -> Result<(), FileError> {
+        self.check_model(root)?;
+        if let Some(Keyed { digest, .. }) = &self.keyed {
+            return Err(FileError::NeedsKey { got: *digest });
+        }
+        let layers = weights.config.n_layers;
+        if self.stages.last().is_none_or(|stage| stage.end != layers) {
+            return Err(FileError::Layers { got: self.ends(), expected: [layers].into() });
+        }
+        self.verify_stages(weights, None, |_| None)
+    }
+
+    /// Checks the same with the key of a model, which the caller trusts.
+    ///
+    /// # Errors
+    /// The first check that fails; then nothing is known.
+    pub fn verify_with_key(&self, key: &Key) -> Result<(), FileError> {
+        self.check_model(key.root())?;
+        let expected = key.digest();
+        let keyed = match &self.keyed {
+            Some(keyed) if keyed.digest == expected => keyed,
+            other => {
+                return Err(FileError::Key { got: other.as_ref().map(|keyed| keyed.digest), expected });
+            }
+        };
+        let ends: Vec<u32> = key.stages().iter().map(|stage| stage.end).collect();
+        if self.ends() != ends {
+            return Err(FileError::Layers { got: self.ends(), expected: ends });
+        }
+        let embedded = self.embedded(keyed, key)?;
+        self.verify_stages(key.weights(), Some(&embedded), |stage| Some(key.stages()[stage].root))
+    }
+
+    fn verify_stages(
+        &self,
+        weights: &ModelWeights,
+        embedded: Option<&[i64]>,
+        root_of: impl Fn(usize) -> Option<Hash>,
+    ) -> Result<(), FileError> {
+        let answer = Answer { weights, root: self.root, tokens: &self.tokens, generated: self.generated };
+        let (mut first, mut entering) = (0, None);
+        for (number, stage) in self.stages.iter().enumerate() {
+            let layers = first..stage.end as usize;
+            let columns = [entering, stage.leaving].into_iter().flatten().collect();
+            (first, entering) = (layers.end, stage.leaving);
+            let Some(proof) = &stage.proof else { continue };
+            let roots = Roots { columns, weights: root_of(number) };
+            let refused = |error: VerifyError| FileError::Refused { stage: number, error };
+            verify_stage(&answer, layers, embedded, &roots, proof).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Distinct tokens that are fed, in ascending order.
+    pub(super) fn fed(&self) -> Vec<u32> {
+        let mut fed = self.tokens[..self.tokens.len() - 1].to_vec();
+        fed.sort_unstable();
+        fed.dedup();
+        fed
+    }
+
+    /// The embedded tokens from their opened rows.
+    fn embedded(&self, keyed: &Keyed, key: &Key) -> Result<Vec<i64>, FileError> {
+        let config = &key.weights().config;
+        let (fed, positions) = (self.fed(), self.tokens.len() - 1);
+        let open = |table: &'static str, key: &TableKey, opened: &[OpenedRow], rows: &[usize]| {
+            let row_bytes = 2 * config.d_model as usize;
+            let wrong = |at: usize| FileError::Row { table, row: rows.get(at).copied().unwrap_or(at) };
+            if opened.len() != rows.len() {
+                return Err(wrong(opened.len().min(rows.len())));
+            }
+            let holds = |at: &usize| {
+                let OpenedRow { codes, path } = &opened[*at];
+                codes.len() == row_bytes && key.has(rows[*at], codes, path)
+            };
+            (0..rows.len()).find(|at| !holds(at)).map_or(Ok(()), |at| Err(wrong(at)))
+        };
+        let of_tokens: Vec<usize> = fed.iter().map(|token| *token as usize).collect();
+        open("embedding", key.embed(), &keyed.tokens, &of_tokens)?;
+        let of_positions: Vec<usize> = key.positions().map_or(Vec::new(), |_| (0..positions).collect());
+        open("positions", key.positions().unwrap_or(key.embed()), &keyed.positions, &of_positions)?;
+        let row = |position: usize| {
+            let at = fed.binary_search(&self.tokens[position]).unwrap_or(0);
+            let token = Row { codes: &keyed.tokens[at].codes, frac: key.embed().frac };
+            let learned = key.positions();
+            (token, learned.map(|table| Row { codes: &keyed.positions[position].codes, frac: table.frac }))
+        };
+        rows(config, (0..positions).map(row))
+            .map_err(|error| FileError::Refused { stage: 0, error: VerifyError::Plan(error) })
+    }
+}

@@ -1,0 +1,427 @@
+//! The key of a model: all that a verifier needs who does not hold the weights (tier B).
+//!
+//! It has the configuration, the tables, what rows of matrices have besides their weights (multiplier, shift, bias), the roots of the embeddings' rows, and for each
+//! stage the root of the commitment to its weights ([`crate::decoder::weights`]). All of it follows from the model: whoever has the bundle makes the key again and
+//! compares [`Key::digest`]. A verifier trusts a key as it trusts a model root: it says *which* model is meant.
+//!
+//! A key is one CBOR value in deterministic encoding ([`lockstep_base::cbor`]). A hostile one is refused: every count is compared with the configuration's.
+
+use crate::error::PlanError;
+use crate::gadget::attention::TOKENS_MAX;
+use crate::transcript::Hash;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use lockstep_base::cbor::{self, CborError};
+use lockstep_base::config::{ConfigError, FeedForward, ModelConfig, Positions};
+#[cfg(feature = "prover")]
+use lockstep_base::manifest::embedding_root;
+use lockstep_base::weights::{
+    DenseWeights, Embedding, FfnWeights, LayerWeights, Linear, ModelWeights, Region, Tables, WeightFormat,
+};
+use lockstep_base::{Digest, merkle};
+use minicbor::{Decode, Encode};
+
+/// Bytes of a key.
+pub const KEY_BYTES_MAX: usize = 256 << 20;
+/// The first number of a key.
+pub const VERSION: u16 = 0;
+/// Entries of the table of powers.
+const EXP2_ENTRIES: usize = 4096;
+/// Entries of the table of an activation.
+const ACTIVATION_ENTRIES: usize = 8192;
+/// Largest multiplier of a row.
+const MULTIPLIER_MAX: u8 = 31;
+
+/// Why bytes are no key, or a model has none.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Too large.
+    #[error("a key of {got} bytes, expected at most {limit}")]
+    Size {
+        /// Its bytes.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Another version.
+    #[error("a key of version {got}, expected {VERSION}")]
+    Version {
+        /// Its version.
+        got: u16,
+    },
+    /// Not CBOR.
+    #[error(transparent)]
+    Cbor(#[from] CborError),
+    /// A configuration that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another number of something than the configuration says.
+    #[error("{what}: {got}, expected {expected}")]
+    Count {
+        /// Of what.
+        what: String,
+        /// How many.
+        got: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A number outside of its bounds.
+    #[error("{what}: {got} is out of bounds")]
+    Bounds {
+        /// Which.
+        what: String,
+        /// The number.
+        got: i64,
+    },
+    /// Weights that cannot be committed to.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// One stage: some layers behind those of the stage in front of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct StageKey {
+    /// The first layer behind it.
+    #[n(0)]
+    pub end: u32,
+    /// The root of the commitment to its weights.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub root: Hash,
+}
+
+/// A table of embeddings whose rows are opened.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct TableKey {
+    /// Rows.
+    #[n(0)]
+    pub rows: u32,
+    /// Fractional bits of its codes.
+    #[n(1)]
+    pub frac: i8,
+    /// Root over its rows: that of the entry in the model's manifest.
+    #[n(2)]
+    pub root: Digest,
+}
+
+impl TableKey {
+    /// The key of a table.
+    #[cfg(feature = "prover")]
+    #[must_use]
+    pub fn new(table: &Embedding) -> TableKey {
+        TableKey { rows: table.rows as u32, frac: table.frac, root: embedding_root(table) }
+    }
+
+    /// Whether `bytes` are row `row`.
+    #[must_use]
+    pub fn has(&self, row: usize, bytes: &[u8], path: &[Digest]) -> bool {
+        merkle::root_of_path(merkle::leaf(bytes), row, self.rows as usize, path) == Some(self.root)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct MatrixKey {
+    #[n(0)]
+    rows: u32,
+    #[n(1)]
+    cols: u32,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    multipliers: Vec<u8>,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    shifts: Vec<u8>,
+    #[n(4)]
+    bias: Vec<i32>,
+    #[n(5)]
+    pre_shift: u8,
+    #[n(6)]
+    out_frac: i8,
+}
+
+impl MatrixKey {
+    #[cfg(feature = "prover")]
+    fn new(linear: &Linear) -> MatrixKey {
+        MatrixKey {
+            rows: linear.rows as u32,
+            cols: linear.cols as u32,
+            multipliers: linear.multipliers.clone(),
+            shifts: linear.shifts.clone(),
+            bias: linear.bias.clone(),
+            pre_shift: linear.pre_shift,
+            out_frac: linear.out_frac,
+        }
+    }
+
+    /// The matrix, without weights.
+    fn linear(&self, name: &str, (rows, cols): (u32, u32)) -> Result<Linear, KeyError> {
+        let cols = cols.next_multiple_of(32);
+        let MatrixKey { multipliers, shifts, bias, .. } = self;
+        let biases = if bias.is_empty() { 0 } else { rows as usize };
+        for (what, got, expected) in [
+            ("rows", self.rows as usize, rows as usize),
+            ("columns", self.cols as usize, cols as usize),
+            ("multipliers", multipliers.len(), rows as usize),
+            ("shifts", shifts.len(), rows as usize),
+            ("biases", bias.len(), biases),
+        ] {
+            count(&format!("{what} of {name}"), got, expected)?;
+        }
+        if let Some(got) = multipliers.iter().find(|m| !(1..=MULTIPLIER_MAX).contains(*m)) {
+            return Err(KeyError::Bounds { what: format!("a multiplier of {name}"), got: (*got).into() });
+        }
+        Ok(Linear {
+            rows: rows as usize,
+            cols: cols as usize,
+            format: WeightFormat::Int8,
+            codes: Region::from(Vec::new()),
+            table_ids: Region::from(Vec::new()),
+            multipliers: multipliers.clone(),
+            shifts: shifts.clone(),
+            bias: bias.clone(),
+            pre_shift: self.pre_shift,
+            out_frac: self.out_frac,
+        })
+    }
+}
+
+fn count(what: &str, got: usize, expected: usize) -> Result<(), KeyError> {
+    if got == expected { Ok(()) } else { Err(KeyError::Count { what: what.into(), got, expected }) }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct LayerKey {
+    #[n(0)]
+    q: MatrixKey,
+    #[n(1)]
+    k: MatrixKey,
+    #[n(2)]
+    v: MatrixKey,
+    #[n(3)]
+    o: MatrixKey,
+    #[n(4)]
+    gate: Option<MatrixKey>,
+    #[n(5)]
+    up: MatrixKey,
+    #[n(6)]
+    down: MatrixKey,
+    #[n(7)]
+    k_center: Vec<i32>,
+}
+
+/// What the bytes of a key say.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Body {
+    #[n(0)]
+    version: u16,
+    #[n(1)]
+    root: Digest,
+    #[n(2)]
+    config: ModelConfig,
+    /// Angles of the positions that a proof can have.
+    #[n(3)]
+    rope: Vec<Vec<i16>>,
+    #[n(4)]
+    exp2: Vec<u16>,
+    #[n(5)]
+    activation: Vec<i16>,
+    #[n(6)]
+    layers: Vec<LayerKey>,
+    #[n(7)]
+    head: MatrixKey,
+    #[n(8)]
+    embed: TableKey,
+    #[n(9)]
+    positions: Option<TableKey>,
+    #[n(10)]
+    stages: Vec<StageKey>,
+}
+
+/// A model without its weights.
+#[derive(Clone, Debug)]
+pub struct Key {
+    body: Body,
+    weights: ModelWeights,
+}
+
+impl Key {
+    /// The key of the model `weights` with the root `root`, in stages whose layers end at `ends`.
+    ///
+    /// # Errors
+    /// If a stage has no argument, or is too large.
+    #[cfg(feature = "prover")]
+    pub fn new(weights: &ModelWeights, root: Digest, ends: &[usize]) -> Result<Key, KeyError> {
+        use crate::decoder::weights::commit;
+        let config = &weights.config;
+        let lacking = || PlanError::Layers { first: 0, end: config.n_layers as usize };
+        let (mut stages, mut first) = (Vec::with_capacity(ends.len()), 0);
+        for end in ends {
+            let committed = commit::<crate::field::Quintic>(weights, first..*end)?;
+            stages.push(StageKey { end: *end as u32, root: committed.root() });
+            first = *end;
+        }
+        let angles = config.context.min(TOKENS_MAX as u32) as usize * config.rope_dim as usize;
+        let rope = weights.tables.rope.iter().map(|table| table[..angles.min(table.len())].to_vec());
+        let layer = |layer: &LayerWeights| {
+            let dense = layer.ffn.dense().ok_or_else(lacking)?;
+            Ok(LayerKey {
+                q: MatrixKey::new(&layer.q),
+                k: MatrixKey::new(&layer.k),
+                v: MatrixKey::new(&layer.v),
+                o: MatrixKey::new(&layer.o),
+                gate: dense.gate.as_ref().map(MatrixKey::new),
+                up: MatrixKey::new(&dense.up),
+                down: MatrixKey::new(&dense.down),
+                k_center: layer.k_center.clone(),
+            })
+        };
+        let body = Body {
+            version: VERSION,
+            root,
+            config: config.clone(),
+            rope: rope.collect(),
+            exp2: weights.tables.exp2.clone(),
+            activation: weights.tables.activation.clone(),
+            layers: weights.layers.iter().map(layer).collect::<Result<_, PlanError>>()?,
+            head: MatrixKey::new(weights.head.as_ref().ok_or_else(lacking)?),
+            embed: TableKey::new(weights.embed.as_ref().ok_or_else(lacking)?),
+            positions: weights.positions.as_ref().map(TableKey::new),
+            stages,
+        };
+        Key::from_body(body)
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`KeyError`], the first check that fails.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Key, KeyError> {
+        if bytes.len() > KEY_BYTES_MAX {
+            return Err(KeyError::Size { got: bytes.len(), limit: KEY_BYTES_MAX });
+        }
+        Key::from_body(cbor::decode("key of a model", bytes)?)
+    }
+
+    fn from_body(body: Body) -> Result<Key, KeyError> {
+        let config = &body.config;
+        if body.version != VERSION {
+            return Err(KeyError::Version { got: body.version });
+        }
+        config.validate()?;
+        let angles = config.context.min(TOKENS_MAX as u32) as usize * config.rope_dim as usize;
+        let tables = if config.positions == Positions::Rope { config.rope_tables as usize } else { 0 };
+        count("layers", body.layers.len(), config.n_layers as usize)?;
+        count("tables of angles", body.rope.len(), tables)?;
+        for table in &body.rope {
+            count("angles", table.len(), angles)?;
+        }
+        count("powers of 2", body.exp2.len(), EXP2_ENTRIES)?;
+        count("values of the activation", body.activation.len(), ACTIVATION_ENTRIES)?;
+        count("rows of the embedding", body.embed.rows as usize, config.vocab as usize)?;
+        let learned = config.positions == Positions::Learned;
+        count("tables of positions", usize::from(body.positions.is_some()), usize::from(learned))?;
+        if let Some(positions) = &body.positions {
+            count("rows of the positions", positions.rows as usize, config.context as usize)?;
+        }
+        let mut before = 0;
+        for stage in &body.stages {
+            if stage.end <= before || stage.end > config.n_layers {
+                return Err(KeyError::Bounds { what: "the end of a stage".into(), got: stage.end.into() });
+            }
+            before = stage.end;
+        }
+        count("layers of all stages", before as usize, config.n_layers as usize)?;
+        let weights = stripped(&body)?;
+        Ok(Key { body, weights })
+    }
+
+    /// The bytes of the key.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        cbor::encode(&self.body)
+    }
+
+    /// What a key is known by.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::tagged("proof-key", &[&self.to_bytes()])
+    }
+
+    /// The root of the model.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        self.body.root
+    }
+
+    /// The model without its weights: matrices have no codes, and there are no embeddings.
+    #[must_use]
+    pub fn weights(&self) -> &ModelWeights {
+        &self.weights
+    }
+
+    /// The table of token embeddings.
+    #[must_use]
+    pub fn embed(&self) -> &TableKey {
+        &self.body.embed
+    }
+
+    /// The table of learned positions.
+    #[must_use]
+    pub fn positions(&self) -> Option<&TableKey> {
+        self.body.positions.as_ref()
+    }
+
+    /// The stages, in order.
+    #[must_use]
+    pub fn stages(&self) -> &[StageKey] {
+        &self.body.stages
+    }
+}
+
+/// The weights that a key has: none, but everything else.
+fn stripped(body: &Body) -> Result<ModelWeights, KeyError> {
+    let config = &body.config;
+    let plain = config.feed_forward == FeedForward::Plain;
+    let (d, ffn) = (config.d_model, config.d_ffn);
+    let layer = |(number, key): (usize, &LayerKey)| -> Result<LayerWeights, KeyError> {
+        let linear =
+            |what: &str, key: &MatrixKey, shape| key.linear(&format!("layer {number}, {what}"), shape);
+        count("gates", usize::from(key.gate.is_some()), usize::from(!plain))?;
+        count("values of a centre", key.k_center.len(), config.kv_dim() as usize)?;
+        Ok(LayerWeights {
+            q: linear("q", &key.q, (config.q_dim(), d))?,
+            k: linear("k", &key.k, (config.kv_dim(), d))?,
+            v: linear("v", &key.v, (config.kv_dim(), d))?,
+            o: linear("o", &key.o, (d, config.o_cols()))?,
+            k_center: key.k_center.clone(),
+            q_norm: None,
+            k_norm: None,
+            attn_post: None,
+            ffn: FfnWeights::Dense(DenseWeights {
+                gate: key.gate.as_ref().map(|gate| linear("gate", gate, (ffn, d))).transpose()?,
+                up: linear("up", &key.up, (ffn, d))?,
+                down: linear("down", &key.down, (d, config.down_cols()))?,
+            }),
+            ffn_post: None,
+        })
+    };
+    Ok(ModelWeights {
+        config: config.clone(),
+        tables: Tables {
+            rope: body.rope.clone(),
+            exp2: body.exp2.clone(),
+            activation: body.activation.clone(),
+            ..Tables::default()
+        },
+        embed: None,
+        positions: None,
+        embed_norm: None,
+        first_layer: 0,
+        layers: body.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,
+        head: Some(body.head.linear("head", (config.vocab, d))?),
+    })
+}
