@@ -11,6 +11,7 @@
 mod batch;
 mod bundle;
 mod memory;
+mod prove;
 mod rival;
 mod route;
 pub mod seed_table;
@@ -62,6 +63,7 @@ const BATCH: usize = 8;
 ///   lockstep bench --shape llama-1.1b --mode batch --batch 8
 ///   lockstep bench --shape llama-1.1b --weights int4 --prompt 512 --vs llama.cpp --rival-python VENV/bin/python
 ///   lockstep bench --shape gpt2-xl --weights int8 --trace full --stages 3 --runs 5
+///   lockstep bench prove --shape gpt2-small --layers 1
 ///   lockstep bench open model.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
@@ -75,6 +77,7 @@ pub struct BenchArgs {
 #[derive(Debug, clap::Subcommand)]
 enum BenchCommand {
     SeedTable(seed_table::SeedTableArgs),
+    Prove(prove::ProveArgs),
     Open(bundle::OpenArgs),
     #[command(hide = true)]
     WriteBundle(bundle::WriteArgs),
@@ -157,6 +160,7 @@ pub enum Trace {
 pub fn run(args: BenchArgs) -> CommandResult {
     match args.command {
         Some(BenchCommand::SeedTable(args)) => seed_table::run(args),
+        Some(BenchCommand::Prove(args)) => prove::run(args),
         Some(BenchCommand::Open(args)) => bundle::open(args),
         Some(BenchCommand::WriteBundle(args)) => bundle::write(args),
         None => speed(args.speed),

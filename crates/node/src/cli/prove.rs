@@ -4,30 +4,30 @@
 //! is written: a file that `lockstep verify-proof` would refuse is never there.
 
 pub mod stages;
+pub mod work;
 
 use super::CommandResult;
-use super::bench::{cpu_seconds, peak_resident};
+use super::bench::peak_resident;
 use super::compute::ComputeArgs;
 use super::run::load;
 use crate::api::Served;
 use crate::bundles;
-use crate::output::{Progress, bytes};
+use crate::output::bytes;
 use crate::service::{FinishReason, GenerateEvent, GenerateRequest};
 use lockstep_base::config::ModelConfig;
 use lockstep_base::params::Parameters;
 use lockstep_base::weights::ModelWeights;
 use lockstep_model::chat::Message;
 use lockstep_model::tokenizer::Tokenizer;
-use lockstep_proof::argument::prove::Phase;
 use lockstep_proof::decoder::plan::Plan;
 use lockstep_proof::decoder::statement::Answer;
-use lockstep_proof::file::make::{Order, make};
+use lockstep_proof::file::make::Order;
 use lockstep_proof::file::{AnswerFile, FILE_TOKENS_MAX};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stages::{StageArgs, between, check_writable};
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use work::{Clock, Seconds, Work, prove};
 
 /// Tokens of an answer where nothing is said.
 const DEFAULT_MAX_TOKENS: usize = 32;
@@ -70,49 +70,11 @@ pub struct ProveArgs {
     json: bool,
 }
 
-/// Seconds of a part of the work.
-#[derive(Debug, Clone, Copy, Default)]
-struct Seconds {
-    wall: f64,
-    cpu: f64,
-}
-
-/// A clock that tells what has passed since it was asked last.
-struct Clock {
-    wall: Instant,
-    cpu: f64,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        Clock { wall: Instant::now(), cpu: cpu_seconds() }
-    }
-
-    fn lap(&mut self) -> Seconds {
-        let now = Clock::start();
-        let passed = now.wall - self.wall;
-        let lap = Seconds { wall: passed.as_secs_f64(), cpu: now.cpu - self.cpu };
-        *self = now;
-        lap
-    }
-}
-
 /// A proved answer, and what it took.
 struct Proved {
-    file: AnswerFile,
+    work: Work,
     reason: FinishReason,
     inference: Seconds,
-    phases: Vec<(Phase, Seconds)>,
-    verify: Seconds,
-}
-
-impl Proved {
-    fn prove(&self) -> Seconds {
-        self.phases.iter().fold(Seconds::default(), |sum, (_, one)| Seconds {
-            wall: sum.wall + one.wall,
-            cpu: sum.cpu + one.cpu,
-        })
-    }
 }
 
 /// Runs the command.
@@ -138,10 +100,10 @@ pub fn run(args: ProveArgs) -> CommandResult {
     let answer = Answer { weights, root: bundle.model_root(), tokens: &tokens, generated };
     let rows = between(weights, &compute, &tokens, &ends)?;
     let order = Order { answer, ends: &ends, between: &rows, sample, key: key.as_ref() };
-    let proved = prove(&order, reason, inference, args.json)?;
-    let content = proved.file.to_bytes();
+    let proved = Proved { work: prove(&order, args.json)?, reason, inference };
+    let content = proved.work.file.to_bytes();
     std::fs::write(&args.out, &content).map_err(|error| format!("{}: {error}", args.out.display()))?;
-    let texts = texts(&served.tokenizer, &proved.file);
+    let texts = texts(&served.tokenizer, &proved.work.file);
     if args.json {
         println!("{}", to_json(&proved, &args.out, bundle.config(), content.len(), &texts));
     } else {
@@ -171,51 +133,6 @@ fn budget(weights: &ModelWeights, prompt: usize, asked: usize) -> Result<usize, 
     Plan::new(weights, prompt + tokens - 1, 0..weights.config.n_layers as usize)
         .map_err(|error| format!("this model has no proof: {error}"))?;
     Ok(tokens)
-}
-
-/// Proves and checks.
-fn prove(
-    order: &Order<'_>,
-    reason: FinishReason,
-    inference: Seconds,
-    quiet: bool,
-) -> Result<Proved, Box<dyn Error>> {
-    let mut clock = Clock::start();
-    let all = order.ends.len() * Phase::ALL.len();
-    let bar = Progress::new("proving", all as u64, quiet);
-    let mut phases: Vec<(Phase, Seconds)> =
-        Phase::ALL.iter().map(|phase| (*phase, Seconds::default())).collect();
-    let spend = |phases: &mut Vec<(Phase, Seconds)>, phase: Option<Phase>, lap: Seconds| {
-        for (_, seconds) in phases.iter_mut().filter(|(known, _)| Some(*known) == phase) {
-            seconds.wall += lap.wall;
-            seconds.cpu += lap.cpu;
-        }
-    };
-    let mut now = None;
-    // A phase ends where the next one begins.
-    let mut watch = |stage: usize, stages: usize, phase: Phase| {
-        spend(&mut phases, now, clock.lap());
-        now = Some(phase);
-        let at = Phase::ALL.iter().position(|known| *known == phase).unwrap_or(0);
-        bar.say(&match stages {
-            1 => phase.name().to_owned(),
-            _ => format!("stage {} of {stages}, {}", stage + 1, phase.name()),
-        });
-        bar.set((stage * Phase::ALL.len() + at) as u64);
-    };
-    let file = make(order, &mut watch);
-    bar.finish();
-    spend(&mut phases, now, clock.lap());
-    let file = file.map_err(|error| format!("this answer has no proof: {error}"))?;
-
-    clock.lap();
-    let checked = match order.key {
-        Some(key) => file.verify_with_key(key),
-        None => file.verify(order.answer.weights, order.answer.root),
-    };
-    checked.map_err(|error| format!("{error}; nothing is written: this program and its proofs disagree"))?;
-    let verify = clock.lap();
-    Ok(Proved { file, reason, inference, phases, verify })
 }
 
 /// Prompt and greedy answer, the length of the answer, why it ended.
@@ -251,11 +168,11 @@ pub(super) fn texts(tokenizer: &Tokenizer, file: &AnswerFile) -> [String; 2] {
 }
 
 fn overhead(proved: &Proved) -> f64 {
-    proved.prove().cpu / proved.inference.cpu.max(1e-9)
+    proved.work.proving().cpu / proved.inference.cpu.max(1e-9)
 }
 
 fn print(proved: &Proved, out: &Path, config: &ModelConfig, size: usize, [prompt, answer]: &[String; 2]) {
-    let file = &proved.file;
+    let (work, file) = (&proved.work, &proved.work.file);
     let row = |name: &str, seconds: Seconds| println!("  {name:<12}{:>9.3} s", seconds.cpu);
     println!("model   {} ({})", config.name, file.root);
     // Quoted, so that no character of a text does anything to a terminal.
@@ -263,9 +180,9 @@ fn print(proved: &Proved, out: &Path, config: &ModelConfig, size: usize, [prompt
     println!("answer  {answer:?} ({} tokens, {})", file.generated, proved.reason.as_str());
     println!("CPU time:");
     row("inference", proved.inference);
-    proved.phases.iter().for_each(|(phase, seconds)| row(phase.name(), *seconds));
-    row("all proving", proved.prove());
-    row("verifying", proved.verify);
+    work.phases.iter().for_each(|(phase, seconds)| row(phase.name(), *seconds));
+    row("all proving", work.proving());
+    row("verifying", work.verify);
     println!("proving took {:.0} times the CPU time of inference", overhead(proved));
     if let Some(peak) = peak_resident() {
         println!("peak memory {}", bytes(peak));
@@ -285,11 +202,8 @@ fn to_json(
     size: usize,
     [prompt, answer]: &[String; 2],
 ) -> Value {
-    let (file, all) = (&proved.file, proved.prove());
-    let seconds = |seconds: Seconds| json!({ "seconds": seconds.wall, "cpu_seconds": seconds.cpu });
-    let phases: Map<String, Value> =
-        proved.phases.iter().map(|(phase, spent)| (phase.name().to_owned(), seconds(*spent))).collect();
-    json!({
+    let file = &proved.work.file;
+    let mut result = json!({
         "file": out.display().to_string(),
         "model": config.name,
         "model_root": file.root.hex(),
@@ -298,17 +212,13 @@ fn to_json(
         "prompt_tokens": file.prompt().len(),
         "completion_tokens": file.generated,
         "finish_reason": proved.reason.as_str(),
-        "prove_seconds": all.wall,
-        "prove_cpu_seconds": all.cpu,
-        "verify_seconds": proved.verify.wall,
-        "verify_cpu_seconds": proved.verify.cpu,
         "inference_cpu_seconds": proved.inference.cpu,
         "overhead": overhead(proved),
         "stages": file.stages.len(),
         "proved_stages": file.proved(),
         "key": file.keyed.as_ref().map(|keyed| keyed.digest.hex()),
         "proof_bytes": size,
-        "peak_memory_bytes": peak_resident(),
-        "phases": phases,
-    })
+    });
+    proved.work.add_to(&mut result);
+    result
 }

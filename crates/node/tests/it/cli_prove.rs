@@ -261,6 +261,40 @@ fn answers_are_proved_in_stages_and_for_keys() {
     }
 }
 
+/// The benchmark ends with the figures that are promised, of a proof that it has checked.
+#[test]
+fn proofs_are_measured() {
+    let files = Files::new();
+    let args = [
+        "bench",
+        "prove",
+        "--layers",
+        "2",
+        "--prompt",
+        "3",
+        "--generate",
+        "2",
+        "--stages",
+        "2",
+        "--key",
+        "--json",
+    ];
+    let measured = json(&files.run(&args));
+    for key in [
+        "prove_seconds",
+        "prove_cpu_seconds",
+        "verify_seconds",
+        "proof_bytes",
+        "inference_cpu_seconds",
+        "peak_memory_bytes",
+        "key_bytes",
+    ] {
+        assert!(measured[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {measured}");
+    }
+    let output = files.run(&["bench", "prove", "--prompt", "100", "--generate", "50"]);
+    assert!(stderr(&output).contains("a proof covers 128 tokens"), "{}", stderr(&output));
+}
+
 /// The embedded model, without a word about bundles.
 #[test]
 fn the_embedded_model_proves_its_answers() {
