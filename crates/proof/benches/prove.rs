@@ -1,6 +1,7 @@
 //! What proofs cost: `cargo bench -p lockstep-proof`, CPU time of two threads, the median of some runs.
 //!
-//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells). With `-- --decoders` decoders instead.
+//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells). With `-- --decoders` decoders instead, and with
+//! `--operators` lookups and cells of each of their columns.
 
 use lockstep_base::config::{FeedForward, ModelConfig, Positions};
 use lockstep_base::net::Net;
@@ -8,7 +9,8 @@ use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
 use lockstep_model::net::{InputFormat, quantise};
 use lockstep_model::onnx::{Prepare, import};
-use lockstep_proof::argument;
+use lockstep_proof::argument::{self, Argument};
+use lockstep_proof::circuit::Source;
 use lockstep_proof::commitment::{self, Committed, Shape};
 use lockstep_proof::decoder::{self, statement::Answer};
 use lockstep_proof::field::{ProofField, Quintic, residue};
@@ -25,6 +27,7 @@ use lockstep_runtime::synthetic;
 use p3_field::{Field, PrimeCharacteristicRing};
 use rustix::time::{ClockId, clock_gettime};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Base = <Quintic as ProofField>::Base;
@@ -80,6 +83,31 @@ fn network(name: &str, net: &Net, examples: usize) {
     );
 }
 
+/// Lookups and cells a token by what they are about, of every layer and every scope together.
+fn operators(argument: &Argument<'_, Quintic>, tokens: usize) {
+    let circuit = &argument.circuit;
+    let mut all: BTreeMap<String, [usize; 2]> = BTreeMap::new();
+    let about = |column: usize| circuit.columns[column].name.clone();
+    for column in &circuit.columns {
+        all.entry(column.name.clone()).or_default()[1] += 1 << column.log;
+    }
+    for leaf in &circuit.leaves {
+        let views = leaf.tuple.iter().rev().flat_map(|one| &one.terms).flat_map(|term| &term.views);
+        let mut committed = views.filter_map(|view| match view.source {
+            Source::Committed(column) => Some(about(column)),
+            _ => None,
+        });
+        let name = committed.next().unwrap_or_else(|| "tables".into());
+        all.entry(name).or_default()[0] += 1 << leaf.log;
+    }
+    for (name, [lookups, cells]) in all {
+        if lookups.max(cells) >= 32 * tokens {
+            let each = |count: usize| count as f64 / tokens as f64;
+            println!("    {name}: {:.0} lookups, {:.0} cells a token", each(lookups), each(cells));
+        }
+    }
+}
+
 /// A random model of a shape, one token of whose answer is proved. Its tokens are those that its own witness gives.
 fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
     let weights = Arc::new(synthetic::model(config, WeightFormat::Int8, 1));
@@ -104,10 +132,11 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
         statement.build(&mut builder, &[]);
         builder.finish().honest().expect("an honest witness")
     });
+    let declared = built.declarations.clone();
     let argument = statement.argument(built).expect("an argument");
     let (arguing, proof) = median(1, || argument::prove::prove(&argument, &witness).expect("a proof"));
     let (verifying, result) = median(3, || {
-        let mut builder = Builder::new(decoder::statement::LIMB_BITS);
+        let mut builder = Builder::told(decoder::statement::LIMB_BITS, &declared);
         statement.build(&mut builder, &[]);
         let argument = statement.argument(builder.finish()).expect("an argument");
         argument::verify::verify(&argument, &proof)
@@ -122,9 +151,12 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
         argument.circuit.columns.len(),
         argument.circuit.contractions.len(),
         1e3 * verifying,
-        proof.len(),
+        declared.len() + proof.len(),
         (filling + arguing) / inferring,
     );
+    if std::env::args().any(|arg| arg == "--operators") {
+        operators(&argument, tokens);
+    }
 }
 
 fn decoders() {

@@ -94,10 +94,11 @@ pub fn prove_stage(
     let mut builder = Builder::proving(LIMB_BITS, None);
     statement.build(&mut builder, rows);
     let (built, witness) = builder.finish().honest()?;
+    let declared = built.declarations.clone();
     let argument = statement.argument_with(built, &roots)?;
     let outside: Vec<&Committed<Quintic>> = ends.into_iter().chain(stage.weights).collect();
     let proof = argument::prove::prove_with(&argument, &witness, &outside, watch)?;
-    Ok(Proof::new(&proof))
+    Ok(Proof::new(&[declared, proof].concat()))
 }
 
 /// Checks the proof of an answer.
@@ -121,7 +122,9 @@ pub fn verify_stage(
     proof: &Proof,
 ) -> Result<(), VerifyError> {
     let statement = Statement::<Quintic>::of_layers(*answer, layers, embedded)?;
-    let mut builder = Builder::new(LIMB_BITS);
+    let mut builder = Builder::told(LIMB_BITS, proof.body());
     statement.build(&mut builder, &[]);
-    argument::verify::verify(&statement.argument_with(builder.finish(), roots)?, proof.body())
+    let built = builder.finish();
+    let argued = built.argued(proof.body())?;
+    argument::verify::verify(&statement.argument_with(built, roots)?, argued)
 }

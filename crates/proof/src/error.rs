@@ -180,6 +180,16 @@ pub enum VerifyError {
         /// Bytes that are read next.
         expected: usize,
     },
+    /// A declaration of more than there can be.
+    #[error("declaration {at} is {got}, expected at most {limit}")]
+    Declared {
+        /// Which one.
+        at: usize,
+        /// What it says.
+        got: u8,
+        /// The most that the circuit allows there.
+        limit: u32,
+    },
     /// It goes on behind its end.
     #[error("{got} bytes behind the proof")]
     TrailingBytes {

@@ -7,7 +7,7 @@
 //! 10         one CBOR value in deterministic encoding: the answer, its stages and their proofs ([`AnswerFile`], field by field)
 //! ```
 //!
-//! There is no text in it: the verifier's own tokenizer says what the tokens mean. The version is that of the protocol as well, for what a prover
+//! A proof is what its prover said, declarations first. There is no text in it: the verifier's own tokenizer says what the tokens mean. The version is that of the protocol as well, for what a prover
 //! said has no other. A number of a file is compared with its limit before anything is made of it, and there is one encoding.
 //!
 //! A model is proved in *stages* of some layers each, one or more. The root of what leaves a stage is what enters the next one, so proofs of all stages are a proof of

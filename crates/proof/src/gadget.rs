@@ -3,11 +3,12 @@
 //! always the consequence of what it committed to, and a lie about one value ([`Lie`]) spreads as it would in a real prover.
 //!
 //! - [`Builder`]: columns, products, constraints
-//! - [`ranges`]: values in limbs; [`tables`]: lookups in public tables
+//! - [`declared`]: how wide values are; [`ranges`]: values in limbs; [`tables`]: lookups in public tables
 //! - [`linear`]: matrices of weights; [`quantise`]: codes; [`norm`]: their factors; [`digits`]: integers above 31 bits
 //! - [`heads`], [`attention`], [`feed_forward`]: what a decoder layer has besides
 
 pub mod attention;
+pub mod declared;
 pub mod digits;
 pub mod feed_forward;
 pub mod heads;
@@ -20,11 +21,13 @@ pub mod tables;
 use crate::circuit::{
     Bit, Check, Circuit, Constraint, Contraction, Gather, Home, Linear, Public, Source, View,
 };
+use crate::error::VerifyError;
 use crate::matmul::Matrix;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use declared::{DECLARATIONS_MAX, Declarations};
 use p3_field::PrimeField32;
 use tables::Tables;
 #[cfg(feature = "prover")]
@@ -57,6 +60,8 @@ pub struct Builder<'m, B: PrimeField32> {
     pub matrices: Vec<Matrix<'m>>,
     /// Lookup tables.
     tables: Tables<B>,
+    /// How wide values are.
+    declarations: Declarations,
     /// Constraints by the logarithm of their spaces: those of one size are proved together.
     constraints: BTreeMap<usize, Vec<Constraint<B>>>,
     /// What the operator is called in messages.
@@ -76,13 +81,14 @@ pub struct Builder<'m, B: PrimeField32> {
 }
 
 impl<'m, B: PrimeField32> Builder<'m, B> {
-    /// The verifier's: no witness.
+    /// No witness and no declarations: the smallest circuit that a statement has.
     #[must_use]
     pub fn new(limb_bits: u32) -> Builder<'m, B> {
         Builder {
             circuit: Circuit::new(limb_bits),
             matrices: Vec::new(),
             tables: Tables::default(),
+            declarations: Declarations::default(),
             constraints: BTreeMap::new(),
             scope: String::new(),
             one: None,
@@ -95,6 +101,13 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             #[cfg(feature = "prover")]
             outside: None,
         }
+    }
+
+    /// The verifier's: `proof` begins with the declarations.
+    #[must_use]
+    pub fn told(limb_bits: u32, proof: &[u8]) -> Builder<'m, B> {
+        let given = Some(proof[..proof.len().min(DECLARATIONS_MAX)].into());
+        Builder { declarations: Declarations { given, ..Declarations::default() }, ..Builder::new(limb_bits) }
     }
 
     /// Remembers an integer that is in no table.
@@ -112,6 +125,14 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     pub fn proving(limb_bits: u32, lie: Option<Lie>) -> Builder<'m, B> {
         let witness = Some(Witness { columns: Vec::new(), products: Vec::new() });
         Builder { witness, lie, ..Builder::new(limb_bits) }
+    }
+
+    /// A prover that declares what it is told to, whatever its witness is: for tests.
+    #[cfg(feature = "prover")]
+    #[must_use]
+    pub fn declaring(limb_bits: u32, lie: Option<Lie>, declarations: &[u8]) -> Builder<'m, B> {
+        let witness = Some(Witness { columns: Vec::new(), products: Vec::new() });
+        Builder { witness, lie, ..Builder::told(limb_bits, declarations) }
     }
 
     /// Names what comes next.
@@ -304,6 +325,8 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         Built {
             circuit,
             matrices: self.matrices,
+            declarations: self.declarations.said,
+            fault: self.declarations.fault,
             #[cfg(feature = "prover")]
             witness: self.witness,
             #[cfg(feature = "prover")]
@@ -321,6 +344,10 @@ pub struct Built<'m, B> {
     pub circuit: Circuit<B>,
     /// Its matrices.
     pub matrices: Vec<Matrix<'m>>,
+    /// What was declared, in order: the first bytes of a proof.
+    pub declarations: Vec<u8>,
+    /// The first declaration that is none.
+    pub fault: Option<VerifyError>,
     /// The witness, on the prover's side.
     #[cfg(feature = "prover")]
     pub witness: Option<Witness<B>>,
@@ -330,6 +357,20 @@ pub struct Built<'m, B> {
     /// The first integer that is in no table, and its name.
     #[cfg(feature = "prover")]
     pub outside: Option<(String, i64)>,
+}
+
+impl<B> Built<'_, B> {
+    /// What follows the declarations in a proof that this was built from.
+    ///
+    /// # Errors
+    /// If one of them was none.
+    pub fn argued<'p>(&self, proof: &'p [u8]) -> Result<&'p [u8], VerifyError> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        let expected = self.declarations.len();
+        proof.get(expected..).ok_or(VerifyError::Truncated { got: proof.len(), expected })
+    }
 }
 
 #[cfg(feature = "prover")]

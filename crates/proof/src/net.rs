@@ -37,8 +37,9 @@ pub fn prove(compute: &Compute, net: &Net, input: &[i32]) -> Result<(Vec<i32>, P
     let mut builder = Builder::proving(statement.limb_bits(), None);
     statement.build(&mut builder);
     let (built, witness) = builder.finish().honest()?;
+    let declared = built.declarations.clone();
     let proof = argument::prove::prove(&statement.argument(built)?, &witness)?;
-    Ok((output, Proof::new(&proof)))
+    Ok((output, Proof::new(&[declared, proof].concat())))
 }
 
 /// Checks that `net` gives `output` for `input`.
@@ -47,7 +48,9 @@ pub fn prove(compute: &Compute, net: &Net, input: &[i32]) -> Result<(Vec<i32>, P
 /// The first check that fails; then nothing is known.
 pub fn verify(net: &Net, input: &[i32], output: &[i32], proof: &Proof) -> Result<(), VerifyError> {
     let statement = Statement::<Quintic>::new(net, input, output)?;
-    let mut builder = Builder::new(statement.limb_bits());
+    let mut builder = Builder::told(statement.limb_bits(), proof.body());
     statement.build(&mut builder);
-    argument::verify::verify(&statement.argument(builder.finish())?, proof.body())
+    let built = builder.finish();
+    let argued = built.argued(proof.body())?;
+    argument::verify::verify(&statement.argument(built)?, argued)
 }

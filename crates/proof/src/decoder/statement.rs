@@ -12,8 +12,9 @@ use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
 use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
-use crate::gadget::feed_forward::{Activation, UP_MAX};
-use crate::gadget::linear::{Codes, Layer};
+use crate::gadget::feed_forward::{Activation, GATE_MAX, UP_MAX};
+use crate::gadget::heads::{HeadCodes, ROTATED_BITS};
+use crate::gadget::linear::{Codes, Layer, Stream};
 use crate::gadget::norm::Norm;
 use crate::gadget::quantise::Extent;
 use crate::gadget::{Builder, Built, whole};
@@ -32,6 +33,8 @@ use p3_field::{PrimeCharacteristicRing, PrimeField32};
 pub const PROTOCOL: &str = "lockstep-proof-decoder-1";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
+/// Largest magnitude of the stream that has an argument.
+const STREAM_MAX: i64 = 1 << 28;
 /// Largest magnitude of queries, keys and values.
 const HEAD_MAX: i64 = 32_767;
 /// Bits of the distance of a logit from the largest: with logits below 2^29 no difference is that of another by the order of the field.
@@ -146,7 +149,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
         if roots.columns.len() != expected {
             return Err(PlanError::Boundaries { got: roots.columns.len(), expected });
         }
-        Argument::with_roots(built.circuit, built.matrices, self.sponge.clone(), roots)
+        let mut sponge = self.sponge.clone();
+        sponge.absorb("declared", &built.declarations);
+        Argument::with_roots(built.circuit, built.matrices, sponge, roots)
     }
 
     /// Whether `rows` are as many as enter the layers.
@@ -192,20 +197,22 @@ impl<'a, E: ProofField> Statement<'a, E> {
                 builder.commit_outside(0, "entering", log, rows)
             }
         };
-        let mut stream = Linear::view(whole(stream, log));
+        // The first norm shows how large it is.
+        let mut stream = Stream { x: Linear::view(whole(stream, log)), at_most: STREAM_MAX, owed: i64::MAX };
         let mask = self.mask(builder);
         for (number, matrices) in &self.plan.layers {
             builder.scope(format!("layer {number}, attention"));
-            let codes = self.normed(builder, &stream);
+            let codes = self.normed(builder, &mut stream);
             let heads = self.heads(builder, matrices, &codes, *number, mask);
-            let y = builder.attention(self.axes, &heads, &self.answer.weights.tables.exp2);
+            let exp2 = &self.answer.weights.tables.exp2;
+            let (y, owed) = builder.attention(self.axes, &heads, exp2, !self.adds_heads());
             let y = self.without_added_heads(builder, y);
             let frac = i64::from(matrices.weights.v.out_frac) + 8;
             let channels = self.axes.kv + self.axes.group + self.axes.channels;
-            let codes = plain(builder, "heads", &y, (self.axes.tokens, channels), frac);
+            let codes = plain(builder, "heads", (&y, owed), (self.axes.tokens, channels), frac);
             stream = builder.add_linear("o", &codes, &matrices.o, &stream);
             builder.scope(format!("layer {number}, feed-forward"));
-            let codes = self.normed(builder, &stream);
+            let codes = self.normed(builder, &mut stream);
             let codes = self.feed_forward(builder, matrices, &codes);
             stream = builder.add_linear("down", &codes, &matrices.down, &stream);
         }
@@ -213,27 +220,31 @@ impl<'a, E: ProofField> Statement<'a, E> {
             return self.leave(builder, &stream);
         };
         builder.scope("head".into());
-        let codes = self.normed(builder, &stream);
+        let codes = self.normed(builder, &mut stream);
         self.head(builder, head, &codes);
         Vec::new()
     }
 
     /// Commits to what leaves the layers, for the next ones.
-    fn leave(&self, builder: &mut Builder<'a, E::Base>, stream: &Linear<E::Base>) -> Vec<i32> {
+    fn leave(&self, builder: &mut Builder<'a, E::Base>, stream: &Stream<E::Base>) -> Vec<i32> {
         let log = self.axes.tokens + self.plan.stream;
-        let values = builder.integers(stream, log);
+        builder.owed("leaving", log, &stream.x, stream.owed, i64::MAX);
+        let values = builder.integers(&stream.x, log);
         let width = self.config().d_model as usize;
         let real = values.chunks(1 << self.plan.stream).take(self.positions());
         let rows = real.flat_map(|row| row[..width].iter().map(|x| *x as i32)).collect();
         let leaving = builder.commit_outside(usize::from(self.embedded.is_none()), "leaving", log, values);
-        builder.constrain(log, Vec::new(), Linear::view(whole(leaving, log)).minus(stream));
+        builder.constrain(log, Vec::new(), Linear::view(whole(leaving, log)).minus(&stream.x));
         rows
     }
 
-    /// Codes of the stream after a norm.
-    fn normed(&self, builder: &mut Builder<'a, E::Base>, stream: &Linear<E::Base>) -> Codes<E::Base> {
-        let sixteen = builder.sixteen("norm", stream, (self.axes.tokens, self.plan.stream), Extent::Stream);
+    /// Codes of the stream after a norm, which shows how large it is.
+    fn normed(&self, builder: &mut Builder<'a, E::Base>, stream: &mut Stream<E::Base>) -> Codes<E::Base> {
         let norm = Norm { width: self.config().d_model as usize, eps: self.config().norm_eps };
+        let shape = (self.axes.tokens, self.plan.stream);
+        let x = (&stream.x, stream.owed);
+        let sixteen = builder.sixteen("norm", x, shape, Extent::Stream, Some(norm.rounds()));
+        (stream.at_most, stream.owed) = (sixteen.at_most, i64::MAX);
         let (rho, base) = builder.norm("norm", &sixteen, norm);
         builder.codes("norm", &sixteen, Some(&rho), &base)
     }
@@ -256,38 +267,65 @@ impl<'a, E: ProofField> Statement<'a, E> {
         mask: Source,
     ) -> Heads<E::Base> {
         let Axes { tokens, kv, group, channels } = self.axes;
-        let bound = i64::from(self.config().qk_code_max());
-        let in_bounds = builder.bounded("queries, keys and values", HEAD_MAX);
-        let linear = |builder: &mut Builder<'a, E::Base>, name: &str, layer, rows| {
-            let y = builder.linear(name, codes, layer);
-            builder.look_up(in_bounds, tokens + rows, vec![y.clone()]);
-            y
-        };
-        let q = linear(builder, "q", &matrices.q, kv + group + channels);
-        let q = self.positioned(builder, "q", &q, kv + group + channels, number);
-        let q = builder.head_codes("q", &q, (tokens + kv + group, channels), bound);
-        let k = linear(builder, "k", &matrices.k, kv + channels);
-        let k = self.positioned(builder, "k", &k, kv + channels, number);
-        let k = k.minus(&self.centre(builder, matrices));
-        let k = builder.head_codes("k", &k, (tokens + kv, channels), bound);
-        let v = linear(builder, "v", &matrices.v, kv + channels);
-        let sixteen = builder.sixteen("v", &v, (tokens + kv, channels), Extent::Any);
+        let q = self.head_codes(builder, ("q", &matrices.q, codes), kv + group, number, None);
+        let centre = self.centre(builder, matrices);
+        let k = self.head_codes(builder, ("k", &matrices.k, codes), kv, number, centre);
+        let v = builder.linear_within("v", codes, &matrices.v, HEAD_MAX);
+        let sixteen = builder.sixteen("v", (&v, i64::MAX), (tokens + kv, channels), Extent::Any, None);
+        in_bounds(builder, tokens + kv + channels, &v, sixteen.at_most);
         let base = Linear::constant(residue(-14));
         let mut v = builder.codes("v", &sixteen, None, &base);
         // Of zeros the step is the smallest that there is: f = -7.
-        v.f = v.f.plus(&sixteen.zero.times(E::Base::from_u32(7)));
+        if let Some(zero) = sixteen.zero {
+            v.f = v.f.plus(&zero.times(E::Base::from_u32(7)));
+        }
         let weights = matrices.weights;
         let shift = i64::from(weights.q.out_frac) + i64::from(weights.k.out_frac) - 8;
         Heads { q, k, v, shift, mask }
     }
 
+    /// Codes of queries or keys, of which `centre` is subtracted: its values, and the largest.
+    fn head_codes(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        (name, layer, codes): (&str, &Layer<'a>, &Codes<E::Base>),
+        heads: usize,
+        number: usize,
+        centre: Option<(Linear<E::Base>, i64)>,
+    ) -> HeadCodes<E::Base> {
+        let Axes { tokens, channels, .. } = self.axes;
+        let (vectors, log) = (tokens + heads, tokens + heads + channels);
+        let y = builder.linear_within(name, codes, layer, HEAD_MAX);
+        let rotates = self.config().positions == Positions::Rope;
+        let x = if rotates { self.rotated(builder, name, &y, log, number) } else { y.clone() };
+        let (centred, centre_max) = match centre {
+            Some((centre, largest)) => (x.clone().minus(&centre), largest),
+            None => (x.clone(), 0),
+        };
+        let bound = i64::from(self.config().qk_code_max());
+        let codes = builder.head_codes(name, &centred, (vectors, channels), bound);
+        let at_most = codes.at_most + centre_max;
+        if rotates {
+            builder.owed(&format!("{name} rotated"), log, &x, 1 << ROTATED_BITS, at_most);
+            in_bounds(builder, log, &y, i64::MAX);
+        } else {
+            in_bounds(builder, log, &y, at_most);
+        }
+        codes
+    }
+
+    /// Whether groups of heads are filled up.
+    fn adds_heads(&self) -> bool {
+        (self.config().n_heads / self.config().n_kv_heads) as usize != 1 << self.axes.group
+    }
+
     /// Heads, 0 where a group was filled up: a query of zeros sees the mean of the values of its group, which must not decide a step.
     fn without_added_heads(&self, builder: &mut Builder<'a, E::Base>, y: Linear<E::Base>) -> Linear<E::Base> {
         let Axes { tokens, kv, group, channels } = self.axes;
-        let grouped = (self.config().n_heads / self.config().n_kv_heads) as usize;
-        if grouped == 1 << group {
+        if !self.adds_heads() {
             return y;
         }
+        let grouped = (self.config().n_heads / self.config().n_kv_heads) as usize;
         let real = (0..1usize << group).map(|head| E::Base::from_bool(head < grouped)).collect();
         let bits = (tokens + kv..tokens + kv + group).map(Bit::At).collect();
         let real = Linear::view(View { source: builder.circuit.vector(real), bits });
@@ -301,20 +339,16 @@ impl<'a, E: ProofField> Statement<'a, E> {
         kept
     }
 
-    /// Rotated heads, or the same where positions do not rotate.
-    fn positioned(
+    /// Rotated heads.
+    fn rotated(
         &self,
         builder: &mut Builder<'a, E::Base>,
         name: &str,
         x: &Linear<E::Base>,
-        rows: usize,
+        log: usize,
         number: usize,
     ) -> Linear<E::Base> {
         let Axes { tokens, channels, .. } = self.axes;
-        let log = tokens + rows;
-        if self.config().positions != Positions::Rope {
-            return builder.settle(name, log, x);
-        }
         let table = &self.answer.weights.tables.rope[usize::from(self.config().layer_pattern(number).rope)];
         let pairs = self.config().rope_dim as usize / 2;
         let mut of = |sine: usize| {
@@ -334,16 +368,23 @@ impl<'a, E: ProofField> Statement<'a, E> {
         builder.rotate(&format!("{name} rotated"), log, x, (&cosine, &sine))
     }
 
-    /// What is subtracted from keys.
-    fn centre(&self, builder: &mut Builder<'a, E::Base>, matrices: &Matrices<'a>) -> Linear<E::Base> {
+    /// What is subtracted from keys, and its largest magnitude; nothing where it is 0.
+    fn centre(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        matrices: &Matrices<'a>,
+    ) -> Option<(Linear<E::Base>, i64)> {
         let Axes { tokens, kv, channels, .. } = self.axes;
         let dim = self.config().head_dim as usize;
+        let centres = matrices.weights.k_center.iter().map(|centre| i64::from(*centre));
+        let largest = centres.clone().map(i64::abs).max().filter(|largest| *largest > 0)?;
         let mut values = vec![E::Base::ZERO; 1 << (kv + channels)];
-        for (at, centre) in matrices.weights.k_center.iter().enumerate() {
-            values[((at / dim) << channels) + at % dim] = residue((*centre).into());
+        for (at, centre) in centres.enumerate() {
+            values[((at / dim) << channels) + at % dim] = residue(centre);
         }
         let source = builder.circuit.vector(values);
-        Linear::view(View { source, bits: (tokens..tokens + kv + channels).map(Bit::At).collect() })
+        let bits = (tokens..tokens + kv + channels).map(Bit::At).collect();
+        Some((Linear::view(View { source, bits }), largest))
     }
 
     /// Codes of what the down projection reads.
@@ -363,11 +404,12 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let frac_of =
             |linear: Option<&lockstep_base::weights::Linear>| linear.map_or(0, |l| i32::from(l.out_frac));
         let up_frac = frac_of(dense.map(|dense| &dense.up));
-        let up = builder.linear("up", codes, &matrices.up);
+        let up_max = if matrices.gate.is_some() { UP_MAX } else { GATE_MAX };
+        let up = builder.linear_within("up", codes, &matrices.up, up_max);
         let (h, frac) = match &matrices.gate {
             Some(gate) => {
                 let gate_frac = frac_of(dense.and_then(|dense| dense.gate.as_ref()));
-                let g = builder.linear("gate", codes, gate);
+                let g = builder.linear_within("gate", codes, gate, GATE_MAX);
                 let a = builder.activate(log, &g, activation, gate_frac);
                 let in_bounds = builder.bounded("what a gate multiplies", UP_MAX);
                 builder.look_up(in_bounds, log, vec![up.clone()]);
@@ -377,7 +419,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         };
         let block = log2_ceil(self.config().hadamard_block() as usize);
         let z = builder.hadamard(log, block, &h);
-        plain(builder, "hidden", &z, (tokens, ffn), frac.into())
+        plain(builder, "hidden", (&z, i64::MAX), (tokens, ffn), frac.into())
     }
 
     /// The generated tokens are the largest logits, the first of equal ones.
@@ -421,26 +463,29 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let value = |at: usize| if at % width < vocab { distance[at] - before[at] } else { 0 };
             (0..distance.len()).map(value).collect()
         };
-        let below = builder.value(
-            "below the largest",
-            all,
-            crate::gadget::ranges::Width::Fixed(DISTANCE_BITS),
-            below,
-        );
+        let (below, _) = builder.declared("below the largest", all, DISTANCE_BITS, below);
         let product = (E::Base::ONE, Linear::view(real), distance);
         builder.constrain(all, vec![product], below.plus(&before).times(E::Base::NEG_ONE));
     }
 }
 
-/// Codes of vectors in `frac` fractional bits.
+/// Queries, keys and values are within their bound, if what reads them leaves more than that.
+fn in_bounds<B: PrimeField32>(builder: &mut Builder<'_, B>, log: usize, y: &Linear<B>, shown: i64) {
+    if shown > HEAD_MAX {
+        let table = builder.bounded("queries, keys and values", HEAD_MAX);
+        builder.look_up(table, log, vec![y.clone()]);
+    }
+}
+
+/// Codes of vectors in `frac` fractional bits, of magnitudes of at most what is owed.
 fn plain<B: PrimeField32>(
     builder: &mut Builder<'_, B>,
     name: &str,
-    x: &Linear<B>,
+    x: (&Linear<B>, i64),
     shape: (usize, usize),
     frac: i64,
 ) -> Codes<B> {
-    let sixteen = builder.sixteen(name, x, shape, Extent::Any);
+    let sixteen = builder.sixteen(name, x, shape, Extent::Any, None);
     builder.codes(name, &sixteen, None, &Linear::constant(residue(-14 - frac)))
 }
 

@@ -4,27 +4,29 @@
 //!
 //! ```text
 //! s = sum_c q k                                   over (i, kv, g, j): a contraction
-//! P t + r = s + H                                 shift F_q + F_k - 8 - e_q - e_k
+//! P t + r = s + P / 2                             shift F_q + F_k - 8 - e_q - e_k: (shift, P, r) in a table
 //! mask (m - t - d - o) = 0, o (4095 - d) = 0      o >= 0: d = min(m - t, 4095)
 //! (d, p) in the table of powers, (1 - mask) p = 0
 //! one j with d = 0                                so m is a score that is seen, and none is above
 //! Z = sum_j p                                     a contraction; n is below 256, so nothing is shifted out
-//! P' p' + r' = p k_v + H'                         shift 5 + E - f_v over (i, kv, j); E >= f_v where the mask is 1, and equal once
+//! mask (W - E + f_v) = 0                          over (i, kv, j), W >= 0: E >= f_v where the mask is 1, and equal once
+//! P' p' + r' = p k_v + P' / 2                     shift 5 + W: (W, P', r') in a table
 //! o = sum_j p' v                                  over (i, kv, g, c): a contraction
 //! P'' o16 + r'' = o + H''                         shift bl(127 Z) - 15
 //! rz Z <= 2^(bl(Z) + 13) < (rz + 1) Z
 //! P* y + r* = o16 rz + H*                         shift bl(Z) + 28 - bl(127 Z) - E - 9
 //! ```
+//!
+//! t has no range of its own where it is seen: it is m - d - o there, all of which have one. Where it is not seen nobody reads it.
 
 use super::digits::{Position, add_digits, add_product, digits_of};
 use super::heads::HeadCodes;
 use super::linear::Codes;
-use super::ranges::{Width, widths};
-use super::tables::TableId;
+use super::ranges::{Width, limbs, widths};
 use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
-use crate::integer::{bit_length, half};
+use crate::integer::{bit_length, half, rsh};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -43,19 +45,23 @@ const SHIFTED_BITS: u32 = 31;
 /// (two million octaves) has no argument.
 const BEYOND_BITS: u32 = 29;
 /// Largest shift of a score.
-const SCORE_SHIFT_MAX: u32 = 28;
+const SCORE_SHIFT_MAX: i64 = 28;
 /// What a distance is cut to.
 const DISTANCE_MAX: i64 = 4095;
-/// Bits of a probability times a step mantissa.
-const WEIGHED_BITS: u32 = 20;
-/// Shifts of it: 5 + E - f_v, negative where j is not seen.
-const WEIGHED_SHIFTS: core::ops::RangeInclusive<i64> = -40..=40;
+/// Least shift of a probability times a step mantissa.
+const WEIGHED_SHIFT: u32 = 5;
+/// How much more it may be.
+const WEIGHED_MORE: u32 = 15;
+/// Bits of the result, which has so many less as the shift is more.
+const WEIGHED_BITS: u32 = 16;
 /// Bits of the sum of probabilities.
 const SUM_BITS: core::ops::RangeInclusive<u32> = 16..=23;
 /// Bits of 127 times it.
 const SCALED_BITS: core::ops::RangeInclusive<u32> = 22..=29;
-/// Shifts of the last division.
-const DIVISION_SHIFTS: core::ops::RangeInclusive<i64> = 0..=28;
+/// Largest shift of sums and quotients.
+const SHIFTED_MAX: u32 = 28;
+/// What a reader shows at least.
+const READ_MAX: i64 = 1 << 16;
 
 /// The axes of attention, as logarithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,68 +117,185 @@ impl Axes {
     }
 }
 
-/// `P x + r = y + H`, `|y| <= 2^29`: what a shift by each key needs: P, H, offset of x, widths of x and of the remainder. So P x is at most 2^30,
-/// r and H together below 2^28.6, and the sides cannot differ by p.
-fn shift_entries(keys: impl Iterator<Item = i64>, most: u32, limb_bits: u32) -> Vec<Vec<i64>> {
-    let entry = |key: i64| {
-        let shift = key.max(0) as u32;
-        let mut entry = vec![key, 1 << shift, half(shift), 1 << (SHIFTED_BITS - 1 - shift)];
-        entry.extend(widths(SHIFTED_BITS - shift, SHIFTED_BITS, limb_bits));
+/// `P x + r = y + H`, `|y| <= 2^29`: what a shift by each key needs: P, H, the widths of the remainder, and, if x is not shown to be small by other means, its offset
+/// and widths. Then P x is at most 2^30, r and H together below 2^28.6, and the sides cannot differ by p.
+fn shift_entries(most: u32, wide: bool, limb_bits: u32) -> Vec<Vec<i64>> {
+    let entry = |shift: u32| {
+        let mut entry = vec![shift.into(), 1 << shift, half(shift)];
         entry.extend(widths(shift, most, limb_bits));
+        if wide {
+            entry.push(1 << (SHIFTED_BITS - 1 - shift));
+            entry.extend(widths(SHIFTED_BITS - shift, SHIFTED_BITS, limb_bits));
+        }
         entry
     };
-    keys.map(entry).collect()
+    (0..=most).map(entry).collect()
+}
+
+/// Who shows that a shifted value does not wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// It does, with one width everywhere.
+    Alike,
+    /// It does, with a width for each shift.
+    Each,
+    /// Whoever reads it.
+    Reader,
 }
 
 impl<B: PrimeField32> Builder<'_, B> {
-    /// `x = rsh(y, s)` in every one of `2^log` cells, s by `key` over cells that `bits` read here; y is `product` or `linear` or both.
-    #[allow(clippy::too_many_arguments)]
+    /// `x = rsh(y, s)` in every one of `2^log` cells, s by `key` over cells that `bits` read here; y, of at most 2^29, is `product` or `linear` or both. And the largest
+    /// magnitude that whoever reads x owes, if `reader` is one.
     fn shifted(
         &mut self,
         name: &str,
         log: usize,
-        table: TableId,
-        key: (&Linear<B>, usize, &[Bit]),
-        y: (Products<B>, Linear<B>),
-    ) -> (Linear<B>, Vec<Linear<B>>) {
-        let (key, key_log, read) = key;
-        let fetched = self.fetch(&format!("{name} shift"), table, key_log, key.clone());
-        let fetched: Vec<Linear<B>> = fetched.iter().map(|linear| linear.within(read)).collect();
-        let [power, halves, offset] = [0, 1, 2].map(|at| fetched[at].clone());
-        let limbs = super::ranges::limbs(SHIFTED_BITS, self.circuit.limb_bits);
-        let (products, linear) = y;
+        (key, key_log, read): (&Linear<B>, usize, &[Bit]),
+        (products, linear): (Products<B>, Linear<B>),
+        reader: bool,
+    ) -> (Linear<B>, i64) {
         let sums = {
             let mut sums = self.integers(&linear, log);
             for (_, a, b) in &products {
                 let (a, b) = (self.integers(a, log), self.integers(b, log));
                 sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
             }
-            let halves = self.integers(&halves, log);
-            sums.iter_mut().zip(halves).for_each(|(sum, half)| *sum += half);
             sums
         };
-        let powers = self.integers(&power, log);
-        let order = i64::from(B::ORDER_U32);
-        let offsets: Vec<i64> =
-            self.integers(&offset, log).into_iter().map(|x| x.rem_euclid(order)).collect();
-        let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1)) + offsets[at]).collect();
-        let x = self.value(name, log, Width::Computed(&fetched[3..3 + limbs]), values).minus(&offset);
+        let (keys, limb_bits) = (self.integers(key, key_log), self.circuit.limb_bits);
+        let most =
+            self.declare(SHIFTED_MAX, || keys.iter().copied().max().map_or(0, |key| key.clamp(0, 28) as u32));
+        let allowed = (i64::from(B::ORDER_U32) - 1 - (1 << SCORE_BITS) - (1 << most)) >> most;
+        let shown = {
+            let here = self.integers(&key.within(read), log);
+            let largest = sums.iter().zip(here).map(|(sum, s)| rsh(*sum, s.clamp(0, 28) as u32).abs()).max();
+            let largest = largest.unwrap_or(0);
+            let of_reader = reader && allowed >= READ_MAX;
+            let needed = match largest {
+                _ if of_reader && 2 * largest <= allowed => 2,
+                _ if 1 << bit_length(largest) <= allowed => 0,
+                _ => 1,
+            };
+            match self.declare(if of_reader { 2 } else { 1 }, || needed) {
+                0 => Shown::Alike,
+                1 => Shown::Each,
+                _ => Shown::Reader,
+            }
+        };
+        let wide = shown == Shown::Each;
+        let table = self.table(&format!("shift by {most}, {wide}"), || shift_entries(most, wide, limb_bits));
+        let fetched = self.fetch(&format!("{name} shift"), table, key_log, key.clone());
+        let fetched: Vec<Linear<B>> = fetched.iter().map(|linear| linear.within(read)).collect();
+        let (power, halves) = (fetched[0].clone(), fetched[1].clone());
+        let rest_limbs = limbs(most, limb_bits);
+        let (powers, half_values) = (self.integers(&power, log), self.integers(&halves, log));
+        let sums: Vec<i64> = sums.iter().zip(half_values).map(|(sum, half)| sum + half).collect();
+        let mut values: Vec<i64> =
+            sums.iter().zip(&powers).map(|(sum, power)| sum.div_euclid((*power).max(1))).collect();
+        let x = match shown {
+            Shown::Alike => self.signed(name, log, allowed.ilog2() + 1, values).0,
+            Shown::Reader => Linear::view(whole(self.commit(name, log, values), log)),
+            Shown::Each => {
+                let offset = &fetched[2 + rest_limbs];
+                let order = i64::from(B::ORDER_U32);
+                let offsets = self.integers(offset, log);
+                values.iter_mut().zip(offsets).for_each(|(x, offset)| *x += offset.rem_euclid(order));
+                self.value(name, log, Width::Computed(&fetched[3 + rest_limbs..]), values).minus(offset)
+            }
+        };
         let rest = {
             let x = self.integers(&x, log);
             (0..sums.len()).map(|at| sums[at] - powers[at] * x[at]).collect()
         };
-        let rest_widths = &fetched[3 + limbs..];
+        let rest_widths = &fetched[2..2 + rest_limbs];
         let rest = self.value(&format!("{name} remainder"), log, Width::Computed(rest_widths), rest);
         let mut products: Vec<_> = products.into_iter().map(|(c, a, b)| (-c, a, b)).collect();
         products.push((B::ONE, power, x.clone()));
         self.constrain(log, products, rest.minus(&linear).minus(&halves));
-        (x, fetched)
+        (x, if shown == Shown::Reader { allowed } else { i64::MAX })
     }
 
-    /// Attention: y over (i, kv, g, c), in F_v + 8 fractional bits.
-    pub fn attention(&mut self, axes: Axes, heads: &Heads<B>, exp2: &[u16]) -> Linear<B> {
+    /// A remainder of `least + w` bits, w at most `more`, and 2^w where w is not always 0: one lookup has both, and a lower limb what it has no room for.
+    fn power_remainder(
+        &mut self,
+        name: &str,
+        log: usize,
+        (least, more): (u32, u32),
+        (w, power): (Linear<B>, Option<Linear<B>>),
+        mut values: Vec<i64>,
+    ) -> Linear<B> {
+        let name = format!("{name} remainder");
+        self.said(&name, &mut values);
+        self.reduced(&mut values);
+        let limb_bits = self.circuit.limb_bits;
+        let lower_bits = (least + more).saturating_sub(limb_bits);
+        let constant = |bits: u32| Linear::constant(B::from_u32(bits));
+        let mut limb = |part: &str, values: Vec<i64>| {
+            Linear::view(whole(self.column(&format!("{name}{part}"), log, &values), log))
+        };
+        let upper = limb("", values.iter().map(|x| x >> lower_bits).collect());
+        let mut remainder = upper.clone().times(power_of_two(lower_bits));
+        if lower_bits > 0 {
+            let lower = limb(" low", values.iter().map(|x| x.rem_euclid(1 << lower_bits)).collect());
+            self.look_up_range(log, constant(lower_bits), lower.clone());
+            remainder = remainder.plus(&lower);
+        }
+        let bits = least - lower_bits;
+        match power {
+            None => self.look_up_range(log, constant(bits), upper),
+            Some(power) => self.look_up_power(log, (bits, more), [w, power, upper]),
+        }
+        remainder
+    }
+
+    /// t over (i, kv, g, j), and the largest magnitude of it that does not wrap.
+    fn scores(&mut self, axes: Axes, heads: &Heads<B>, products: Linear<B>) -> (Linear<B>, i64) {
+        let scores = axes.scores();
+        let most = heads.shift;
+        let more = heads.q.e_max + heads.k.e_max;
+        let least = most - i64::from(more);
+        let e_k = heads.k.e.within(&axes.keys_in_scores());
+        if least < 1 || most > SCORE_SHIFT_MAX {
+            let key = Linear::constant(residue(most)).minus(&heads.q.e).minus(&e_k);
+            let everywhere: Vec<Bit> = Axes::bits(0..scores).collect();
+            let (t, _) =
+                self.shifted("score", scores, (&key, scores, &everywhere), (Vec::new(), products), false);
+            return (t, i64::MAX);
+        }
+        let w = Linear::constant(B::from_u32(more)).minus(&heads.q.e).minus(&e_k);
+        let (least, most) = (least as u32, most as u32);
+        let power = (more > 0).then(|| {
+            let powers = self.integers(&w, scores).into_iter().map(|w| 1 << w.clamp(0, 40)).collect();
+            Linear::view(whole(self.commit("score power", scores, powers), scores))
+        });
+        let whole_power =
+            power.clone().unwrap_or_else(|| Linear::constant(B::ONE)).times(power_of_two(least));
+        let halves = whole_power.clone().times(B::TWO.inverse());
+        let powers = self.integers(&whole_power, scores);
+        let sums: Vec<i64> = self.integers(&products, scores);
+        let sums: Vec<i64> = sums.iter().zip(&powers).map(|(sum, power)| sum + power / 2).collect();
+        let values = sums.iter().zip(&powers).map(|(sum, power)| sum.div_euclid((*power).max(1))).collect();
+        let t = Linear::view(whole(self.commit("score", scores, values), scores));
+        let rest = {
+            let t = self.integers(&t, scores);
+            (0..t.len()).map(|at| sums[at] - powers[at] * t[at]).collect()
+        };
+        let rest = self.power_remainder("score", scores, (least, more), (w, power), rest);
+        let left = vec![(B::ONE, whole_power, t.clone())];
+        self.constrain(scores, left, rest.minus(&products).minus(&halves));
+        (t, (i64::from(B::ORDER_U32) - 1 - (1 << SCORE_BITS) - (1 << most)) >> most)
+    }
+
+    /// Attention: y over (i, kv, g, c), in F_v + 8 fractional bits, and the largest magnitude that its reader owes, if it shows that of all of them.
+    pub fn attention(
+        &mut self,
+        axes: Axes,
+        heads: &Heads<B>,
+        exp2: &[u16],
+        reader: bool,
+    ) -> (Linear<B>, i64) {
         let Axes { tokens, kv, channels, .. } = axes;
-        let (rows, scores, limb_bits) = (axes.rows(), axes.scores(), self.circuit.limb_bits);
+        let (rows, scores) = (axes.rows(), axes.scores());
         let range = Axes::bits;
         let identity: Vec<Bit> = range(0..rows).collect();
         let mask = Linear::view(View { source: heads.mask, bits: axes.pairs_in_scores() });
@@ -190,17 +313,9 @@ impl<B: PrimeField32> Builder<'_, B> {
                 bits: axes.keys_in_scores().into_iter().chain(range(scores..scores + channels)).collect(),
             },
         });
-        let table = self.table("shift of scores", || {
-            shift_entries(0..=i64::from(SCORE_SHIFT_MAX), SCORE_SHIFT_MAX, limb_bits)
-        });
-        let key = Linear::constant(residue(heads.shift))
-            .minus(&heads.q.e)
-            .minus(&heads.k.e.within(&axes.keys_in_scores()));
-        let whole_scores: Vec<Bit> = range(0..scores).collect();
-        let y = (Vec::new(), Linear::view(whole(products, scores)));
-        let (t, _) = self.shifted("score", scores, table, (&key, scores, &whole_scores), y);
+        let (t, allowed) = self.scores(axes, heads, Linear::view(whole(products, scores)));
 
-        let (p, p_source) = self.probabilities(axes, &t, &mask, exp2);
+        let (p, p_source) = self.probabilities(axes, (&t, allowed), &mask, exp2);
         let z = self.sum_over(p_source, None, (rows, tokens));
 
         // The steps of values.
@@ -226,28 +341,20 @@ impl<B: PrimeField32> Builder<'_, B> {
         // Down to 16 bits, by the size of 127 Z.
         let scaled = z.clone().times(B::from_u32(127));
         let size = self.bit_length("attention 127 Z", rows, &scaled, SCALED_BITS);
-        let table = self.table("shift of sums", || {
-            let keys = SCALED_BITS.map(|bits| i64::from(bits) - 15).map(|shift| shift.max(0));
-            shift_entries(keys, 15, limb_bits)
-        });
         let key = size.clone().offset(-B::from_u32(15));
-        let (o16, _) = self.shifted("sum", log, table, (&key, rows, &identity), (Vec::new(), sums));
+        let (o16, _) = self.shifted("sum", log, (&key, rows, &identity), (Vec::new(), sums), false);
 
         let (rz, z_bits) = self.reciprocal(rows, &z);
         let key = z_bits.offset(B::from_u32(19)).minus(&size).minus(&e_max);
-        let table = self.table("shift of quotients", || {
-            shift_entries(DIVISION_SHIFTS, *DIVISION_SHIFTS.end() as u32, limb_bits)
-        });
         let y = (vec![(B::ONE, o16, rz)], Linear::constant(B::ZERO));
-        let (out, _) = self.shifted("quotient", log, table, (&key, rows, &identity), y);
-        out
+        self.shifted("quotient", log, (&key, rows, &identity), y, reader)
     }
 
     /// p over (i, kv, g, j).
     fn probabilities(
         &mut self,
         axes: Axes,
-        t: &Linear<B>,
+        (t, allowed): (&Linear<B>, i64),
         mask: &Linear<B>,
         exp2: &[u16],
     ) -> (Linear<B>, Source) {
@@ -259,9 +366,8 @@ impl<B: PrimeField32> Builder<'_, B> {
             t.iter().zip(seen).filter(|(_, seen)| **seen == 1).map(|(t, _)| *t).max().unwrap_or(0)
         };
         let m: Vec<i64> = values.chunks(1 << tokens).enumerate().map(largest).collect();
-        let m = Linear::view(whole(self.commit("largest score", rows, m), rows));
-        // Within 2^29, as every score is, so that m - t - d - o cannot wrap.
-        self.in_range("largest score", rows, SCORE_BITS + 1, &m.clone().offset(power_of_two(SCORE_BITS)));
+        // Within 2^29, as every score is.
+        let (m, m_bits) = self.signed("largest score", rows, SCORE_BITS + 1, m);
         let ms = self.integers(&m, scores);
         let distance =
             |at: usize| if seen[at] == 1 { (ms[at] - values[at]).min(DISTANCE_MAX) } else { DISTANCE_MAX };
@@ -270,11 +376,15 @@ impl<B: PrimeField32> Builder<'_, B> {
         let ds = self.integers(&d, scores);
         let over = |at: usize| if seen[at] == 1 { ms[at] - values[at] - ds[at] } else { 0 };
         let over = (0..values.len()).map(over).collect();
-        let over = self.value("distance beyond", scores, Width::Fixed(BEYOND_BITS), over);
+        let (over, over_bits) = self.declared("distance beyond", scores, BEYOND_BITS, over);
+        let shown = ((1i64 << m_bits) / 2) + DISTANCE_MAX + (1 << over_bits);
+        self.owed("score", scores, t, allowed, shown);
         let rest = m.minus(t).minus(&d).minus(&over);
         self.constrain(scores, vec![(B::ONE, mask.clone(), rest)], Linear::constant(B::ZERO));
         let below = d.clone().times(B::NEG_ONE).offset(residue(DISTANCE_MAX));
-        self.constrain(scores, vec![(B::ONE, over, below)], Linear::constant(B::ZERO));
+        if over_bits > 0 {
+            self.constrain(scores, vec![(B::ONE, over, below)], Linear::constant(B::ZERO));
+        }
 
         let table = self.table("powers of two", || {
             exp2.iter().enumerate().map(|(d, p)| vec![d as i64, i64::from(*p)]).collect()
@@ -303,7 +413,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     /// E over (i, kv), read in (i, kv, g), and p' over (i, kv, g, j).
     fn weighed(&mut self, axes: Axes, heads: &Heads<B>, p: &Linear<B>) -> (Linear<B>, Source) {
         let Axes { tokens, kv, .. } = axes;
-        let (scores, limb_bits) = (axes.scores(), self.circuit.limb_bits);
+        let scores = axes.scores();
         let (few, shared) = (tokens + kv, 2 * tokens + kv);
         let range = Axes::bits;
         // (j, kv) and (i, j), read in (i, kv, j).
@@ -338,44 +448,56 @@ impl<B: PrimeField32> Builder<'_, B> {
         let unseen = mask.clone().times(B::NEG_ONE).offset(B::ONE);
         self.constrain(shared, vec![(B::ONE, chosen, unseen)], nothing());
 
-        // P', H', widths of p' and of its remainder; whether f is above E, which must not be where it is seen.
-        let table = self.table("shift of probabilities", || {
-            let entry = |key: i64| {
-                let shift = key.clamp(0, 28) as u32;
-                let wide = if key < 5 { 0 } else { (WEIGHED_BITS + 1).saturating_sub(shift).min(16) };
-                let mut entry = vec![key, 1 << shift, half(shift), wide.into(), i64::from(key < 5)];
-                entry.extend(widths(shift, 28, limb_bits));
-                entry
-            };
-            WEIGHED_SHIFTS.map(entry).collect()
-        });
-        let key = distance.offset(B::from_u32(5));
-        let fetched = self.fetch("weight shift", table, shared, key);
-        self.constrain(shared, vec![(B::ONE, mask, fetched[3].clone())], nothing());
+        let (powers, w, more) = self.weights_shift((shared, &mask), &distance);
         let here = axes.shared_in_scores();
-        let fetched: Vec<Linear<B>> = fetched.iter().map(|linear| linear.within(&here)).collect();
-        let [power, halves, width] = [0, 1, 2].map(|at| fetched[at].clone());
+        let w = w.within(&here);
+        let power = powers.as_ref().map(|power| power.within(&here));
+        let whole_power = power.clone().unwrap_or_else(|| Linear::constant(B::ONE));
+        let whole_power = whole_power.times(power_of_two(WEIGHED_SHIFT));
         let k = heads.v.k.within(&axes.keys_in_scores());
+        let powers = self.integers(&whole_power, scores);
         let sums: Vec<i64> = {
-            let [p, k, halves] = [p, &k, &halves].map(|linear| self.integers(linear, scores));
-            (0..p.len()).map(|at| p[at] * k[at] + halves[at]).collect()
+            let [p, k] = [p, &k].map(|linear| self.integers(linear, scores));
+            (0..p.len()).map(|at| p[at] * k[at] + powers[at] / 2).collect()
         };
-        let powers = self.integers(&power, scores);
-        let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1)));
-        // Where p is 0, so is p': also where the shift is none that the arithmetic has.
-        let zero = self.integers(p, scores);
-        let values = values.zip(&zero).map(|(value, p)| if *p == 0 { 0 } else { value }).collect();
+        let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1))).collect();
         let source = self.commit("weight", scores, values);
         let weight = Linear::view(whole(source, scores));
+        let width = w.clone().times(B::NEG_ONE).offset(B::from_u32(WEIGHED_BITS));
         self.look_up_range(scores, width, weight.clone());
         let rest = {
             let weights = self.integers(&weight, scores);
             (0..sums.len()).map(|at| sums[at] - powers[at] * weights[at]).collect()
         };
-        let rest = self.value("weight remainder", scores, Width::Computed(&fetched[4..]), rest);
-        let products = vec![(B::ONE, power, weight), (B::NEG_ONE, p.clone(), k)];
-        self.constrain(scores, products, rest.minus(&halves));
+        let rest = self.power_remainder("weight", scores, (WEIGHED_SHIFT, more), (w, power), rest);
+        let half = whole_power.clone().times(B::TWO.inverse());
+        let products = vec![(B::ONE, whole_power, weight), (B::NEG_ONE, p.clone(), k)];
+        self.constrain(scores, products, rest.minus(&half));
         (e, source)
+    }
+
+    /// W, which is `distance` where the mask is 1 and is not negative, 2^W where it is not always 0, and the largest W.
+    fn weights_shift(
+        &mut self,
+        (shared, mask): (usize, &Linear<B>),
+        distance: &Linear<B>,
+    ) -> (Option<Linear<B>>, Linear<B>, u32) {
+        let mut shifts = self.integers(distance, shared);
+        let seen = self.integers(mask, shared);
+        shifts.iter_mut().zip(seen).for_each(|(shift, seen)| *shift *= seen);
+        let most = self.declare(WEIGHED_MORE, || {
+            shifts.iter().copied().max().map_or(0, |most| most.clamp(0, 15) as u32)
+        });
+        let (w, power) = if most == 0 {
+            (Linear::constant(B::ZERO), None)
+        } else {
+            let w = Linear::view(whole(self.commit("weight shift", shared, shifts), shared));
+            let powers = self.integers(&w, shared).into_iter().map(|w| 1 << w.clamp(0, 15)).collect();
+            (w, Some(Linear::view(whole(self.commit("weight power", shared, powers), shared))))
+        };
+        let rest = distance.clone().minus(&w);
+        self.constrain(shared, vec![(B::ONE, mask.clone(), rest)], Linear::constant(B::ZERO));
+        (power, w, most)
     }
 
     /// Bits of an expression that is not 0: over `2^log` cells, one of `sizes`.

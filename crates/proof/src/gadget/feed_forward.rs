@@ -72,9 +72,8 @@ impl<B: PrimeField32> Builder<'_, B> {
             let [a, u] = [a, u].map(|linear| self.integers(linear, log));
             a.iter().zip(u).map(|(a, u)| a * u + (1 << (GATED_SHIFT - 1))).collect()
         };
-        let gated = products.iter().map(|product| (product >> GATED_SHIFT) + (1 << GATED_BITS)).collect();
-        let gated = self.value("gated", log, Width::Fixed(GATED_BITS + 1), gated);
-        let gated = gated.offset(-power_of_two::<B>(GATED_BITS));
+        let gated = products.iter().map(|product| product >> GATED_SHIFT).collect();
+        let (gated, _) = self.signed("gated", log, GATED_BITS + 1, gated);
         let rest = {
             let gated = self.integers(&gated, log);
             products.iter().zip(gated).map(|(product, h)| product - (h << GATED_SHIFT)).collect()

@@ -5,11 +5,14 @@
 //!
 //! ```text
 //! a' 2^14 + r = a c - b s + 2^13,   b' 2^14 + r' = a s + b c + 2^13
-//! code 2^e + r = x + H              every code within B; e is 0, or the largest element has no code with e - 1:
+//! code 2^e + r = x + H              every code within B; (e, code, r) are one entry of a table while e is small
+//!                                   e is 0, or the largest element has no code with e - 1:
 //!                                   W >= (B + 1) 2^(e-1) - H* for x = W, W > B 2^(e-1) + H* for x = -W
 //! ```
+//!
+//! The prover declares the largest e. Codes and remainders leave `|x| <= (B + 1/2) 2^e`, which is mostly more than x needs to have shown.
 
-use super::ranges::{Width, widths};
+use super::ranges::Width;
 use super::{Builder, whole};
 use crate::circuit::{Bit, Linear, Source};
 use crate::field::{power_of_two, residue};
@@ -19,13 +22,17 @@ use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
-/// Bits of the magnitude of a rotated value: at most 32,767 times the root of 2. `2^14 a'` is below 2^30, and `a c - b s` below 2^29.6, as
+/// Bits of the magnitude of a rotated value: at most 32,767 times the root of 2. `2^14 a'` is at most 2^30, and `a c - b s` below 2^29.6, as
 /// [`crate::decoder::plan`] checks of the angles: the sides cannot differ by p.
-const ROTATED_BITS: u32 = 16;
+pub const ROTATED_BITS: u32 = 16;
 /// Fractional bits of cosine and sine.
 const ROPE_BITS: u32 = 14;
 /// Largest shift of a code.
 const SHIFT_MAX: u32 = 8;
+/// Largest shift for which codes and remainders are one lookup.
+const JOINT_MAX: u32 = 3;
+/// Bits of a limb with which they are.
+const JOINT_LIMB: u32 = 16;
 /// Bits of the magnitude of what is coded: a rotated value and a centre.
 const MAGNITUDE_BITS: u32 = 18;
 
@@ -36,6 +43,10 @@ pub struct HeadCodes<B> {
     pub source: Source,
     /// e, over the vectors.
     pub e: Linear<B>,
+    /// The largest e.
+    pub e_max: u32,
+    /// The largest magnitude of x that they leave.
+    pub at_most: i64,
 }
 
 /// The smallest e with every `rsh(x, e)` within `bound`.
@@ -45,7 +56,8 @@ fn shift_of(x: &[i64], bound: i64) -> i64 {
 }
 
 impl<B: PrimeField32> Builder<'_, B> {
-    /// Rotates pairs of channels by `cosine` and `sine`, which are over the pairs; both within a space of `2^log` cells whose last axis is that of channels.
+    /// Rotates pairs of channels by `cosine` and `sine`, which are over the pairs; both within a space of `2^log` cells whose last axis is that of channels. That
+    /// magnitudes are at most `2^ROTATED_BITS` is shown by whoever reads them.
     pub fn rotate(
         &mut self,
         name: &str,
@@ -63,9 +75,8 @@ impl<B: PrimeField32> Builder<'_, B> {
                 .flat_map(|at| [a[at] * c[at] - b[at] * s[at], a[at] * s[at] + b[at] * c[at]])
                 .collect()
         };
-        let offset = power_of_two::<B>(ROTATED_BITS);
-        let rotated = sums.iter().map(|sum| rsh(*sum, ROPE_BITS) + (1 << ROTATED_BITS)).collect();
-        let rotated = self.value(name, log, Width::Fixed(ROTATED_BITS + 1), rotated).offset(-offset);
+        let rotated = sums.iter().map(|sum| rsh(*sum, ROPE_BITS)).collect();
+        let rotated = Linear::view(whole(self.commit(name, log, rotated), log));
         let rest = {
             let rotated = self.integers(&rotated, log);
             let rest = sums.iter().zip(rotated).map(|(sum, x)| sum + half(ROPE_BITS) - (x << ROPE_BITS));
@@ -90,21 +101,34 @@ impl<B: PrimeField32> Builder<'_, B> {
         bound: i64,
     ) -> HeadCodes<B> {
         let (log, limb_bits) = (vectors + channels, self.circuit.limb_bits);
-        let table = self.table(&format!("shift to {bound}"), || {
-            // e, 2^e, 2^(e-1), the least magnitude of a positive element, how much more of a negative one, widths of the remainder.
+        // One element is chosen from plain terms only.
+        let plain = x.terms.iter().all(|term| term.views.len() == 1);
+        let x = &if plain { x.clone() } else { self.settle(name, log, x) };
+        let values = self.integers(x, log);
+        let shifts: Vec<i64> = values.chunks(1 << channels).map(|x| shift_of(x, bound)).collect();
+        let e_max = self.declare(SHIFT_MAX, || shifts.iter().max().map_or(0, |e| *e as u32));
+        let at_most = ((2 * bound + 1) << e_max) / 2;
+        let bounded = format!("within {bound}");
+        if e_max == 0 {
+            // The codes are the elements.
+            let source = self.commit(&format!("{name} code"), log, values);
+            let codes = Linear::view(whole(source, log));
+            let bounded = self.bounded(&bounded, bound);
+            self.look_up(bounded, log, vec![codes.clone()]);
+            self.constrain(log, vec![], codes.minus(x));
+            return HeadCodes { source, e: Linear::constant(B::ZERO), e_max, at_most };
+        }
+        let table = self.table(&format!("shift to {bound} by {e_max}"), || {
+            // e, 2^e, 2^(e-1), the least magnitude of a positive element, how much more of a negative one.
             let entry = |e: u32| {
                 let (least, more) = match e {
                     0 => (0, 0),
                     e => (((bound + 1) << (e - 1)) - half(e - 1), 1 + 2 * half(e - 1) - (1 << (e - 1))),
                 };
-                let mut entry = vec![e.into(), 1 << e, half(e), least, more];
-                entry.extend(widths(e, SHIFT_MAX, limb_bits));
-                entry
+                vec![e.into(), 1 << e, half(e), least, more]
             };
-            (0..=SHIFT_MAX).map(entry).collect()
+            (0..=e_max).map(entry).collect()
         });
-        let values = self.integers(x, log);
-        let shifts = values.chunks(1 << channels).map(|x| shift_of(x, bound)).collect();
         let e = Linear::view(whole(self.commit(&format!("{name} shift"), vectors, shifts), vectors));
         let fetched = self.fetch(&format!("{name} power"), table, vectors, e.clone());
         let [power, halves, least, more] = [0, 1, 2, 3].map(|at| fetched[at].clone());
@@ -116,15 +140,30 @@ impl<B: PrimeField32> Builder<'_, B> {
         let codes = values.iter().enumerate().map(shifted).collect();
         let source = self.commit(&format!("{name} code"), log, codes);
         let codes = Linear::view(whole(source, log));
-        let bounded = self.bounded(&format!("within {bound}"), bound);
-        self.look_up(bounded, log, vec![codes.clone()]);
         let rest = {
             let codes = self.integers(&codes, log);
             let rest =
                 |(at, x): (usize, &i64)| x + halves_of[at >> channels] - codes[at] * powers[at >> channels];
             values.iter().enumerate().map(rest).collect()
         };
-        let rest = self.value(&format!("{name} remainder"), log, Width::Computed(&fetched[4..]), rest);
+        let rest_name = format!("{name} remainder");
+        let rest = if e_max <= JOINT_MAX && limb_bits >= JOINT_LIMB {
+            let rest = Linear::view(whole(self.commit(&rest_name, log, rest), log));
+            let table = self.keyed_table(&format!("codes {bounded} by {e_max}"), 3, || {
+                let entries = (0..=i64::from(e_max)).flat_map(|e| {
+                    let rests = move |code: i64| (0..1i64 << e).map(move |rest| vec![e, code, rest]);
+                    (-bound..=bound).flat_map(rests)
+                });
+                entries.collect()
+            });
+            self.look_up(table, log, vec![e.clone(), codes.clone(), rest.clone()]);
+            rest
+        } else {
+            let bounded = self.bounded(&bounded, bound);
+            self.look_up(bounded, log, vec![codes.clone()]);
+            // Of at most eight bits: one limb.
+            self.value(&rest_name, log, Width::Computed(core::slice::from_ref(&e)), rest)
+        };
         self.constrain(log, vec![(B::ONE, power, codes)], rest.minus(x).minus(&halves));
 
         let places: Vec<usize> = values
@@ -145,6 +184,6 @@ impl<B: PrimeField32> Builder<'_, B> {
         let above = self.value(&name, vectors, Width::Fixed(MAGNITUDE_BITS), above);
         let rest = above.plus(&least).minus(&magnitude);
         self.constrain(vectors, vec![(B::ONE, more, negative)], rest);
-        HeadCodes { source, e }
+        HeadCodes { source, e, e_max, at_most }
     }
 }

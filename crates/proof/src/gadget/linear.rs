@@ -2,22 +2,21 @@
 //!
 //! ```text
 //! acc = W x                          a contraction, not committed
-//! t 2^s1 + r = acc + 2^(s1-1)        t in -2^b .. 2^b, r in 0 .. 2^s1
-//! P y' + r' = Q k m t + H            (P, Q, H) = (2^s, 1, 2^(s-1)) for s = s_i + 4 - s1 - f - F in 0..=28; (1, 0, 0) above
-//!                                    y' in -2^(30-s) .. 2^(30-s), r' in 0 .. 2^s
+//! t 2^s1 + r = acc + 2^(s1-1)        t in as many bits as are declared, r in 0 .. 2^s1
+//! P y' + r' = k m t + P / 2          P = 2^s, s = s_i + 4 - s1 - f - F, r' in 0 .. 2^s
 //! y = y' + bias
 //! ```
 //!
-//! s depends on the vector (f) and on the row (s_i), so what depends on it is fetched once for each vector and each distinct s_i of the
-//! matrix, and read by its rows. A shift to the left (s < 0: P = 1, Q = 2^-s, H = 0) needs to know that the product stays within LIMIT, as small
-//! networks prove of themselves ([`Layer::bounded`]); what is added to the residual stream is shifted there ([`Builder::add_linear`]).
-//! For other matrices it has no argument, and the prover says so.
+//! P is a power for each vector times one for each row, and the width of r' is linear in f and s_i, so one lookup a vector is enough: of 2^(least s), which also
+//! bounds all s by a declared S. That is the common case, 1 <= s <= 28; all others are `by_group`'s. r is small, and looked up with r' in one lookup.
 //!
-//! No identity wraps: A = 127 max L1 bounds acc, so `t 2^s1` is below 2^(b + s1) and A is at most 2^30 ([`Layer::new`] checks
-//! the sum); `|t| m k <= T 31^2` is at most [`PRODUCT_MAX`], and `P y'` below 2^30.
+//! Without a wrap, y' is unique where `|P y'| + P + |k m t|` is below the order of the field. So somebody has to show that |y| is small enough, and often
+//! that is whoever reads y: a table of an activation, or the norm behind a stream. Only where nobody does is it shown here ([`Reader`]).
+//!
+//! No other identity wraps: A = 127 max L1 bounds acc, so `t 2^s1` is below 2^(b + s1) and A is at most 2^30 ([`Layer::new`] checks the sum).
 
-use super::ranges::{Width, widths};
-use super::tables::TableId;
+mod by_group;
+
 use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Placed, Source, View};
 use crate::error::PlanError;
@@ -28,13 +27,16 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use by_group::Left;
 use lockstep_base::weights::WeightFormat;
 use p3_field::PrimeField32;
 
 /// Largest magnitude of a product of accumulator, row multiplier and step mantissa.
 pub const PRODUCT_MAX: i64 = (1 << 30) - (1 << 24) - (1 << 27) - 1;
+/// Largest row multiplier, and largest step mantissa.
+const MANTISSA_MAX: i64 = 31;
 /// Largest row multiplier times the largest step mantissa.
-const FACTOR_MAX: i64 = 31 * 31;
+const FACTOR_MAX: i64 = MANTISSA_MAX * MANTISSA_MAX;
 /// Largest sum of magnitudes in the identity of the static shift.
 const WRAP_MAX: i64 = (1 << 31) - (1 << 24);
 /// Largest magnitude of a shifted accumulator: a **range** of the specification.
@@ -47,14 +49,10 @@ const CODE_MAX: i64 = 127;
 const WEIGHT_MAX: i64 = 127;
 /// Shifts above this give 0.
 const SHIFT_MAX: i64 = 28;
-/// Shifts to the left that the table has.
-const LEFT_MAX: i64 = 30;
-/// Shifts to the left of what is added to the stream.
-const ADDED_MAX: i64 = 20;
-/// Shifts to the right that it has.
-const SHIFTS: i64 = 226;
-/// Bits of an output without its bias, with an offset.
-const OUTPUT_BITS: u32 = 31;
+/// Largest magnitude in the stream that has an argument.
+const STREAM_MAX: i64 = 1 << 28;
+/// What a reader of the stream shows at least.
+const READ_MAX: i64 = 1 << 16;
 
 /// Codes of vectors, `(vectors, channels)`, both filled to powers of two, and their steps `k/16 2^f`.
 #[derive(Clone, Debug)]
@@ -73,25 +71,52 @@ pub struct Codes<B> {
     pub f: Linear<B>,
 }
 
-/// What is known of outputs that are shifted to the left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// Nothing: there is no argument for them.
-    None,
-    /// That they stay within LIMIT.
-    Bounded,
-    /// Nothing, but they are shifted where they are added to the stream, whose range bounds them.
-    Added,
+/// The residual stream.
+#[derive(Clone, Debug)]
+pub struct Stream<B> {
+    /// Its values.
+    pub x: Linear<B>,
+    /// Their largest magnitude, where it was shown.
+    pub at_most: i64,
+    /// The largest magnitude that whoever reads it must show that it has.
+    pub owed: i64,
 }
 
-/// What a matrix gives, before anything is added.
-struct Outputs<B> {
-    /// y' 2^-left.
-    unbiased: Linear<B>,
-    /// 2^left, with [`Left::Added`].
-    scale: Option<Linear<B>>,
-    /// The bias, where there is one.
-    bias: Option<Linear<B>>,
+/// Who shows that outputs do not wrap.
+#[derive(Clone, Copy, Debug)]
+enum Reader<'a, B> {
+    /// Nobody but the layer.
+    Nobody,
+    /// Whoever reads them shows that their magnitude is at most this.
+    Within(i64),
+    /// They are added to a stream, whose reader does what it owes.
+    Stream(&'a Stream<B>),
+}
+
+/// What a matrix gives.
+enum Outputs<B> {
+    /// y' 2^-left, and 2^left if it is not 1.
+    Unbiased(Linear<B>, Option<Linear<B>>),
+    /// With its bias, or added to a stream whose reader owes so much.
+    Whole(Linear<B>, i64),
+}
+
+/// t, r, and how large t may be; no r where nothing is shifted.
+struct Shifted<B> {
+    t: Linear<B>,
+    rest: Option<Linear<B>>,
+    at_most: i64,
+}
+
+/// Shifts of all rows and vectors, at most `most`: `least` of them is that of `key`.
+#[derive(Clone, Copy)]
+struct Shifts {
+    least: i64,
+    most: i64,
+    /// Bits of the lower limb of a remainder, 0 where there is one limb.
+    low: u32,
+    /// The largest |y'| that does not wrap.
+    allowed: i64,
 }
 
 /// A matrix of weights that is used by a circuit, with what its integers are bounded by.
@@ -100,7 +125,10 @@ pub struct Layer<'m> {
     matrix: Matrix<'m>,
     placed: Placed,
     pre_shift: u32,
-    /// Bits of |t|.
+    /// Largest accumulator.
+    accumulator_max: i64,
+    /// Largest |t|, and its bits.
+    shifted_max: i64,
     shifted_bits: u32,
     /// The distinct values of `s_i + 4 - s1 - F`.
     shifts: Vec<i64>,
@@ -161,56 +189,52 @@ impl<'m> Layer<'m> {
             }));
         }
         let placed = Placed { matrix: 0, log_rows, log_cols, rows, cols };
-        Ok(Layer { matrix, placed, pre_shift: s1, shifted_bits, shifts, group, left: Left::None })
+        Ok(Layer {
+            matrix,
+            placed,
+            pre_shift: s1,
+            accumulator_max: accumulator,
+            shifted_max: shifted,
+            shifted_bits,
+            shifts,
+            group,
+            left: Left::None,
+        })
     }
 }
 
-/// Every shift from `first` on, with what a shift by it needs: P, Q, H, the offset of an output, the widths of its limbs and of its remainder's.
-fn shift_table(first: i64, limb_bits: u32) -> Vec<Vec<i64>> {
-    let entry = |s: i64| {
-        let nothing = s > SHIFT_MAX;
-        let right = if nothing { 0 } else { s.max(0) as u32 };
-        let bits = if nothing { 0 } else { 30 - right };
-        let offset = if nothing { 0 } else { 1 << bits };
-        let factor = if nothing { 0 } else { 1 << (-s).max(0) };
-        let mut entry = vec![s, 1 << right, factor, half(right), offset];
-        entry.extend(widths(if nothing { 0 } else { bits + 1 }, OUTPUT_BITS, limb_bits));
-        entry.extend(widths(right, SHIFT_MAX as u32, limb_bits));
-        entry
-    };
-    (first..SHIFTS).map(entry).collect()
-}
+impl<'m> Layer<'m> {
+    /// Largest magnitude of a bias.
+    fn bias_max(&self) -> i64 {
+        self.matrix.weights.bias.iter().map(|bias| i64::from(*bias).abs()).max().unwrap_or(0)
+    }
 
-/// The same, with what is left to be shifted to the left: for s < 0 that is all of it, and an output has so many bits less.
-fn added_table(limb_bits: u32) -> Vec<Vec<i64>> {
-    let mut entries = shift_table(-ADDED_MAX, limb_bits);
-    for entry in &mut entries {
-        let left = (-entry[0]).max(0) as u32;
-        if left > 0 {
-            let bits = OUTPUT_BITS - 1 - left;
-            (entry[2], entry[4]) = (1, 1 << bits);
-            for (width, limb) in entry[5..].iter_mut().zip(widths(bits + 1, OUTPUT_BITS, limb_bits)) {
-                *width = limb;
-            }
+    /// Least and largest distinct shift.
+    fn spread(&self) -> (i64, i64) {
+        let of = |pick: fn(i64, i64) -> i64| self.shifts.iter().copied().reduce(pick).unwrap_or(0);
+        (of(i64::min), of(i64::max))
+    }
+
+    /// Shifts of which that of the least row is at most `key`; none if they need more than one power for each vector.
+    fn shifts_to<B: PrimeField32>(&self, key: i64, limb_bits: u32, t_max: i64) -> Option<Shifts> {
+        let (first, last) = self.spread();
+        let most = key + last - first;
+        if key < 1 || most > SHIFT_MAX.min(2 * i64::from(limb_bits)) {
+            return None;
         }
-        entry.push(1 << left);
+        let low = (most - i64::from(limb_bits)).max(0);
+        let multiplier = self.matrix.weights.multipliers.iter().copied().max().unwrap_or(0);
+        let product = t_max * MANTISSA_MAX * i64::from(multiplier);
+        let allowed = (i64::from(B::ORDER_U32) - 1 - product - (1 << most)) >> most;
+        let least = low.max(1);
+        (least <= key && allowed > 0).then_some(Shifts { least, most, low: low as u32, allowed })
     }
-    entries
 }
 
 impl<'m, B: PrimeField32> Builder<'m, B> {
-    fn shifts(&mut self, left: Left) -> TableId {
-        let limb_bits = self.circuit.limb_bits;
-        match left {
-            Left::None => self.table("shift", || shift_table(0, limb_bits)),
-            Left::Bounded => self.table("shift to both sides", || shift_table(-LEFT_MAX, limb_bits)),
-            Left::Added => self.table("shift into the stream", || added_table(limb_bits)),
-        }
-    }
-
-    /// A row vector that is `of(row)` at each row's place and 0 elsewhere.
-    fn by_row(&mut self, layer: &Layer<'_>, of: impl Fn(usize) -> i64) -> Source {
-        let mut values = vec![B::ZERO; 1 << layer.placed.log_rows];
+    /// A row vector that is `of(row)` at each row's place and `added` elsewhere.
+    fn by_row(&mut self, layer: &Layer<'_>, added: i64, of: impl Fn(usize) -> i64) -> Source {
+        let mut values = vec![residue(added); 1 << layer.placed.log_rows];
         for (row, place) in layer.placed.rows.iter().enumerate() {
             values[*place as usize] = residue(of(row));
         }
@@ -222,6 +246,18 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         self.linear_where(name, codes, layer, None)
     }
 
+    /// The same, whose reader shows that no magnitude is above `at_most`.
+    pub fn linear_within(
+        &mut self,
+        name: &str,
+        codes: &Codes<B>,
+        layer: &Layer<'m>,
+        at_most: i64,
+    ) -> Linear<B> {
+        let outputs = self.outputs(name, codes, layer, layer.left, Reader::Within(at_most));
+        self.biased(codes, layer, outputs, None)
+    }
+
     /// `y = W x + b`, over `(vectors, rows)`; without b where `real`, a view of the vectors' coordinates, is 0 and not 1.
     pub fn linear_where(
         &mut self,
@@ -230,12 +266,36 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         layer: &Layer<'m>,
         real: Option<&View>,
     ) -> Linear<B> {
-        let Outputs { unbiased, bias, .. } = self.outputs(name, codes, layer, layer.left);
-        match (bias, real) {
-            (None, _) => unbiased,
-            (Some(bias), None) => unbiased.plus(&bias),
-            (Some(bias), Some(real)) => unbiased.plus(&bias.by(real)),
+        let outputs = self.outputs(name, codes, layer, layer.left, Reader::Nobody);
+        self.biased(codes, layer, outputs, real)
+    }
+
+    /// With the bias, where it is not there yet.
+    fn biased(
+        &mut self,
+        codes: &Codes<B>,
+        layer: &Layer<'m>,
+        outputs: Outputs<B>,
+        real: Option<&View>,
+    ) -> Linear<B> {
+        match outputs {
+            Outputs::Whole(y, _) => y,
+            Outputs::Unbiased(unbiased, _) => match (self.bias(codes, layer), real) {
+                (None, _) => unbiased,
+                (Some(bias), None) => unbiased.plus(&bias),
+                (Some(bias), Some(real)) => unbiased.plus(&bias.by(real)),
+            },
         }
+    }
+
+    /// The bias, over `(vectors, rows)`.
+    fn bias(&mut self, codes: &Codes<B>, layer: &Layer<'m>) -> Option<Linear<B>> {
+        let bias = &layer.matrix.weights.bias;
+        let (first, log) = (codes.log_vectors, codes.log_vectors + layer.placed.log_rows);
+        (!bias.is_empty()).then(|| {
+            let source = self.by_row(layer, 0, |row| bias[row].into());
+            Linear::view(View { source, bits: (first..log).map(Bit::At).collect() })
+        })
     }
 
     /// `x + W c + b`, settled, over `(vectors, rows)`: the stream after a sublayer, whose range is shown by what reads it. With 2^l the shift to the left, y' 2^-l
@@ -245,27 +305,41 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         name: &str,
         codes: &Codes<B>,
         layer: &Layer<'m>,
-        x: &Linear<B>,
-    ) -> Linear<B> {
+        stream: &Stream<B>,
+    ) -> Stream<B> {
         let log = codes.log_vectors + layer.placed.log_rows;
-        let Outputs { unbiased, scale, bias } = self.outputs(name, codes, layer, Left::Added);
-        let rest = match bias {
-            Some(bias) => x.clone().plus(&bias),
-            None => x.clone(),
+        let (unbiased, scale) = match self.outputs(name, codes, layer, Left::Added, Reader::Stream(stream)) {
+            Outputs::Whole(x, owed) => return Stream { x, at_most: STREAM_MAX, owed: owed.min(STREAM_MAX) },
+            Outputs::Unbiased(unbiased, scale) => (unbiased, scale),
+        };
+        let rest = match self.bias(codes, layer) {
+            Some(bias) => stream.x.clone().plus(&bias),
+            None => stream.x.clone(),
         };
         let scale = scale.unwrap_or_else(|| Linear::constant(B::ONE));
         let sums = {
             let [rest, scale, y] = [&rest, &scale, &unbiased].map(|linear| self.integers(linear, log));
             (0..y.len()).map(|at| rest[at] + scale[at] * y[at]).collect()
         };
-        let sum = Linear::view(whole(self.commit("stream", log, sums), log));
-        self.constrain(log, vec![(B::ONE, scale, unbiased)], rest.minus(&sum));
-        sum
+        let x = Linear::view(whole(self.commit("stream", log, sums), log));
+        if scale.terms.is_empty() {
+            self.constrain(log, vec![], rest.plus(&unbiased).minus(&x));
+        } else {
+            self.constrain(log, vec![(B::ONE, scale, unbiased)], rest.minus(&x));
+        }
+        Stream { x, at_most: STREAM_MAX, owed: STREAM_MAX }
     }
 
     /// What a matrix gives, over `(vectors, rows)`.
-    fn outputs(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>, left: Left) -> Outputs<B> {
-        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
+    fn outputs(
+        &mut self,
+        name: &str,
+        codes: &Codes<B>,
+        layer: &Layer<'m>,
+        left: Left,
+        reader: Reader<'_, B>,
+    ) -> Outputs<B> {
+        let (vectors, rows) = (codes.log_vectors, layer.placed.log_rows);
         let log = vectors + rows;
         self.matrices.push(layer.matrix);
         let placed = Placed { matrix: self.matrices.len() - 1, ..layer.placed.clone() };
@@ -281,94 +355,227 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             },
             right: View { source: weights, bits: bits(vectors..log + inner).collect() },
         });
-        let t = self.static_shift(name, layer, Linear::view(whole(accumulator, log)), log);
-
-        // What depends on the shift, for each of the matrix's.
-        let table = self.shifts(left);
-        let mut sums: Vec<Linear<B>> = Vec::new();
-        let mut add = |at: usize, linear: Linear<B>| match sums.get_mut(at) {
-            Some(sum) => *sum = sum.clone().plus(&linear),
-            None => sums.push(linear),
-        };
-        for (group, shift) in layer.shifts.iter().enumerate() {
-            let key = codes.f.clone().times(B::NEG_ONE).offset(residue(*shift));
-            let mut fetched = self.fetch(&format!("{name} shift {group}"), table, steps, key);
-            let scaled = self.integers(&codes.k, steps);
-            let on = self.integers(&fetched[1], steps);
-            let product = scaled.iter().zip(on).map(|(k, on)| k * on).collect();
-            let product = self.commit(&format!("{name} factor {group}"), steps, product);
-            let product = Linear::view(whole(product, steps));
-            let products = vec![(B::ONE, codes.k.clone(), fetched[1].clone())];
-            self.constrain(steps, products, product.clone().times(B::NEG_ONE));
-            let here = self.by_row(layer, |row| i64::from(layer.group[row] == group));
-            let multipliers = &layer.matrix.weights.multipliers;
-            let factors =
-                self.by_row(layer, |row| if layer.group[row] == group { multipliers[row].into() } else { 0 });
-            let view = |source| View { source, bits: bits(vectors..log).collect() };
-            fetched[1] = product;
-            for (at, linear) in fetched.iter().enumerate() {
-                add(at, linear.clone().by(&view(if at == 1 { factors } else { here })));
+        let shifted = self.static_shift(name, layer, Linear::view(whole(accumulator, log)), log);
+        let limb_bits = self.circuit.limb_bits;
+        let (first, last) = layer.spread();
+        let needed = self.key_of(codes, layer, &shifted);
+        let key = self.declare((SHIFT_MAX - (last - first)).max(0) as u32, || needed);
+        match layer.shifts_to::<B>(key.into(), limb_bits, shifted.at_most) {
+            Some(shifts) => self.narrow(name, codes, layer, shifted, (key.into(), shifts), reader),
+            None => {
+                if let Some(rest) = &shifted.rest {
+                    self.in_range(&format!("{name} accumulator remainder"), log, layer.pre_shift, rest);
+                }
+                let (unbiased, scale) = self.by_group(name, codes, layer, shifted.t, left);
+                Outputs::Unbiased(unbiased, scale)
             }
         }
-        let (power, product, half, offset) = (&sums[0], &sums[1], &sums[2], &sums[3]);
-        let limbs = super::ranges::limbs(OUTPUT_BITS, self.circuit.limb_bits);
-        let (output_widths, rest) = sums[4..].split_at(limbs);
-        let (remainder_widths, scale) =
-            rest.split_at(super::ranges::limbs(SHIFT_MAX as u32, self.circuit.limb_bits));
-
-        let values = {
-            let [t, power, product, half, offset] =
-                [&t, power, product, half, offset].map(|linear| self.integers(linear, log));
-            // An offset of 2^30 is above half of the field's order.
-            let order = i64::from(B::ORDER_U32);
-            let shifted = |at: usize| match power[at] {
-                0 => 0,
-                power => (product[at] * t[at] + half[at]).div_euclid(power) + offset[at].rem_euclid(order),
-            };
-            (0..t.len()).map(shifted).collect()
-        };
-        let output = self.value(&format!("{name} output"), log, Width::Computed(output_widths), values);
-        let unbiased = output.minus(offset);
-        let remainders = {
-            let [t, power, product, half, y] =
-                [&t, power, product, half, &unbiased].map(|linear| self.integers(linear, log));
-            (0..t.len()).map(|at| product[at] * t[at] + half[at] - power[at] * y[at]).collect()
-        };
-        let name_of = format!("{name} remainder");
-        let remainder = self.value(&name_of, log, Width::Computed(remainder_widths), remainders);
-        self.constrain(
-            log,
-            vec![(B::ONE, power.clone(), unbiased.clone()), (B::NEG_ONE, product.clone(), t)],
-            remainder.minus(half),
-        );
-        let bias = &layer.matrix.weights.bias;
-        let bias = (!bias.is_empty()).then(|| {
-            let bias = self.by_row(layer, |row| bias[row].into());
-            Linear::view(View { source: bias, bits: bits(vectors..log).collect() })
-        });
-        Outputs { unbiased, scale: scale.first().cloned(), bias }
     }
 
-    /// `t = rsh(acc, s1)`.
+    /// y' of every cell, if shifts are those of the runtime.
+    fn unbiased_of(&self, codes: &Codes<B>, layer: &Layer<'m>, t: &Linear<B>) -> Vec<i64> {
+        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
+        let [k, f] = [&codes.k, &codes.f].map(|linear| self.integers(linear, steps));
+        let mut of_row = vec![(layer.spread().0, 0); 1 << rows];
+        for (row, place) in layer.placed.rows.iter().enumerate() {
+            let multiplier = i64::from(layer.matrix.weights.multipliers[row]);
+            of_row[*place as usize] = (layer.shifts[layer.group[row]], multiplier);
+        }
+        let t = self.integers(t, vectors + rows);
+        let output = |(at, t): (usize, &i64)| {
+            let (step, (shift, multiplier)) =
+                (at >> (rows + vectors - steps), of_row[at & ((1 << rows) - 1)]);
+            rsh(t * multiplier * k[step], (shift - f[step]).clamp(0, 40) as u32)
+        };
+        t.iter().enumerate().map(output).collect()
+    }
+
+    /// The declaration of a prover: the largest shift of the least row, 0 if shifts are of another kind.
+    fn key_of(&self, codes: &Codes<B>, layer: &Layer<'m>, shifted: &Shifted<B>) -> u32 {
+        let f = self.integers(&codes.f, codes.log_steps);
+        let (Some(least), Some(most)) = (f.iter().min(), f.iter().max()) else { return 0 };
+        let first = layer.spread().0;
+        let (low, high) = (first - most, first - least);
+        let Some(shifts) = layer.shifts_to::<B>(high, self.circuit.limb_bits, shifted.at_most) else {
+            return 0;
+        };
+        let largest = self.unbiased_of(codes, layer, &shifted.t).iter().map(|y| y.abs()).max().unwrap_or(0);
+        // A range is one of powers of two.
+        let fits = low >= shifts.least && 1i64 << bit_length(largest) <= shifts.allowed;
+        if fits { high as u32 } else { 0 }
+    }
+
+    /// Outputs whose shifts are at most `shifts.most`.
+    fn narrow(
+        &mut self,
+        name: &str,
+        codes: &Codes<B>,
+        layer: &Layer<'m>,
+        Shifted { t, rest, .. }: Shifted<B>,
+        (key, shifts): (i64, Shifts),
+        reader: Reader<'_, B>,
+    ) -> Outputs<B> {
+        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
+        let log = vectors + rows;
+        let (first, last) = layer.spread();
+        let view = |source| View { source, bits: (vectors..log).map(Bit::At).collect() };
+
+        let table = self.table(&format!("powers of two from {} to {key}", shifts.least), || {
+            (shifts.least..=key).map(|s| vec![s, 1 << s]).collect()
+        });
+        let least = codes.f.clone().times(B::NEG_ONE).offset(residue(first));
+        let mut power = self.fetch(&format!("{name} power"), table, steps, least.clone()).remove(0);
+        let mut width = least;
+        if first < last {
+            // Rows that are filled up have the least shift, and multiplier 0.
+            let beyond = |row: usize| layer.shifts[layer.group[row]] - first;
+            let powers = self.by_row(layer, 1, |row| 1 << beyond(row));
+            power = power.by(&view(powers));
+            let widths = self.by_row(layer, 0, beyond);
+            width = width.plus(&Linear::view(view(widths)));
+        }
+        let multipliers = self.by_row(layer, 0, |row| layer.matrix.weights.multipliers[row].into());
+        let product = codes.k.clone().by(&view(multipliers));
+        let half = power.clone().times(B::TWO.inverse());
+
+        let values = self.unbiased_of(codes, layer, &t);
+        let bias = self.bias(codes, layer);
+        let (unbiased, outputs) = self.placed_output(name, log, values, bias, (layer, shifts), reader);
+        let remainders = {
+            let [t, power, product, y] =
+                [&t, &power, &product, &unbiased].map(|linear| self.integers(linear, log));
+            (0..t.len()).map(|at| product[at] * t[at] + power[at] / 2 - power[at] * y[at]).collect()
+        };
+        let remainder = self.remainder(name, log, remainders, (width, shifts), (layer.pre_shift, rest));
+        let products = vec![(B::ONE, power, unbiased), (B::NEG_ONE, product, t)];
+        self.constrain(log, products, remainder.minus(&half));
+        outputs
+    }
+
+    /// Commits to y', to y or to the stream with it, whatever its reader speaks of; gives y'.
+    fn placed_output(
+        &mut self,
+        name: &str,
+        log: usize,
+        mut values: Vec<i64>,
+        bias: Option<Linear<B>>,
+        (layer, shifts): (&Layer<'m>, Shifts),
+        reader: Reader<'_, B>,
+    ) -> (Linear<B>, Outputs<B>) {
+        let bias_max = layer.bias_max();
+        let bias = bias.unwrap_or_else(|| Linear::constant(B::ZERO));
+        let added = |builder: &Self, values: &mut Vec<i64>, linear: &Linear<B>| {
+            let others = builder.integers(linear, log);
+            values.iter_mut().zip(others).for_each(|(y, x)| *y += x);
+        };
+        match reader {
+            Reader::Within(at_most) if at_most + bias_max <= shifts.allowed => {
+                added(self, &mut values, &bias);
+                let y = Linear::view(whole(self.commit(&format!("{name} output"), log, values), log));
+                (y.clone().minus(&bias), Outputs::Whole(y, at_most))
+            }
+            Reader::Stream(stream) => {
+                let before = stream.x.clone().plus(&bias);
+                let owed = shifts.allowed - stream.at_most - bias_max;
+                let unbiased = values.clone();
+                added(self, &mut values, &before);
+                let largest = values.iter().map(|x| x.abs()).max().unwrap_or(0);
+                // What a reader shows is a power of two.
+                let shown = owed >= READ_MAX && self.declare(1, || u32::from(2 * largest > owed)) == 0;
+                if shown {
+                    let x = Linear::view(whole(self.commit("stream", log, values), log));
+                    (x.clone().minus(&before), Outputs::Whole(x, owed))
+                } else {
+                    self.ranged(name, log, unbiased, shifts)
+                }
+            }
+            _ => self.ranged(name, log, values, shifts),
+        }
+    }
+
+    /// y' with its range.
+    fn ranged(
+        &mut self,
+        name: &str,
+        log: usize,
+        values: Vec<i64>,
+        shifts: Shifts,
+    ) -> (Linear<B>, Outputs<B>) {
+        let most = shifts.allowed.ilog2() + 1;
+        let (unbiased, _) = self.signed(&format!("{name} output"), log, most, values);
+        (unbiased.clone(), Outputs::Unbiased(unbiased, None))
+    }
+
+    /// r' in `0 .. 2^s`, and r beside it, where one lookup has room for both.
+    fn remainder(
+        &mut self,
+        name: &str,
+        log: usize,
+        mut values: Vec<i64>,
+        (width, shifts): (Linear<B>, Shifts),
+        (static_bits, rest): (u32, Option<Linear<B>>),
+    ) -> Linear<B> {
+        let (limb_bits, most) = (self.circuit.limb_bits, shifts.most as u32);
+        let name = format!("{name} remainder");
+        self.said(&name, &mut values);
+        self.reduced(&mut values);
+        let constant = |bits: u32| Linear::constant(B::from_u32(bits));
+        let of = |builder: &mut Self, part: &str, values: Vec<i64>| {
+            Linear::view(whole(builder.column(&format!("{name}{part}"), log, &values), log))
+        };
+        // The limb that has room beside it, its width, and the widest that it has.
+        let (remainder, limb, limb_width, widest) = if shifts.low == 0 {
+            let limb = of(self, "", values);
+            (limb.clone(), limb, width, most)
+        } else {
+            let low = shifts.low;
+            let lower = of(self, " low", values.iter().map(|x| x.rem_euclid(1 << low)).collect());
+            let upper = of(self, " high", values.iter().map(|x| x >> low).collect());
+            self.look_up_range(log, width.minus(&constant(low)), upper.clone());
+            (lower.clone().plus(&upper.times(power_of_two(low))), lower, constant(low), low)
+        };
+        match rest {
+            Some(rest) if widest + static_bits <= limb_bits => {
+                self.look_up_beside(log, (limb_width, widest), limb, (static_bits, rest));
+            }
+            rest => {
+                self.look_up_range(log, limb_width, limb);
+                if let Some(rest) = rest {
+                    self.in_range(&format!("{name} of accumulators"), log, static_bits, &rest);
+                }
+            }
+        }
+        remainder
+    }
+
+    /// `t = rsh(acc, s1)`; whoever reads r shows its range.
     fn static_shift(
         &mut self,
         name: &str,
         layer: &Layer<'_>,
         accumulator: Linear<B>,
         log: usize,
-    ) -> Linear<B> {
-        let (s1, bits) = (layer.pre_shift, layer.shifted_bits);
-        if s1 == 0 {
-            return accumulator;
+    ) -> Shifted<B> {
+        let (s1, bits, most) = (layer.pre_shift, layer.shifted_bits, layer.shifted_max);
+        if s1 == 0 && layer.accumulator_max <= most {
+            return Shifted { t: accumulator, rest: None, at_most: most };
         }
-        self.shift_right(&format!("{name} accumulator"), log, &accumulator, s1, bits)
+        let values = self.integers(&accumulator, log).into_iter().map(|x| rsh(x, s1)).collect();
+        let (t, bits) = self.signed(&format!("{name} accumulator"), log, bits + 1, values);
+        let at_most = most.min((1 << bits) / 2);
+        if s1 == 0 {
+            // What is larger is a range error.
+            self.constrain(log, vec![], accumulator.minus(&t));
+            return Shifted { t, rest: None, at_most };
+        }
+        let rest = accumulator.offset(residue(half(s1))).minus(&t.clone().times(power_of_two(s1)));
+        Shifted { t, rest: Some(rest), at_most }
     }
 
     /// `t = rsh(x, s)` for s > 0, with t in `-2^bits .. 2^bits`. The caller knows that `2^(bits + s)` and x cannot differ by p.
     pub fn shift_right(&mut self, name: &str, log: usize, x: &Linear<B>, s: u32, bits: u32) -> Linear<B> {
-        let values = self.integers(x, log).into_iter().map(|x| rsh(x, s) + (1 << bits)).collect();
-        let shifted = self.value(name, log, Width::Fixed(bits + 1), values);
-        let t = shifted.offset(-power_of_two::<B>(bits));
+        let values = self.integers(x, log).into_iter().map(|x| rsh(x, s)).collect();
+        let (t, _) = self.signed(name, log, bits + 1, values);
         let rest = x.clone().offset(residue(half(s))).minus(&t.clone().times(power_of_two(s)));
         self.in_range(&format!("{name} remainder"), log, s, &rest);
         t

@@ -13,7 +13,7 @@ use super::digits::{Position, add_digits, add_product, digits_of};
 use super::quantise::Sixteen;
 use super::ranges::Width;
 use super::{Builder, whole};
-use crate::circuit::Linear;
+use crate::circuit::{Linear, Source};
 use crate::field::{power_of_two, residue};
 use crate::integer::{bit_length, rsh};
 use alloc::format;
@@ -25,6 +25,8 @@ use p3_field::PrimeField32;
 const SUM_MAX: u128 = 1 << 29;
 /// Bits of the factor, without its highest.
 const RHO_BITS: u32 = 13;
+/// The key of a vector of zeros among those of epsilons, which are e.
+const ZERO_KEY: i64 = -16;
 /// Exponents of four: 2^13 <= 2^kk sqrt(n / S') < 2^14.
 const POWERS: core::ops::RangeInclusive<i64> = 0..=29;
 /// Digits of `2^(2 kk) n`.
@@ -48,6 +50,12 @@ impl Norm {
         (29 - bit_length(self.width as i64 - 1)) / 2
     }
 
+    /// Bits that x16 is rounded by before it is squared.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        15 - self.bits()
+    }
+
     /// `floor(eps / 2^(2 es))`, at most 2^29.
     fn eps_at(&self, es: i64) -> i64 {
         let eps = u128::from(self.eps);
@@ -61,8 +69,38 @@ impl<B: PrimeField32> Builder<'_, B> {
     pub fn norm(&mut self, name: &str, x: &Sixteen<B>, norm: Norm) -> (Linear<B>, Linear<B>) {
         let (vectors, channels) = (x.log_vectors, x.log_channels);
         let log = vectors + channels;
-        let s = 15 - norm.bits();
-        let lefts = self.integers(&x.left, vectors);
+        let s = norm.rounds();
+        let q_source = match x.rounded {
+            Some(source) => source,
+            None => self.rounded(name, x, norm),
+        };
+        let table = self.table(&format!("norm of {}", norm.width), || {
+            // The key of a vector of zeros is -16; then e is 0, and S' at least 1.
+            let entry = |key: i64| match key {
+                ZERO_KEY => vec![key, norm.eps_at(s.into()).max(1)],
+                key => vec![key, norm.eps_at(key + i64::from(s))],
+            };
+            (ZERO_KEY..=15).map(entry).collect()
+        });
+        let key = match &x.zero {
+            None => x.e.clone(),
+            Some(zero) => x.e.clone().plus(&zero.clone().times(residue(ZERO_KEY))),
+        };
+        let eps = self.fetch(&format!("{name} epsilon"), table, vectors, key).remove(0);
+        let squares = self.sum_over(q_source, Some(&whole(q_source, log)), (vectors, channels));
+        let sum = squares.plus(&eps);
+        let sum = self.capped(&format!("{name} sum"), vectors, &sum);
+        let rho_and_kk = self.inverse_root(name, vectors, &sum, norm);
+        let (rho, kk) = rho_and_kk;
+        let base = x.e.clone().plus(&kk).offset(residue(s.into())).times(B::NEG_ONE);
+        (rho, base)
+    }
+
+    /// q, where no lookup of z has it.
+    fn rounded(&mut self, name: &str, x: &Sixteen<B>, norm: Norm) -> Source {
+        let (vectors, channels) = (x.log_vectors, x.log_channels);
+        let (log, s) = (vectors + channels, norm.rounds());
+        let lefts = self.lefts(x);
         let x16: Vec<i64> =
             self.integers(&x.z, log).iter().enumerate().map(|(at, z)| z * lefts[at >> channels]).collect();
         let q_source = self.commit(&format!("{name} q"), log, x16.iter().map(|x| rsh(*x, s)).collect());
@@ -75,24 +113,9 @@ impl<B: PrimeField32> Builder<'_, B> {
         };
         let rest = self.value(&format!("{name} remainder"), log, Width::Fixed(s), rest);
         let both = q.clone().times(power_of_two(s)).plus(&rest).offset(-power_of_two::<B>(s - 1));
-        self.constrain(log, vec![(B::ONE, x.left.clone(), x.z.clone())], both.times(B::NEG_ONE));
-
-        let table = self.table(&format!("norm of {}", norm.width), || {
-            // The key of e is e + 16, of a vector of zeros 0; then e is 0, and S' at least 1.
-            let entry = |key: i64| match key {
-                0 => vec![0, norm.eps_at(s.into()).max(1)],
-                key => vec![key, norm.eps_at(key - 16 + i64::from(s))],
-            };
-            (0..=31).map(entry).collect()
-        });
-        let eps = self.fetch(&format!("{name} epsilon"), table, vectors, x.key.clone()).remove(0);
-        let squares = self.sum_over(q_source, Some(&whole(q_source, log)), (vectors, channels));
-        let sum = squares.plus(&eps);
-        let sum = self.capped(&format!("{name} sum"), vectors, &sum);
-        let rho_and_kk = self.inverse_root(name, vectors, &sum, norm);
-        let (rho, kk) = rho_and_kk;
-        let base = x.e.clone().plus(&kk).offset(residue(s.into())).times(B::NEG_ONE);
-        (rho, base)
+        let left = x.left.clone().unwrap_or_else(|| Linear::constant(B::ONE));
+        self.constrain(log, vec![(B::ONE, left, x.z.clone())], both.times(B::NEG_ONE));
+        q_source
     }
 
     /// `min(x, 2^29)`, for x from 0 to 2^30.

@@ -6,11 +6,16 @@
 //! x = P z + r,   r in 0 .. P,   z in -2^(w-1) .. 2^(w-1),   w = 16 + min(e, 0)          x16 = L z
 //! ```
 //!
+//! The prover declares the smallest and the largest e, and whether there are vectors of zeros; where e is never negative, L is 1 and w is 16, where it is never
+//! positive, there is no r. A range of z may be shown by a table that has what z is rounded to as well, if somebody needs that.
+//!
 //! *To codes.* A second lookup gives the step (k, sh), its reciprocal and that of the next smaller step (k*, sh*):
 //!
 //! ```text
 //! L rho_k z + 2^(sh-1) = 2^sh code + r,   r in 0 .. 2^sh,   code in -127 ..= 127
 //! ```
+//!
+//! (sh, code, r >> 16) are one entry of a table.
 //!
 //! The ranges show that everything fits e and the step. That nothing smaller fits is shown by one element, the largest in magnitude (a positive
 //! one, if there are two; arithmetic.md says why one is enough): column `chosen` is 1 there and 0 elsewhere, X = L sum(chosen z) is its
@@ -21,10 +26,12 @@
 //! 2 W rho_k* - g >= 255 2^sh*         its code of the next smaller step would not fit
 //! ```
 //!
-//! All zero is an entry of its own in both tables: z and codes have width 0 there, and both bounds are 0.
+//! All zero is an entry of its own in both tables: both bounds are 0, and sh and the codes. Then `|L rho_k z|`, which is below 2^29, is 0, so z is.
+
+mod tables;
 
 use super::linear::Codes;
-use super::ranges::{Width, widths};
+use super::ranges::Width;
 use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
@@ -32,21 +39,11 @@ use crate::integer::{half, rsh};
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
+use tables::{
+    CODE_LIMB, CODE_MAX, Declared, E_MIN, FIRST_BITS, MANTISSAS, code_table, reciprocal, second_table,
+    shift_of, step_key, step_of,
+};
 
-/// The smallest shift: 16 bits have room for one bit, 15 to the left.
-const E_MIN: i64 = -15;
-/// Bits of x16.
-const FIRST_BITS: u32 = 16;
-/// Most bits of the first remainder.
-const FIRST_SHIFT_MAX: u32 = 15;
-/// Second shifts of vectors that are not zero: products of 27 to 30 bits become 7.
-const SECOND_SHIFT_MIN: i64 = 18;
-/// The largest: 2^15 times 2^14 is 120 of the step (17, 22), and `255 2^22` is below the order of the field.
-const SECOND_SHIFT_MAX: u32 = 22;
-/// Step mantissas.
-const MANTISSAS: core::ops::RangeInclusive<i64> = 16..=31;
-/// Largest code.
-const CODE_MAX: i64 = 127;
 /// Bits of what the largest element has above the bound of the next smaller step.
 const ABOVE_BITS: u32 = 28;
 /// Bits of the factor of a norm: it lies in 2^13 ..= 2^14.
@@ -70,89 +67,20 @@ pub struct Sixteen<B> {
     pub log_channels: usize,
     /// z, over (vectors, channels): x16 is L z.
     pub z: Linear<B>,
-    /// L, over the vectors.
-    pub left: Linear<B>,
-    /// e, over the vectors.
+    /// L, over the vectors, where it is not 1.
+    pub left: Option<Linear<B>>,
+    /// e, over the vectors; 0 of a vector of zeros.
     pub e: Linear<B>,
-    /// The key of the first table.
-    pub key: Linear<B>,
-    /// 1 where all of a vector is 0.
-    pub zero: Linear<B>,
+    /// 1 where all of a vector is 0, where there is such a vector.
+    pub zero: Option<Linear<B>>,
+    /// `rsh(x16, s)`, where its reader asked for it and the same lookup has it.
+    pub rounded: Option<Source>,
+    /// The largest magnitude of x that codes leave.
+    pub at_most: i64,
     /// |x16| of the largest element.
     largest: Linear<B>,
     /// 1 where it is negative.
     negative: Linear<B>,
-}
-
-/// `reciprocal(k)` of a step mantissa.
-fn reciprocal(k: i64) -> i64 {
-    ((1 << 18) + k / 2) / k
-}
-
-/// The key of e in the first table; 0 is that of a vector of zeros.
-fn shift_key(e: i64) -> i64 {
-    e - E_MIN + 1
-}
-
-/// e of a vector that is not all zero: the smallest that leaves 16 bits.
-fn shift_of(x: &[i64]) -> Option<i64> {
-    let bits = x.iter().map(|x| i64::BITS - (x ^ (x >> 63)).leading_zeros()).max()?;
-    let zero = x.iter().all(|x| *x == 0);
-    (!zero).then_some((i64::from(bits) - 15).max(E_MIN))
-}
-
-/// The key, then e, P, L, the bound of the largest element, the offset of z, whether all is zero, the widths of z and of the remainder.
-fn first_table(e_max: i64, limb_bits: u32) -> Vec<Vec<i64>> {
-    let entry = |key: i64, e: i64, zero: bool| {
-        let (right, left) = (e.max(0) as u32, (-e).max(0) as u32);
-        let bits = if zero { 0 } else { FIRST_BITS - left };
-        let least = if zero { 0 } else { 1 << 14 };
-        let mut entry = vec![key, e, 1 << right, 1 << left, least, if zero { 0 } else { 1 << (bits - 1) }];
-        entry.push(zero.into());
-        entry.extend(widths(bits, FIRST_BITS, limb_bits));
-        entry.extend(widths(right, FIRST_SHIFT_MAX, limb_bits));
-        entry
-    };
-    let shifts = (E_MIN..=e_max).map(|e| entry(shift_key(e), e, false));
-    core::iter::once(entry(0, 0, true)).chain(shifts).collect()
-}
-
-/// The key of a step in the second table; 0 is that of a vector of zeros.
-fn step_key(k: i64, sh: i64) -> i64 {
-    1 + (sh - SECOND_SHIFT_MIN) * 16 + k - MANTISSAS.start()
-}
-
-/// The next smaller step.
-fn smaller(k: i64, sh: i64) -> (i64, i64) {
-    if k == *MANTISSAS.start() { (*MANTISSAS.end(), sh - 1) } else { (k - 1, sh) }
-}
-
-/// The key, then k, sh, the reciprocal, that of the next smaller step, 2^sh, the bound of the next smaller step, whether all is zero, the widths of
-/// the remainder.
-fn second_table(limb_bits: u32) -> Vec<Vec<i64>> {
-    let mut zero = vec![0, *MANTISSAS.start(), 0, reciprocal(16), reciprocal(16), 1, 0, 1];
-    zero.extend(widths(0, SECOND_SHIFT_MAX, limb_bits));
-    let mut entries = vec![zero];
-    for sh in SECOND_SHIFT_MIN..=SECOND_SHIFT_MAX.into() {
-        for k in MANTISSAS {
-            let (k_smaller, sh_smaller) = smaller(k, sh);
-            let mut entry = vec![step_key(k, sh), k, sh, reciprocal(k), reciprocal(k_smaller)];
-            entry.extend([1 << sh, (2 * CODE_MAX + 1) << sh_smaller, 0]);
-            entry.extend(widths(sh as u32, SECOND_SHIFT_MAX, limb_bits));
-            entries.push(entry);
-        }
-    }
-    entries
-}
-
-/// The smallest step in which every code of `x16` fits: (k, sh).
-fn step_of(x16: &[i64], rho: i64) -> (i64, i64) {
-    let fits =
-        |rho_k: i64, sh: i64| x16.iter().all(|x| (-CODE_MAX..=CODE_MAX).contains(&rsh(x * rho_k, sh as u32)));
-    let steps = (SECOND_SHIFT_MIN..=SECOND_SHIFT_MAX.into()).flat_map(|sh| MANTISSAS.map(move |k| (k, sh)));
-    let rho_of = |k| if rho == 1 << 14 { reciprocal(k) } else { rsh(rho * reciprocal(k), 14) };
-    let mut steps = steps.skip_while(|(k, sh)| !fits(rho_of(*k), *sh));
-    steps.next().unwrap_or((*MANTISSAS.end(), SECOND_SHIFT_MAX.into()))
 }
 
 /// Codes of a vector that both sides have, and their step (k, f) for rho = 2^14 and base 0.
@@ -209,76 +137,173 @@ impl<B: PrimeField32> Builder<'_, B> {
         out
     }
 
-    /// Vectors in 16 bits.
+    /// What vectors are declared to be.
+    fn extent(&mut self, extent: Extent, shifts: &[Option<i64>]) -> Declared {
+        let most = match extent {
+            Extent::Stream => 13,
+            Extent::Any => 15,
+        };
+        let of = |pick: fn(i64, i64) -> i64| shifts.iter().flatten().copied().reduce(pick).unwrap_or(0);
+        let (least, largest) = (of(i64::min), of(i64::max));
+        let from = i64::from(self.declare((most - E_MIN) as u32, || (least - E_MIN) as u32)) + E_MIN;
+        let to = i64::from(self.declare((most - from) as u32, || (largest - from).max(0) as u32)) + from;
+        let zeros = self.declare(1, || u32::from(shifts.iter().any(Option::is_none))) == 1;
+        Declared { from, to, zeros }
+    }
+
+    /// Vectors in 16 bits, of magnitudes of at most `owed`. With `rounded`, by so many bits, what the reader may have in the same lookup.
     pub fn sixteen(
         &mut self,
         name: &str,
-        x: &Linear<B>,
+        (x, owed): (&Linear<B>, i64),
         (vectors, channels): (usize, usize),
         extent: Extent,
+        rounded: Option<u32>,
     ) -> Sixteen<B> {
         let (log, limb_bits) = (vectors + channels, self.circuit.limb_bits);
-        let table = match extent {
-            Extent::Stream => self.table("shift of the stream to 16 bits", || first_table(13, limb_bits)),
-            Extent::Any => self.table("shift to 16 bits", || first_table(15, limb_bits)),
-        };
         let values = self.integers(x, log);
-        let rows = || values.chunks(1 << channels);
-        let keys = rows().map(|x| shift_of(x).map_or(0, shift_key)).collect();
-        let key = Linear::view(whole(self.commit(&alloc::format!("{name} key"), vectors, keys), vectors));
-        let fetched = self.fetch(&alloc::format!("{name} shift"), table, vectors, key.clone());
-        let [e, power, left, least, offset, zero] = [0, 1, 2, 3, 4, 5].map(|at| fetched[at].clone());
-        let limbs = super::ranges::limbs(FIRST_BITS, limb_bits);
-        let everywhere: Vec<Bit> = (0..vectors).map(Bit::At).collect();
-        let widths: Vec<Linear<B>> = fetched[6..].iter().map(|width| width.within(&everywhere)).collect();
+        let shifts: Vec<Option<i64>> = values.chunks(1 << channels).map(shift_of).collect();
+        let declared = self.extent(extent, &shifts);
+        let keys: Vec<i64> = shifts.iter().map(|e| e.unwrap_or(declared.zero_key())).collect();
+        let (key, mut fetched) = if declared.is_constant() {
+            (Linear::constant(residue(declared.from)), Vec::new())
+        } else {
+            let Declared { from, to, zeros } = declared;
+            let table =
+                self.table(&alloc::format!("shift of {from} to {to}, {zeros}"), || declared.table(limb_bits));
+            let key = Linear::view(whole(self.commit(&alloc::format!("{name} key"), vectors, keys), vectors));
+            let fetched = self.fetch(&alloc::format!("{name} shift"), table, vectors, key.clone());
+            (key, fetched)
+        };
+        let mut next =
+            |there: bool| if there && !fetched.is_empty() { Some(fetched.remove(0)) } else { None };
+        let zero = next(declared.zeros);
+        let power = next(declared.to > 0);
+        let (left, offset) = (next(declared.from < 0), next(declared.from < 0));
+        let power = power.unwrap_or_else(|| Linear::constant(power_of_two(declared.from.max(0) as u32)));
+        let e = match &zero {
+            Some(zero) => key.minus(&zero.clone().times(residue(declared.zero_key()))),
+            None => key,
+        };
 
         let powers = self.integers(&power, vectors);
-        let offsets = self.integers(&offset, vectors);
-        let shifted = |(at, x): (usize, &i64)| {
-            let vector = at >> channels;
-            x.div_euclid(powers[vector].max(1)) + offsets[vector]
-        };
+        let shifted = |(at, x): (usize, &i64)| x.div_euclid(powers[at >> channels].max(1));
         let shifted = values.iter().enumerate().map(shifted).collect();
-        let z = self.value(&alloc::format!("{name} z"), log, Width::Computed(&widths[..limbs]), shifted);
-        let z = z.minus(&offset);
-        let rest = {
+        let widths = match &left {
+            Some(_) => fetched.drain(..super::ranges::limbs(FIRST_BITS, limb_bits)).collect(),
+            None => Vec::new(),
+        };
+        let offset = offset.map(|offset| (offset, widths));
+        let z = self.sixteen_bits(name, (vectors, log), shifted, offset, rounded);
+        let (z, rounded) = z;
+        let rest: Vec<i64> = {
             let z = self.integers(&z, log);
             values.iter().enumerate().map(|(at, x)| x - powers[at >> channels] * z[at]).collect()
         };
-        let rest_name = alloc::format!("{name} first remainder");
-        let rest = self.value(&rest_name, log, Width::Computed(&widths[limbs..]), rest);
-        self.constrain(log, vec![(B::ONE, power, z.clone())], rest.minus(x));
-
-        // The element that is largest: a positive one, if two are.
-        let z_values = self.integers(&z, log);
-        let places: Vec<usize> = z_values
-            .chunks(1 << channels)
-            .map(|z| {
-                (0..z.len()).max_by_key(|at| (z[*at].abs(), z[*at], core::cmp::Reverse(*at))).unwrap_or(0)
-            })
-            .collect();
-        let element = self.choose(&alloc::format!("{name} chosen"), (vectors, channels), &z, &places);
-        let lefts = self.integers(&left, vectors);
-        let elements = self.integers(&element, vectors);
-        let x16 = elements.iter().zip(&lefts).map(|(z, left)| z * left).collect();
-        let x16 = self.commit(&alloc::format!("{name} largest"), vectors, x16);
-        let x16 = Linear::view(whole(x16, vectors));
-        self.constrain(vectors, vec![(B::ONE, left.clone(), element)], x16.clone().times(B::NEG_ONE));
-        let (magnitude, negative) =
-            self.magnitude(&alloc::format!("{name} largest"), vectors, &x16, FIRST_BITS);
-        let above = magnitude.clone().minus(&negative).minus(&least);
-        self.in_range(&alloc::format!("{name} no smaller shift"), vectors, FIRST_BITS, &above);
+        if declared.to > 0 {
+            let e = [e.clone()];
+            let width = match declared {
+                _ if declared.is_constant() => Width::Fixed(declared.to as u32),
+                _ if declared.plain_remainder(limb_bits) => Width::Computed(&e),
+                _ => Width::Computed(&fetched),
+            };
+            let rest = self.value(&alloc::format!("{name} first remainder"), log, width, rest);
+            self.constrain(log, vec![(B::ONE, power, z.clone())], rest.minus(x));
+        } else {
+            self.constrain(log, vec![], z.clone().minus(x));
+        }
+        let at_most = 1 << (FIRST_BITS as i64 - 1 + declared.to);
+        self.owed(name, log, x, owed, at_most);
+        let (largest, negative) = self.largest(name, (vectors, channels), &z, left.as_ref(), zero.as_ref());
         Sixteen {
             log_vectors: vectors,
             log_channels: channels,
             z,
             left,
             e,
-            key,
             zero,
-            largest: magnitude,
+            rounded,
+            at_most,
+            largest,
             negative,
         }
+    }
+
+    /// z, of 16 bits, or of as many as `offset` has: what is added to it, and the widths of its limbs. And what it is rounded to, if one lookup has both.
+    fn sixteen_bits(
+        &mut self,
+        name: &str,
+        (vectors, log): (usize, usize),
+        mut values: Vec<i64>,
+        offset: Option<(Linear<B>, Vec<Linear<B>>)>,
+        rounded: Option<u32>,
+    ) -> (Linear<B>, Option<Source>) {
+        let name_of = alloc::format!("{name} z");
+        match (offset, rounded) {
+            (Some((offset, widths)), _) => {
+                let offsets = self.integers(&offset, vectors);
+                let channels = log - vectors;
+                values.iter_mut().enumerate().for_each(|(at, z)| *z += offsets[at >> channels]);
+                let z = self.value(&name_of, log, Width::Computed(&widths), values);
+                (z.minus(&offset), None)
+            }
+            (None, Some(s)) if self.circuit.limb_bits == FIRST_BITS => {
+                let half = 1i64 << (FIRST_BITS - 1);
+                let table = self.table(&alloc::format!("16 bits without {s}"), || {
+                    (-half..half).map(|z| vec![z, rsh(z, s)]).collect()
+                });
+                let z = Linear::view(whole(self.commit(&name_of, log, values), log));
+                let q = self.integers(&z, log).iter().map(|z| rsh(*z, s)).collect();
+                let q = self.commit(&alloc::format!("{name} q"), log, q);
+                self.look_up(table, log, vec![z.clone(), Linear::view(whole(q, log))]);
+                (z, Some(q))
+            }
+            (None, _) => {
+                let offset = power_of_two::<B>(FIRST_BITS - 1);
+                values.iter_mut().for_each(|z| *z += 1 << (FIRST_BITS - 1));
+                (self.value(&name_of, log, Width::Fixed(FIRST_BITS), values).offset(-offset), None)
+            }
+        }
+    }
+
+    /// The element that is largest, a positive one, if two are: its magnitude, at least 2^14, or 1 more if it is negative, and whether it is.
+    fn largest(
+        &mut self,
+        name: &str,
+        (vectors, channels): (usize, usize),
+        z: &Linear<B>,
+        left: Option<&Linear<B>>,
+        zero: Option<&Linear<B>>,
+    ) -> (Linear<B>, Linear<B>) {
+        let z_values = self.integers(z, vectors + channels);
+        let places: Vec<usize> = z_values
+            .chunks(1 << channels)
+            .map(|z| {
+                (0..z.len()).max_by_key(|at| (z[*at].abs(), z[*at], core::cmp::Reverse(*at))).unwrap_or(0)
+            })
+            .collect();
+        let element = self.choose(&alloc::format!("{name} chosen"), (vectors, channels), z, &places);
+        let x16 = match left {
+            None => element,
+            Some(left) => {
+                let lefts = self.integers(left, vectors);
+                let elements = self.integers(&element, vectors);
+                let x16 = elements.iter().zip(&lefts).map(|(z, left)| z * left).collect();
+                let x16 = self.commit(&alloc::format!("{name} largest"), vectors, x16);
+                let x16 = Linear::view(whole(x16, vectors));
+                let product = vec![(B::ONE, left.clone(), element)];
+                self.constrain(vectors, product, x16.clone().times(B::NEG_ONE));
+                x16
+            }
+        };
+        let (magnitude, negative) =
+            self.magnitude(&alloc::format!("{name} largest"), vectors, &x16, FIRST_BITS);
+        let mut above = magnitude.clone().minus(&negative).offset(-power_of_two::<B>(14));
+        if let Some(zero) = zero {
+            above = above.plus(&zero.clone().times(power_of_two(14)));
+        }
+        self.in_range(&alloc::format!("{name} no smaller shift"), vectors, FIRST_BITS, &above);
+        (magnitude, negative)
     }
 
     /// `|x|` in `bits` bits, and whether x is negative (either, for 0).
@@ -302,10 +327,12 @@ impl<B: PrimeField32> Builder<'_, B> {
     ) -> Codes<B> {
         let (vectors, channels) = (x.log_vectors, x.log_channels);
         let (log, limb_bits) = (vectors + channels, self.circuit.limb_bits);
-        let table = self.table("step", || second_table(limb_bits));
+        let zeros = x.zero.is_some();
+        let table = if zeros { "step, or zeros" } else { "step" };
+        let table = self.table(table, || second_table(zeros, limb_bits));
         let z = self.integers(&x.z, log);
-        let lefts = self.integers(&x.left, vectors);
-        let zeros = self.integers(&x.zero, vectors);
+        let lefts = self.lefts(x);
+        let zeros = self.integers(x.zero.as_ref().unwrap_or(&Linear::constant(B::ZERO)), vectors);
         let rhos = rho.map(|rho| self.integers(rho, vectors));
         let keys = z.chunks(1 << channels).enumerate().map(|(vector, z)| {
             let x16: Vec<i64> = z.iter().map(|z| z * lefts[vector]).collect();
@@ -315,9 +342,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         let keys = keys.collect();
         let key =
             Linear::view(whole(self.commit(&alloc::format!("{name} step key"), vectors, keys), vectors));
-        let fetched = self.fetch(&alloc::format!("{name} step"), table, vectors, key);
-        let [k, sh, own, smaller, power, bound, zero] = [0, 1, 2, 3, 4, 5, 6].map(|at| fetched[at].clone());
-        self.constrain(vectors, vec![], zero.clone().minus(&x.zero));
+        let mut fetched = self.fetch(&alloc::format!("{name} step"), table, vectors, key);
+        let [k, sh, own, smaller, power, bound] = [0, 1, 2, 3, 4, 5].map(|at| fetched[at].clone());
+        let mut widths = fetched.split_off(6);
+        let zero = match &x.zero {
+            None => Linear::constant(B::ZERO),
+            Some(known) => {
+                let zero = widths.remove(0);
+                self.constrain(vectors, vec![], zero.clone().minus(known));
+                zero
+            }
+        };
         let (own, smaller) = match rho {
             None => (own, smaller),
             Some(rho) => {
@@ -341,13 +376,18 @@ impl<B: PrimeField32> Builder<'_, B> {
         self.constrain(vectors, vec![(B::TWO, x.largest.clone(), smaller)], rest.times(B::NEG_ONE));
 
         // A = L rho_k.
-        let factors = {
-            let own = self.integers(&own, vectors);
-            own.iter().zip(&lefts).map(|(rho, left)| rho * left).collect()
+        let factor = match &x.left {
+            None => own,
+            Some(left) => {
+                let own_values = self.integers(&own, vectors);
+                let factors = own_values.iter().zip(&lefts).map(|(rho, left)| rho * left).collect();
+                let factor = self.commit(&alloc::format!("{name} whole factor"), vectors, factors);
+                let factor = Linear::view(whole(factor, vectors));
+                let product = vec![(B::ONE, own, left.clone())];
+                self.constrain(vectors, product, factor.clone().times(B::NEG_ONE));
+                factor
+            }
         };
-        let factor = self.commit(&alloc::format!("{name} whole factor"), vectors, factors);
-        let factor = Linear::view(whole(factor, vectors));
-        self.constrain(vectors, vec![(B::ONE, own, x.left.clone())], factor.clone().times(B::NEG_ONE));
 
         let shifts = self.integers(&sh, vectors);
         let factors = self.integers(&factor, vectors);
@@ -358,16 +398,11 @@ impl<B: PrimeField32> Builder<'_, B> {
         let code = (0..z.len()).map(|at| product(at) >> shifts[at >> channels].clamp(0, 40)).collect();
         let code = self.commit(&alloc::format!("{name} code"), log, code);
         let codes = Linear::view(whole(code, log));
-        let bounded = self.bounded("code", CODE_MAX);
-        self.look_up(bounded, log, vec![codes.clone()]);
-        let rest = {
+        let rest: Vec<i64> = {
             let codes = self.integers(&codes, log);
             (0..z.len()).map(|at| product(at) - (codes[at] << shifts[at >> channels].clamp(0, 40))).collect()
         };
-        let everywhere: Vec<Bit> = (0..vectors).map(Bit::At).collect();
-        let widths: Vec<Linear<B>> = fetched[7..].iter().map(|width| width.within(&everywhere)).collect();
-        let rest =
-            self.value(&alloc::format!("{name} second remainder"), log, Width::Computed(&widths), rest);
+        let rest = self.second_remainder(name, (vectors, log), (&sh, &zero, &widths), &codes, rest);
         // The half of 2^sh; of the vector of zeros, whose sh is 0, none.
         let halves = power.clone().minus(&zero).times(B::TWO.inverse());
         self.constrain(
@@ -377,6 +412,43 @@ impl<B: PrimeField32> Builder<'_, B> {
         );
         let f = x.e.clone().plus(&sh).plus(base);
         Codes { source: code, log_vectors: vectors, log_channels: channels, log_steps: vectors, k, f }
+    }
+
+    /// L of every vector.
+    pub(super) fn lefts(&self, x: &Sixteen<B>) -> Vec<i64> {
+        self.integers(x.left.as_ref().unwrap_or(&Linear::constant(B::ONE)), x.log_vectors)
+    }
+
+    /// A code's range, and its remainder in `0 .. 2^sh`: its upper limb in one lookup with the code, if limbs are large.
+    fn second_remainder(
+        &mut self,
+        name: &str,
+        (vectors, log): (usize, usize),
+        (sh, zero, widths): (&Linear<B>, &Linear<B>, &[Linear<B>]),
+        code: &Linear<B>,
+        mut rest: Vec<i64>,
+    ) -> Linear<B> {
+        let name = alloc::format!("{name} second remainder");
+        if self.circuit.limb_bits < CODE_LIMB {
+            let bounded = self.bounded("code", CODE_MAX);
+            self.look_up(bounded, log, vec![code.clone()]);
+            return self.value(&name, log, Width::Computed(widths), rest);
+        }
+        let everywhere: Vec<Bit> = (0..vectors).map(Bit::At).collect();
+        self.said(&name, &mut rest);
+        self.reduced(&mut rest);
+        let mut limb = |part: usize, values: Vec<i64>| {
+            let column = self.column(&alloc::format!("{name}[{part}]"), log, &values);
+            Linear::view(whole(column, log))
+        };
+        let low = limb(0, rest.iter().map(|x| x.rem_euclid(1 << CODE_LIMB)).collect());
+        let high = limb(1, rest.iter().map(|x| x >> CODE_LIMB).collect());
+        let bits = B::from_u32(CODE_LIMB);
+        let width = zero.within(&everywhere).times(-bits).offset(bits);
+        self.look_up_range(log, width, low.clone());
+        let table = self.keyed_table("code", 3, code_table);
+        self.look_up(table, log, vec![sh.within(&everywhere), code.clone(), high.clone()]);
+        low.plus(&high.times(power_of_two(CODE_LIMB)))
     }
 
     /// `rsh(rho reciprocal, 14)`.

@@ -1,7 +1,9 @@
 //! Values in limbs: committed columns of a few bits each, every one looked up with its width.
 
+use super::declared::{signed_bits, unsigned_bits};
 use super::{Builder, whole};
 use crate::circuit::Linear;
+use crate::field::power_of_two;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -37,6 +39,29 @@ impl<B: PrimeField32> Builder<'_, B> {
     /// Commits to a value that is not negative, in limbs, and looks them up: `sum of 2^(L k) limb_k`.
     pub fn value(&mut self, name: &str, log: usize, width: Width<'_, B>, mut values: Vec<i64>) -> Linear<B> {
         self.said(name, &mut values);
+        self.in_limbs(name, log, width, values)
+    }
+
+    /// The same of as many bits as the prover declares, at most `most`; gives their number as well.
+    pub fn declared(&mut self, name: &str, log: usize, most: u32, mut values: Vec<i64>) -> (Linear<B>, u32) {
+        self.said(name, &mut values);
+        let bits = self.declare(most, || unsigned_bits(&values));
+        (self.in_limbs(name, log, Width::Fixed(bits), values), bits)
+    }
+
+    /// A value in `-2^(bits-1) .. 2^(bits-1)`, of as many bits as the prover declares, at most `most`; of none, it is 0.
+    pub fn signed(&mut self, name: &str, log: usize, most: u32, mut values: Vec<i64>) -> (Linear<B>, u32) {
+        self.said(name, &mut values);
+        let bits = self.declare(most, || signed_bits(&values));
+        if bits == 0 {
+            return (Linear::constant(B::ZERO), 0);
+        }
+        values.iter_mut().for_each(|x| *x += 1 << (bits - 1));
+        let value = self.in_limbs(name, log, Width::Fixed(bits), values);
+        (value.offset(-power_of_two::<B>(bits - 1)), bits)
+    }
+
+    fn in_limbs(&mut self, name: &str, log: usize, width: Width<'_, B>, mut values: Vec<i64>) -> Linear<B> {
         self.reduced(&mut values);
         let limb_bits = self.circuit.limb_bits;
         let count = match width {
@@ -69,5 +94,18 @@ impl<B: PrimeField32> Builder<'_, B> {
         let values = self.integers(linear, log);
         let value = self.value(name, log, Width::Fixed(bits), values);
         self.constrain(log, vec![], value.minus(linear));
+    }
+
+    /// Shows that the magnitude of an expression is at most `at_most`, where its reader has not: by a power of two that is not above.
+    pub fn owed(&mut self, name: &str, log: usize, linear: &Linear<B>, at_most: i64, shown: i64) {
+        if shown > at_most {
+            let bits = at_most.max(1).ilog2();
+            self.in_range(
+                &format!("{name} in range"),
+                log,
+                bits + 1,
+                &linear.clone().offset(power_of_two(bits)),
+            );
+        }
     }
 }

@@ -1,11 +1,19 @@
-//! Lookups: the table of ranges, and public tables of tuples.
+//! Lookups: tables of ranges, and public tables of tuples.
 //!
 //! A lookup is a fraction `1 / (a - fingerprint)`, an entry one with its negated multiplicity; that all of them add up to 0 means that every
 //! lookup is an entry (docs/spec/proofs.md, section 2). Multiplicities are counted as lookups are made, and committed last.
+//!
+//! Tables of ranges are formulas ([`crate::circuit::range`]), so that no verifier reads them:
+//!
+//! ```text
+//! (w, z)        z < 2^w                  widths up to those of a limb
+//! (w, z, u)     z < 2^w, u < 2^b         a second value of b bits in the same lookup, w up to the widest that is looked up
+//! (w, 2^w, z)   z < 2^(low + w)          a remainder whose width is computed, with the power that it is one of
+//! ```
 
 use super::{Builder, whole};
-use crate::circuit::{Leaf, Linear, Public, Source};
-use crate::field::{centred, residue};
+use crate::circuit::{Bit, Leaf, Linear, Public, Source, View, range};
+use crate::field::{centred, power_of_two, residue};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -13,29 +21,121 @@ use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
-/// The tag of the range table; other tables have those behind it.
-const RANGE_TAG: u32 = 1;
+/// No row of a table.
+const NO_ROW: u32 = u32::MAX;
+
+/// Rows of a table by their first numbers, as an array with one axis for each: `(least, how many)`.
+#[derive(Clone, Debug)]
+struct Rows {
+    axes: Vec<(i64, usize)>,
+    rows: Vec<u32>,
+}
+
+impl Rows {
+    fn new(entries: &[Vec<i64>], keys: usize) -> Rows {
+        let axis = |at: usize| {
+            let numbers = entries.iter().map(|entry| entry[at]);
+            let (least, most) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
+            (least, (most - least + 1) as usize)
+        };
+        let axes: Vec<(i64, usize)> = (0..keys).map(axis).collect();
+        let mut rows = Rows { rows: vec![NO_ROW; axes.iter().map(|axis| axis.1).product()], axes };
+        for (row, entry) in entries.iter().enumerate() {
+            if let Some(place) = rows.place(entry.iter().copied()) {
+                rows.rows[place] = row as u32;
+            }
+        }
+        rows
+    }
+
+    fn place(&self, numbers: impl Iterator<Item = i64>) -> Option<usize> {
+        let mut place = 0;
+        for ((least, count), number) in self.axes.iter().zip(numbers) {
+            let at = usize::try_from(number.checked_sub(*least)?).ok().filter(|at| at < count)?;
+            place = place * count + at;
+        }
+        Some(place)
+    }
+
+    fn of(&self, numbers: impl Iterator<Item = i64>) -> Option<usize> {
+        let row = self.rows[self.place(numbers)?];
+        (row != NO_ROW).then_some(row as usize)
+    }
+}
 
 /// A public table.
 #[derive(Clone, Debug)]
 struct Table<B> {
     name: String,
+    tag: u32,
     columns: Vec<Vec<B>>,
-    /// The rows by their first number, where it is looked for.
-    rows: BTreeMap<i64, usize>,
+    rows: Rows,
     counts: Vec<u32>,
+}
+
+/// A table of ranges; its entry is `(2^w + z) 2^low + u`.
+#[derive(Clone, Debug)]
+struct Ranges {
+    tag: u32,
+    /// The widest so far, or that there is.
+    top: u32,
+    counts: Vec<u32>,
+}
+
+impl Ranges {
+    fn count(&mut self, width: i64, low: u32, value: i64, beside: i64) -> bool {
+        let fits = (0..=i64::from(self.top)).contains(&width)
+            && (0..1 << width).contains(&value)
+            && (0..1 << low).contains(&beside);
+        if fits {
+            let at = ((((1 << width) + value) << low) + beside) as usize;
+            let length = self.counts.len().max(1 << (self.top + 1 + low));
+            self.counts.resize(length, 0);
+            self.counts[at] += 1;
+        }
+        fits
+    }
 }
 
 /// All tables of a circuit.
 #[derive(Clone, Debug)]
 pub struct Tables<B> {
     known: Vec<Table<B>>,
-    ranges: BTreeMap<u32, u32>,
+    /// By the bits of the second value.
+    beside: BTreeMap<u32, Ranges>,
+    /// By the bits of every width that are not counted, and the widest.
+    powers: BTreeMap<(u32, u32), Ranges>,
+    tags: u32,
 }
 
 impl<B> Default for Tables<B> {
     fn default() -> Tables<B> {
-        Tables { known: Vec::new(), ranges: BTreeMap::new() }
+        Tables { known: Vec::new(), beside: BTreeMap::new(), powers: BTreeMap::new(), tags: 0 }
+    }
+}
+
+impl<B> Tables<B> {
+    fn tag(&mut self) -> u32 {
+        self.tags += 1;
+        self.tags
+    }
+
+    fn beside(&mut self, low: u32, top: u32) -> &mut Ranges {
+        if !self.beside.contains_key(&low) {
+            let tag = self.tag();
+            self.beside.insert(low, Ranges { tag, top: 0, counts: Vec::new() });
+        }
+        let ranges = self.beside.entry(low).or_insert(Ranges { tag: 0, top: 0, counts: Vec::new() });
+        ranges.top = ranges.top.max(top);
+        ranges
+    }
+
+    fn powers(&mut self, low: u32, top: u32) -> &mut Ranges {
+        if !self.powers.contains_key(&(low, top)) {
+            let tag = self.tag();
+            self.powers.insert((low, top), Ranges { tag, top, counts: Vec::new() });
+        }
+        self.powers.entry((low, top)).or_insert(Ranges { tag: 0, top, counts: Vec::new() })
     }
 }
 
@@ -46,36 +146,51 @@ pub struct TableId(usize);
 impl<B: PrimeField32> Builder<'_, B> {
     /// A table of `entries`, whose first numbers are distinct; filled up with its last entry to a power of two. The same name means the same table.
     pub fn table(&mut self, name: &str, entries: impl FnOnce() -> Vec<Vec<i64>>) -> TableId {
+        self.keyed_table(name, 1, entries)
+    }
+
+    /// The same, whose entries differ in their first `keys` numbers.
+    pub fn keyed_table(
+        &mut self,
+        name: &str,
+        keys: usize,
+        entries: impl FnOnce() -> Vec<Vec<i64>>,
+    ) -> TableId {
         if let Some(at) = self.tables.known.iter().position(|table| table.name == name) {
             return TableId(at);
         }
         let mut entries = entries();
-        let rows = entries.iter().enumerate().map(|(row, entry)| (entry[0], row)).collect();
+        let rows = if self.has_witness() { Rows::new(&entries, keys) } else { Rows::new(&[], 0) };
         entries.resize(entries.len().next_power_of_two(), entries[entries.len() - 1].clone());
         let columns = (0..entries[0].len())
             .map(|at| entries.iter().map(|entry| residue(entry[at])).collect())
             .collect();
         let counts = vec![0; entries.len()];
-        self.tables.known.push(Table { name: name.into(), columns, rows, counts });
+        let tag = self.tables.tag();
+        self.tables.known.push(Table { name: name.into(), tag, columns, rows, counts });
         TableId(self.tables.known.len() - 1)
     }
 
     /// A lookup of a tuple in every one of `2^log` cells.
     pub fn look_up(&mut self, table: TableId, log: usize, tuple: Vec<Linear<B>>) {
-        let keys = self.integers(&tuple[0], log);
-        let found = &mut self.tables.known[table.0];
+        let found = &self.tables.known[table.0];
         debug_assert_eq!(found.columns.len(), tuple.len(), "{}", found.name);
-        let mut outside = None;
-        for key in keys {
-            match found.rows.get(&key) {
-                Some(row) => found.counts[*row] += 1,
-                None => outside = Some((found.name.clone(), key)),
+        let tag = B::from_u32(found.tag);
+        if self.has_witness() {
+            let keys = self.tables.known[table.0].rows.axes.len();
+            let keys: Vec<Vec<i64>> = tuple[..keys].iter().map(|key| self.integers(key, log)).collect();
+            let found = &mut self.tables.known[table.0];
+            let mut outside = None;
+            for at in 0..1usize << log {
+                match found.rows.of(keys.iter().map(|key| key[at])) {
+                    Some(row) => found.counts[row] += 1,
+                    None => outside = Some((found.name.clone(), keys[keys.len() - 1][at])),
+                }
+            }
+            if let Some((name, key)) = outside {
+                self.outside(&name, key);
             }
         }
-        if let Some((name, key)) = outside {
-            self.outside(&name, key);
-        }
-        let tag = B::from_u32(RANGE_TAG + 1 + table.0 as u32);
         self.circuit.leaves.push(Leaf { log, numerator: Linear::constant(B::ONE), tag, tuple });
     }
 
@@ -86,7 +201,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         for at in 1..self.tables.known[table.0].columns.len() {
             let found = &self.tables.known[table.0];
             // A key that is not there, a liar's, fetches the first entry.
-            let row = |key: &i64| found.rows.get(key).copied().unwrap_or(0);
+            let row = |key: &i64| found.rows.of(core::iter::once(*key)).unwrap_or(0);
             let values = keys.iter().map(|key| centred(found.columns[at][row(key)])).collect();
             let source = self.commit(&format!("{name}.{at}"), log, values);
             tuple.push(Linear::view(whole(source, log)));
@@ -98,48 +213,114 @@ impl<B: PrimeField32> Builder<'_, B> {
 
     /// A lookup in the table of ranges.
     pub fn look_up_range(&mut self, log: usize, width: Linear<B>, value: Linear<B>) {
-        let widths = self.integers(&width, log);
-        let values = self.integers(&value, log);
-        let limb_bits = i64::from(self.circuit.limb_bits);
-        for (width, value) in widths.into_iter().zip(values) {
-            if (0..=limb_bits).contains(&width) && (0..1 << width).contains(&value) {
-                *self.tables.ranges.entry(((1 << width) + value) as u32).or_default() += 1;
-            } else {
-                self.outside(&format!("a value of {width} bits"), value);
+        let limb_bits = self.circuit.limb_bits;
+        let tag = self.tables.beside(0, limb_bits).tag;
+        if self.has_witness() {
+            let (widths, values) = (self.integers(&width, log), self.integers(&value, log));
+            for (width, value) in widths.into_iter().zip(values) {
+                if !self.tables.beside(0, limb_bits).count(width, 0, value, 0) {
+                    self.outside(&format!("a value of {width} bits"), value);
+                }
             }
         }
-        let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(RANGE_TAG));
+        let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(tag));
         self.circuit.leaves.push(Leaf { log, numerator, tag, tuple: vec![width, value] });
+    }
+
+    /// A lookup of two values: one of `width` bits, at most `top`, and one of `bits`.
+    pub fn look_up_beside(
+        &mut self,
+        log: usize,
+        (width, top): (Linear<B>, u32),
+        value: Linear<B>,
+        (bits, beside): (u32, Linear<B>),
+    ) {
+        let tag = self.tables.beside(bits, top).tag;
+        if self.has_witness() {
+            let [widths, values, besides] =
+                [&width, &value, &beside].map(|linear| self.integers(linear, log));
+            for at in 0..widths.len() {
+                let ranges = self.tables.beside(bits, top);
+                if !ranges.count(widths[at], bits, values[at], besides[at]) {
+                    self.outside(
+                        &format!("a value of {} bits beside {}", widths[at], besides[at]),
+                        values[at],
+                    );
+                }
+            }
+        }
+        let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(tag));
+        self.circuit.leaves.push(Leaf { log, numerator, tag, tuple: vec![width, value, beside] });
+    }
+
+    /// A lookup of `(w, 2^w, z)` with z of `low + w` bits, w at most `top`.
+    pub fn look_up_power(
+        &mut self,
+        log: usize,
+        (low, top): (u32, u32),
+        [width, power, value]: [Linear<B>; 3],
+    ) {
+        let tag = self.tables.powers(low, top).tag;
+        if self.has_witness() {
+            let (widths, values) = (self.integers(&width, log), self.integers(&value, log));
+            for (width, value) in widths.into_iter().zip(values) {
+                let (high, rest) = (value >> low, value & ((1 << low) - 1));
+                if !self.tables.powers(low, top).count(width, low, high, rest) {
+                    self.outside(&format!("a remainder of {low} bits and {width}"), value);
+                }
+            }
+        }
+        let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(tag));
+        self.circuit.leaves.push(Leaf { log, numerator, tag, tuple: vec![width, power, value] });
     }
 
     /// The entries of all tables, with their multiplicities.
     pub(super) fn close_tables(&mut self) {
         let tables = core::mem::take(&mut self.tables);
-        let log = self.circuit.limb_bits as usize + 1;
-        let count = |at| tables.ranges.get(&at).copied().unwrap_or(0);
-        let tuple = vec![Public::Width(log), Public::Value(log)];
-        self.close("ranges", log, RANGE_TAG, tuple, (0..1 << log).map(|at| count(at).into()));
-        for (number, table) in tables.known.into_iter().enumerate() {
+        let first = |bits: usize, public| View { source: public, bits: (0..bits).map(Bit::At).collect() };
+        for (low, ranges) in tables.beside {
+            let bits = ranges.top as usize + 1;
+            let log = bits + low as usize;
+            let name = if low == 0 { "ranges".into() } else { format!("ranges beside {low} bits") };
+            let mut tuple = Vec::new();
+            for public in [Public::Width(bits), Public::Value(bits)] {
+                tuple.push(Linear::view(first(bits, self.circuit.public(public))));
+            }
+            if low > 0 {
+                let source = self.circuit.public(Public::Index(low as usize));
+                tuple.push(Linear::view(View { source, bits: (bits..log).map(Bit::At).collect() }));
+            }
+            self.close(&name, log, ranges.tag, tuple, ranges.counts);
+        }
+        for table in tables.known {
             let log = table.counts.len().trailing_zeros() as usize;
-            let tuple = table.columns.into_iter().map(Public::Vector).collect();
-            let tag = RANGE_TAG + 1 + number as u32;
-            self.close(&table.name, log, tag, tuple, table.counts.into_iter().map(i64::from));
+            let view = |column| Linear::view(whole(self.circuit.vector(column), log));
+            let tuple = table.columns.into_iter().map(view).collect();
+            self.close(&table.name, log, table.tag, tuple, table.counts);
+        }
+        for ((low, top), ranges) in tables.powers {
+            let bits = top as usize + 1;
+            let log = bits + low as usize;
+            // The first entry of a table of ranges is none; here it is that of width 0.
+            let width = |at: usize| range::entry(at).0.max(0);
+            let of = |f: &dyn Fn(i64) -> i64| (0..1 << bits).map(|at| residue(f(width(at)))).collect();
+            let (widths, powers) = (of(&|w| w), of(&|w| 1 << w));
+            let mut view = |public| Linear::view(first(bits, self.circuit.public(public)));
+            let (widths, powers) = (view(Public::Vector(widths)), view(Public::Vector(powers)));
+            let high = view(Public::Value(bits));
+            let source = self.circuit.public(Public::Index(low as usize));
+            let rest = Linear::view(View { source, bits: (bits..log).map(Bit::At).collect() });
+            let tuple = vec![widths, powers, high.times(power_of_two(low)).plus(&rest)];
+            self.close(&format!("powers to {top} and {low}"), log, ranges.tag, tuple, ranges.counts);
         }
     }
 
-    fn close(
-        &mut self,
-        name: &str,
-        log: usize,
-        tag: u32,
-        tuple: Vec<Public<B>>,
-        counts: impl Iterator<Item = i64>,
-    ) {
-        let counts = if self.has_witness() { counts.collect() } else { Vec::new() };
+    fn close(&mut self, name: &str, log: usize, tag: u32, tuple: Vec<Linear<B>>, mut counts: Vec<u32>) {
+        counts.resize(1 << log, 0);
+        let counts = counts.into_iter().map(i64::from).collect();
+        let counts = if self.has_witness() { counts } else { Vec::new() };
         let multiplicity: Source = self.commit(name, log, counts);
-        let view = |source| Linear::view(whole(source, log));
-        let tuple = tuple.into_iter().map(|public| view(self.circuit.public(public))).collect();
-        let numerator = view(multiplicity).times(B::NEG_ONE);
+        let numerator = Linear::view(whole(multiplicity, log)).times(B::NEG_ONE);
         self.circuit.leaves.push(Leaf { log, numerator, tag: B::from_u32(tag), tuple });
     }
 }

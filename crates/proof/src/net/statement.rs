@@ -18,7 +18,7 @@ use lockstep_base::net::{Net, Op};
 use p3_field::{Field, PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-net-1";
+pub const PROTOCOL: &str = "lockstep-proof-net-2";
 /// Examples of one proof.
 pub const EXAMPLES_MAX: usize = 1 << 16;
 /// Bits of the magnitude of what a rectifier reads.
@@ -134,7 +134,8 @@ impl<'a, E: ProofField> Statement<'a, E> {
                 Value::Codes(self.first_codes(builder, input))
             }
             (Op::Quantise { .. }, Value::Fixed(x)) => {
-                let sixteen = builder.sixteen("16 bits", x, (examples, here.log), Extent::Any);
+                let sixteen =
+                    builder.sixteen("16 bits", (x, i64::MAX), (examples, here.log), Extent::Any, None);
                 let base = Linear::constant(residue(i64::from(-14 - i32::from(of.frac))));
                 Value::Codes(builder.codes("codes", &sixteen, None, &base))
             }
@@ -228,7 +229,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
     /// # Errors
     /// If it is too large.
     pub fn argument(&self, built: Built<'a, E::Base>) -> Result<Argument<'a, E>, PlanError> {
-        Argument::new(built.circuit, built.matrices, self.sponge.clone())
+        let mut sponge = self.sponge.clone();
+        sponge.absorb("declared", &built.declarations);
+        Argument::new(built.circuit, built.matrices, sponge)
     }
 
     /// Public integers of value `value` as cells: added examples repeat the last one, added places are 0.

@@ -95,8 +95,16 @@ pub(crate) fn is_open(name: &str) -> bool {
         || name.starts_with("tables")
 }
 
-/// Besides, how far away a position is that is not seen, where its probability stays 0.
+/// Positions of the prompts and answers that are lied about, as a logarithm: no position is filling.
+const LOG_POSITIONS: usize = 2;
+
+/// Besides, the score of a position that is not seen, its shift, and how far away it is, where its probability stays 0.
 pub(crate) fn is_open_here(truth: &Case<'_>, lying: &Case<'_>, name: &str, at: usize) -> bool {
+    if name.ends_with(": score") || name.ends_with(": weight shift") {
+        let cells = truth.values.iter().find(|(value, _)| value == name).map_or(1, |(_, cells)| *cells);
+        let looks = at / (cells >> LOG_POSITIONS);
+        return at % (1 << LOG_POSITIONS) > looks;
+    }
     let Some(scope) = name.strip_suffix(": distance").or(name.strip_suffix(": distance beyond")) else {
         return is_open(name);
     };
@@ -120,7 +128,7 @@ fn no_lie_about_a_decoder_is_believed() {
         let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, seed));
         let tokens = answered(&weights, seed, 3, 2);
         let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
-        let truth = Case::answered(answer, None);
+        let truth = Case::answered(answer, None, None);
         assert_eq!(truth.check(&truth.witness), Ok(()));
         let mut rng = SplitMix64::new(seed);
         let (cases, step) = cases();
@@ -133,7 +141,9 @@ fn no_lie_about_a_decoder_is_believed() {
                     _ => (1 << rng.below(20)) + 1,
                 };
                 let lie = Lie { value, at: rng.below(*cells as u64) as usize, by };
-                let lying = Case::answered(answer, Some(lie));
+                // Every other liar declares what the lie needs, the others what the truth does.
+                let declared = (case + value as u64 / 2).is_multiple_of(2).then_some(&truth.declared[..]);
+                let lying = Case::answered(answer, Some(lie), declared);
                 if lying.says_the_same_as(&truth) {
                     continue;
                 }

@@ -21,6 +21,18 @@ pub(crate) struct Case<'a> {
     pub(crate) values: Vec<(String, usize)>,
     /// What comes out of the witness.
     pub(crate) outputs: Vec<i32>,
+    /// How wide its values are said to be.
+    pub(crate) declared: Vec<u8>,
+    /// The first of what it is told to declare that nobody may.
+    pub(crate) fault: Option<VerifyError>,
+}
+
+/// Somebody who lies, or not, and declares what its own witness needs, or what it is told to.
+fn builder<'a>(limb_bits: u32, lie: Option<Lie>, declared: Option<&[u8]>) -> Builder<'a, Base> {
+    match declared {
+        Some(declared) => Builder::declaring(limb_bits, lie, declared),
+        None => Builder::proving(limb_bits, lie),
+    }
 }
 
 impl<'a> Case<'a> {
@@ -30,31 +42,37 @@ impl<'a> Case<'a> {
         input: &'a [i32],
         claimed: &'a [i32],
         lie: Option<Lie>,
+        declared: Option<&[u8]>,
     ) -> Option<Case<'a>> {
         let statement = Statement::<Quintic>::new(net, input, claimed).ok()?;
-        let mut builder = Builder::proving(statement.limb_bits(), lie);
+        let mut builder = builder(statement.limb_bits(), lie, declared);
         let outputs = statement.build(&mut builder).into_iter().map(|y| y as i32).collect();
         let mut built = builder.finish();
         let (witness, values) =
             (built.witness.take().expect("a prover's"), core::mem::take(&mut built.values));
+        let (declared, fault) = (built.declarations.clone(), built.fault.clone());
         let argument = statement.argument(built).expect("not too large");
-        Some(Case { argument, witness, values, outputs })
+        Some(Case { argument, witness, values, outputs, declared, fault })
     }
 
     /// That a model gives `answer`, with the witness of somebody who lies.
-    pub(crate) fn answered(answer: Answer<'a>, lie: Option<Lie>) -> Case<'a> {
+    pub(crate) fn answered(answer: Answer<'a>, lie: Option<Lie>, declared: Option<&[u8]>) -> Case<'a> {
         let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
-        let mut builder = Builder::proving(decoder::statement::LIMB_BITS, lie);
+        let mut builder = builder(decoder::statement::LIMB_BITS, lie, declared);
         statement.build(&mut builder, &[]);
         let mut built = builder.finish();
         let (witness, values) =
             (built.witness.take().expect("a prover's"), core::mem::take(&mut built.values));
+        let (declared, fault) = (built.declarations.clone(), built.fault.clone());
         let argument = statement.argument(built).expect("not too large");
-        Case { argument, witness, values, outputs: Vec::new() }
+        Case { argument, witness, values, outputs: Vec::new(), declared, fault }
     }
 
     /// Whether a verifier accepts `witness`.
     pub(crate) fn check(&self, witness: &Witness<Base>) -> Result<(), VerifyError> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         let proof = prove::prove(&self.argument, witness).expect("no challenge is degenerate");
         verify::verify(&self.argument, &proof)
     }

@@ -10,7 +10,7 @@ use lockstep_proof::error::VerifyError;
 use lockstep_proof::gadget::Lie;
 
 /// Lies about each value of each network.
-const CASES: u64 = 6;
+const CASES: u64 = 8;
 
 /// What became of a lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,17 @@ enum Fate {
     Believed,
 }
 
-fn told(net: &Net, input: &[i32], output: &[i32], truth: &Case<'_>, lie: Lie) -> Fate {
-    let lying = Case::claimed(net, input, output, Some(lie)).expect("a statement");
+/// `honest`: declared is what the truth needs, not what the lie does.
+fn told(net: &Net, input: &[i32], output: &[i32], truth: &Case<'_>, lie: Lie, honest: bool) -> Fate {
+    let declared = honest.then_some(&truth.declared[..]);
+    let lying = Case::claimed(net, input, output, Some(lie), declared).expect("a statement");
     if lying.says_the_same_as(truth) {
         return Fate::Nothing;
     }
     // An output that the network cannot give is refused before anything else.
-    let Some(case) = Case::claimed(net, input, &lying.outputs, Some(lie)) else { return Fate::Refused };
+    let Some(case) = Case::claimed(net, input, &lying.outputs, Some(lie), declared) else {
+        return Fate::Refused;
+    };
     match case.check(&case.witness) {
         Err(_) => Fate::Refused,
         Ok(()) if lying.outputs == output => Fate::Harmless,
@@ -57,18 +61,18 @@ fn no_lie_is_believed() {
         let mut rng = SplitMix64::new(*seed);
         let input = inputs(&mut rng, net, 2);
         let output = outputs(net, &input);
-        let truth = Case::claimed(net, &input, &output, None).expect("a statement");
+        let truth = Case::claimed(net, &input, &output, None, None).expect("a statement");
         for (value, (name, cells)) in truth.values.iter().enumerate() {
             let mut refused = 0;
             for case in 0..CASES {
-                let by = match case % 4 {
+                let by = match case / 2 % 4 {
                     0 => 1,
                     1 => -1,
                     2 => 1 << truth.argument.circuit.limb_bits,
                     _ => (1 << rng.below(20)) + 1,
                 };
                 let lie = Lie { value, at: rng.below(*cells as u64) as usize, by };
-                match told(net, &input, &output, &truth, lie) {
+                match told(net, &input, &output, &truth, lie, case % 2 == 0) {
                     Fate::Nothing => {}
                     Fate::Refused => refused += 1,
                     Fate::Harmless if is_open(name) => {}
@@ -91,11 +95,11 @@ fn two_faces_are_refused() {
     let mut rng = SplitMix64::new(204);
     let input = inputs(&mut rng, &net, 2);
     let output = outputs(&net, &input);
-    let truth = Case::claimed(&net, &input, &output, None).expect("a statement");
+    let truth = Case::claimed(&net, &input, &output, None, None).expect("a statement");
     for value in (0..truth.values.len()).step_by(5).filter(|value| !is_open(&truth.values[*value].0)) {
         let name = &truth.values[value].0;
         let lie = Some(Lie { value, at: 1, by: 1 });
-        let lying = Case::claimed(&net, &input, &output, lie).expect("a statement");
+        let lying = Case::claimed(&net, &input, &output, lie, Some(&truth.declared)).expect("a statement");
         if lying.witness.columns == truth.witness.columns {
             continue;
         }

@@ -128,7 +128,7 @@ fn a_witness_that_is_too_large_is_refused() {
     let net = build(Shape::vector(1), nodes);
     let error = prove(&compute(), &net, &[1; 4096]).expect_err("too large");
     assert!(matches!(error, ProveError::Plan(PlanError::TooLarge { .. })), "{error}");
-    let error = verify(&net, &[1; 4096], &[1; 4096], &Proof::new(&[])).expect_err("too large");
+    let error = verify(&net, &[1; 4096], &[1; 4096], &Proof::new(&[0; 64])).expect_err("too large");
     assert!(matches!(error, VerifyError::Plan(PlanError::TooLarge { .. })), "{error}");
     let got = 65_537;
     let error = Statement::<Quintic>::new(&net, &vec![1; got], &vec![1; got]).expect_err("too many");

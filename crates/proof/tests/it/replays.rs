@@ -137,5 +137,5 @@ fn what_is_no_statement_is_refused() {
     assert!(matches!(error(&[1; 5], &[0; 3]), VerifyError::Plan(PlanError::Examples { got: 5, .. })));
     assert!(matches!(error(&[1; 4], &[0; 2]), VerifyError::Plan(PlanError::OutputLength { got: 2, .. })));
     assert!(matches!(error(&[101; 4], &[0; 3]), VerifyError::Plan(PlanError::InputBounds { got: 101, .. })));
-    assert!(matches!(error(&[1; 4], &[0; 3]), VerifyError::Truncated { got: 0, expected: 32 }));
+    assert!(matches!(error(&[1; 4], &[0; 3]), VerifyError::Truncated { got: 0, expected: 1 }));
 }

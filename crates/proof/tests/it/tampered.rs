@@ -38,7 +38,7 @@ fn a_tampered_cell_is_refused() {
     let (mut tried, mut accepted) = (0, Vec::new());
     for (net, input, seed) in networks() {
         let output = outputs(&net, &input);
-        let case = Case::claimed(&net, &input, &output, None).expect("a statement");
+        let case = Case::claimed(&net, &input, &output, None, None).expect("a statement");
         assert_eq!(case.check(&case.witness), Ok(()), "seed {seed}");
         let mut rng = SplitMix64::new(seed);
         for column in 0..case.witness.columns.len() {
@@ -76,7 +76,7 @@ fn moved_multiplicities_are_refused() {
     let mut accepted = Vec::new();
     for (net, input, seed) in networks() {
         let output = outputs(&net, &input);
-        let case = Case::claimed(&net, &input, &output, None).expect("a statement");
+        let case = Case::claimed(&net, &input, &output, None, None).expect("a statement");
         let mut rng = SplitMix64::new(seed);
         let tables = (0..case.witness.columns.len()).filter(|c| case.name(*c).starts_with("tables"));
         let tables: Vec<usize> = tables.collect();
@@ -106,7 +106,7 @@ fn swapped_columns_are_refused() {
     let net = dense(&mut rng, &[4, 4, 4, 4]);
     let input = inputs(&mut rng, &net, 2);
     let output = outputs(&net, &input);
-    let case = Case::claimed(&net, &input, &output, None).expect("a statement");
+    let case = Case::claimed(&net, &input, &output, None, None).expect("a statement");
     let columns = &case.witness.columns;
     let mut swapped = 0;
     for a in 0..columns.len() {
@@ -126,7 +126,7 @@ fn swapped_columns_are_refused() {
 fn wrong_products_are_refused() {
     for (net, input, seed) in networks() {
         let output = outputs(&net, &input);
-        let case = Case::claimed(&net, &input, &output, None).expect("a statement");
+        let case = Case::claimed(&net, &input, &output, None, None).expect("a statement");
         let mut rng = SplitMix64::new(seed);
         for product in 0..case.witness.products.len() {
             for _ in 0..5 {

@@ -67,7 +67,8 @@ fn verdicts(case: &Case<'_>, lying: &Witness<Base>, item: Item) -> [Result<(), V
     let Argument { circuit, matrices, sponge, .. } = &case.argument;
     let (pruned, witness) = without(circuit, lying, item);
     let argument = Argument::new(pruned, matrices.clone(), sponge.clone()).expect("not too large");
-    let pruned = Case { argument, witness, values: Vec::new(), outputs: Vec::new() };
+    let (values, outputs, declared) = (Vec::new(), Vec::new(), Vec::new());
+    let pruned = Case { argument, witness, values, outputs, declared, fault: None };
     let mut counted = lying.clone();
     Checker::new(circuit).recount(&mut counted);
     [pruned.check(&pruned.witness), case.check(&counted)]
@@ -150,7 +151,7 @@ fn every_part_of_a_circuit_refuses_a_lie_of_its_own() {
         let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, seed));
         let tokens = answered(&weights, seed, 3, 2);
         let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
-        let truth = Case::answered(answer, None);
+        let truth = Case::answered(answer, None, None);
         let checker = Checker::new(&truth.argument.circuit);
         assert_eq!(checker.violated(&truth.witness), [], "seed {seed}");
         let mut rng = SplitMix64::new(seed);
@@ -162,7 +163,7 @@ fn every_part_of_a_circuit_refuses_a_lie_of_its_own() {
             for case in 0..cases {
                 let by = how_wrong(&mut rng, case);
                 let lie = Lie { value, at: rng.below(*cells as u64) as usize, by };
-                let lying = Case::answered(answer, Some(lie));
+                let lying = Case::answered(answer, Some(lie), Some(&truth.declared));
                 if lying.says_the_same_as(&truth) {
                     continue;
                 }
@@ -212,7 +213,7 @@ fn every_part_of_a_circuit_refuses_a_lie_of_its_own() {
         // The argument agrees with what was found cell by cell.
         let proved = alone.len().div_ceil(if step == 1 { 40 } else { 4 });
         for (item, lie) in alone.iter().step_by(proved.max(1)) {
-            let lying = Case::answered(answer, Some(*lie));
+            let lying = Case::answered(answer, Some(*lie), Some(&truth.declared));
             let [pruned, whole] = verdicts(&lying, &lying.witness, *item);
             assert_eq!(pruned, Ok(()), "seed {seed}: {lie:?} without {}", checker.describe(*item));
             assert!(whole.is_err(), "seed {seed}: {lie:?} with {}", checker.describe(*item));
