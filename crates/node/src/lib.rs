@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod local;
 pub mod output;
 pub mod p2p;
+pub mod proving;
 pub mod service;
 pub mod text;
 pub mod verified;

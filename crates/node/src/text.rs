@@ -194,7 +194,7 @@ pub struct AnswerEnd {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// Tokens of the answer, the one that ended it too.
-    pub completion_tokens: u32,
+    pub tokens: Vec<u32>,
     /// What the generator said; its reason is `stop` where a stop string was met.
     pub done: Done,
 }
@@ -210,7 +210,7 @@ pub fn answer(
     let (sender, receiver) = mpsc::channel(ANSWER_QUEUE);
     let state = Answering {
         prompt_tokens: request.prompt.len() as u32,
-        completion_tokens: 0,
+        tokens: Vec::new(),
         stop_tokens: request.parameters.stop_tokens.clone(),
         end: request.end.clone(),
     };
@@ -232,7 +232,7 @@ struct ReaderGone;
 
 struct Answering {
     prompt_tokens: u32,
-    completion_tokens: u32,
+    tokens: Vec<u32>,
     stop_tokens: Vec<u32>,
     end: EndSignal,
 }
@@ -272,7 +272,7 @@ impl Answering {
                 if assembler.stopped() {
                     return Ok(true);
                 }
-                self.completion_tokens += 1;
+                self.tokens.push(token);
                 if self.stop_tokens.contains(&token) {
                     return Ok(true);
                 }
@@ -291,7 +291,7 @@ impl Answering {
                 }
                 let end = AnswerEnd {
                     prompt_tokens: self.prompt_tokens,
-                    completion_tokens: self.completion_tokens,
+                    tokens: core::mem::take(&mut self.tokens),
                     done: *done,
                 };
                 send(sender, AnswerEvent::Done(Box::new(end))).await.map(|()| false)

@@ -2,7 +2,8 @@
 //! `/v1/chat/completions`. What is served here behaves as upstream does; what is not is refused
 //! with a message that names the field. Our own data ride in one field, `lockstep`.
 //!
-//! Nothing is logged and nothing is written: a prompt lives in memory while it is answered.
+//! Nothing is logged and nothing is written: a prompt lives in memory while it is answered, and longer only where the client asks for a
+//! proof ([`proofs`]).
 //!
 //! ```text
 //! body -> request (parse) -> Served (tokens) -> Generator -> text -> respond + shape -> JSON or SSE
@@ -12,6 +13,7 @@ pub mod error;
 pub mod fields;
 pub mod limits;
 pub mod logprobs;
+pub mod proofs;
 pub mod request;
 pub mod respond;
 pub mod served;
@@ -30,6 +32,7 @@ use axum::routing::{get, post};
 use axum::{Json, extract::Path};
 use error::ApiError;
 use limits::{ANSWERS_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, REQUESTS_MAX};
+use proofs::Proofs;
 use request::{ChatRequest, Common, CompletionRequest};
 use respond::Answers;
 use serde_json::{Value, json};
@@ -54,16 +57,23 @@ struct Api {
     models: Vec<Served>,
     slots: Arc<Semaphore>,
     requests_max: usize,
+    proofs: Proofs,
 }
 
 /// The API over `models`.
 pub fn router(models: Vec<Served>, config: &ApiConfig) -> Router {
     let requests_max = config.requests_max.min(Semaphore::MAX_PERMITS);
-    let api = Arc::new(Api { models, slots: Arc::new(Semaphore::new(requests_max)), requests_max });
+    let api = Arc::new(Api {
+        models,
+        slots: Arc::new(Semaphore::new(requests_max)),
+        requests_max,
+        proofs: Proofs::default(),
+    });
     Router::new()
         .route("/healthz", get(health))
         .route("/v1/models", get(list_models))
         .route("/v1/models/{*id}", get(show_model))
+        .route("/v1/proofs/{id}", get(proofs::get))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
         .fallback(unknown_path)
@@ -87,7 +97,7 @@ async fn show_model(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
 
 async fn unknown_path(method: Method, uri: Uri) -> ApiError {
     let message = format!(
-        "unknown path: {method} {}, expected GET /v1/models, POST /v1/completions, POST /v1/chat/completions or GET /healthz",
+        "unknown path: {method} {}, expected GET /v1/models, GET /v1/proofs/ID, POST /v1/completions, POST /v1/chat/completions or GET /healthz",
         uri.path()
     );
     ApiError::client(StatusCode::NOT_FOUND, message, Some("unknown_url"))
@@ -147,6 +157,7 @@ impl Api {
                 self.requests_max
             ))
         })?;
+        let keep = served.keep(&self.proofs, &prompts, &common)?;
         let model = served.generator.model();
         let mut receivers = Vec::with_capacity(prompts.len() * n);
         for prompt in prompts {
@@ -170,6 +181,7 @@ impl Api {
             logprobs: common.top_logprobs.is_some(),
             receipt_file: common.receipt_file,
             include_usage: common.include_usage,
+            keep,
         };
         let shape = Shape::new(style, model, served.tokenizer.clone(), wanted);
         let answers = Answers::new(receivers, n, permit);

@@ -30,6 +30,8 @@ pub struct Common {
     pub top_logprobs: Option<u32>,
     /// Whether the receipt file is wanted.
     pub receipt_file: bool,
+    /// Whether the answer is kept for a proof.
+    pub proof: bool,
 }
 
 /// A prompt of `/v1/completions`.
@@ -142,9 +144,10 @@ fn common(
     let n = fields.integer("n", 1, N_MAX)?.unwrap_or(1) as u32;
     let stream = fields.bool("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
-    let (mut receipt_file, mut top_k) = (false, 0);
+    let (mut receipt_file, mut proof, mut top_k) = (false, false, 0);
     if let Some(mut ours) = fields.object("lockstep")? {
         receipt_file = ours.bool("receipt_file")?.unwrap_or(false);
+        proof = on_request(&mut ours)?;
         top_k = ours.integer("top_k", 0, i64::from(TOP_K_MAX))?.unwrap_or(0) as u32;
         ours.finish()?;
     }
@@ -156,7 +159,16 @@ fn common(
         stop_tokens: Vec::new(),
         stop,
     };
-    Ok(Common { model, parameters, seed, n, stream, include_usage, top_logprobs, receipt_file })
+    Ok(Common { model, parameters, seed, n, stream, include_usage, top_logprobs, receipt_file, proof })
+}
+
+/// Whether a proof of the answer can be asked for later.
+fn on_request(ours: &mut Fields) -> Result<bool, ApiError> {
+    match ours.string("proof")?.as_deref() {
+        None => Ok(false),
+        Some("on-request") => Ok(true),
+        Some(got) => Err(ours.out_of_range("proof", &json!(got), "\"on-request\"")),
+    }
 }
 
 fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {

@@ -78,7 +78,7 @@ impl Answers {
                 }
                 AnswerEvent::Done(end) => {
                     self.open -= 1;
-                    self.usage.completion_tokens += u64::from(end.completion_tokens);
+                    self.usage.completion_tokens += end.tokens.len() as u64;
                     if index.is_multiple_of(self.n) {
                         self.usage.prompt_tokens += u64::from(end.prompt_tokens);
                     }

@@ -1,8 +1,12 @@
 //! A model as the API serves it: a generator with what turns text into its tokens.
 
 use super::error::ApiError;
+use super::fields::INVALID_VALUE;
+use super::proofs::{Keep, Proofs};
+use super::request::Common;
 use super::request::Prompt;
 use super::shape::{Style, now_unix_seconds};
+use crate::proving::Prover;
 use crate::service::{Failure, Generator};
 use crate::text::Beginning;
 use lockstep_model::chat::{ChatOptions, ChatTemplate, Message};
@@ -19,6 +23,8 @@ pub struct Served {
     pub tokenizer: Arc<Tokenizer>,
     /// Messages to text.
     pub chat: Arc<ChatTemplate>,
+    /// Who proves answers, where somebody does.
+    pub prover: Option<Prover>,
     created: u64,
 }
 
@@ -44,13 +50,42 @@ impl Served {
     /// A model that is served from now on.
     #[must_use]
     pub fn new(generator: Arc<dyn Generator>, tokenizer: Arc<Tokenizer>, chat: ChatTemplate) -> Served {
-        Served { generator, tokenizer, chat: Arc::new(chat), created: now_unix_seconds() }
+        Served { generator, tokenizer, chat: Arc::new(chat), prover: None, created: now_unix_seconds() }
     }
 
     /// The same text for another generator of the same model: one under an adapter.
     #[must_use]
     pub fn with_generator(&self, generator: Arc<dyn Generator>) -> Served {
-        Served { generator, ..self.clone() }
+        Served { generator, prover: None, ..self.clone() }
+    }
+
+    /// Answers can be proved, by `prover`.
+    #[must_use]
+    pub fn proving(self, prover: Prover) -> Served {
+        Served { prover: Some(prover), ..self }
+    }
+
+    /// Where the answer to `prompts` is kept, if it is to be proved later.
+    ///
+    /// # Errors
+    /// 400 where there are no proofs of such answers.
+    pub(super) fn keep(
+        &self,
+        proofs: &Proofs,
+        prompts: &[Vec<u32>],
+        common: &Common,
+    ) -> Result<Option<Keep>, ApiError> {
+        if !common.proof {
+            return Ok(None);
+        }
+        let refuse = |message: &str| Err(ApiError::field("lockstep.proof", INVALID_VALUE, message));
+        let Some(prover) = &self.prover else {
+            return refuse("no proofs are made here, expected lockstep serve --proofs, and no adapter");
+        };
+        let ([prompt], 1, 0) = (prompts, common.n, common.parameters.temperature_q16) else {
+            return refuse("only greedy answers are proved: expected temperature 0, one prompt and n = 1");
+        };
+        Ok(Some(Keep { proofs: proofs.clone(), prover: prover.clone(), prompt: prompt.clone() }))
     }
 
     /// The entry of `/v1/models`.

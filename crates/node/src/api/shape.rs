@@ -1,6 +1,7 @@
 //! The JSON of answers: one place for both endpoints, whole and streamed.
 
 use super::logprobs;
+use super::proofs::Keep;
 use crate::text::{AnswerEnd, Piece, ShownToken};
 use lockstep_model::tokenizer::Tokenizer;
 use rand::TryRngCore;
@@ -37,10 +38,12 @@ pub struct Shape {
     receipt_file: bool,
     /// Whether the usage comes in a stream.
     include_usage: bool,
+    /// Where the answer is kept for a proof.
+    keep: Option<Keep>,
 }
 
 /// What the client asked to see.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
     /// Log-probabilities.
     pub logprobs: bool,
@@ -48,6 +51,8 @@ pub struct Wanted {
     pub receipt_file: bool,
     /// The usage at the end of a stream.
     pub include_usage: bool,
+    /// A proof, later.
+    pub keep: Option<Keep>,
 }
 
 /// Tokens in and out of one request.
@@ -104,6 +109,7 @@ impl Shape {
             logprobs: wanted.logprobs,
             receipt_file: wanted.receipt_file,
             include_usage: wanted.include_usage,
+            keep: wanted.keep,
         }
     }
 
@@ -243,11 +249,15 @@ impl Shape {
             let file = done.receipts.as_ref().map(|receipts| base64(&receipts.file));
             about["receipt_file"] = json!(file);
         }
+        if let Some(keep) = &self.keep {
+            about["proof"] = keep.answered(&end.tokens);
+        }
         about
     }
 }
 
-fn random_id() -> String {
+/// 12 random bytes in hex.
+pub(super) fn random_id() -> String {
     let mut bytes = [0; 12];
     // An id is a name, not a secret: where the system has no randomness the clock must do.
     if OsRng.try_fill_bytes(&mut bytes).is_err() {

@@ -40,7 +40,7 @@ pub struct ProofKeyArgs {
 pub fn run(args: ProofKeyArgs) -> CommandResult {
     let bundle = bundles::open_decoder(args.bundle.as_deref())?;
     check_writable(&args.out)?;
-    let ends = ends(args.stages, bundle.config().n_layers)?;
+    let ends = ends("--stages", args.stages, bundle.config().n_layers)?;
     let weights = bundle.load(&Part::whole(bundle.config().n_layers))?;
     let key = Key::new(&weights, bundle.model_root(), &ends)
         .map_err(|error| format!("this model has no key: {error}"))?;

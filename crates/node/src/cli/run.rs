@@ -142,7 +142,7 @@ pub fn run(args: RunArgs) -> CommandResult {
             "text": text,
             "finish_reason": end.done.reason.as_str(),
             "prompt_tokens": end.prompt_tokens,
-            "completion_tokens": end.completion_tokens,
+            "completion_tokens": end.tokens.len(),
             "kernel": kernel,
             "threads": threads,
             "seed": seed,
@@ -256,7 +256,7 @@ fn summary(end: &AnswerEnd) -> String {
     format!(
         "{} + {} tokens in {:.2} + {:.2} s ({})",
         end.prompt_tokens,
-        end.completion_tokens,
+        end.tokens.len(),
         timings.prompt_seconds,
         timings.generate_seconds,
         end.done.reason.as_str()

@@ -4,10 +4,12 @@ use super::CommandResult;
 use super::adapters::AdapterArgs;
 use super::compute::ComputeArgs;
 use super::config::invalid;
+use super::prove::stages::ends;
 use super::run::load;
 use crate::api::{self, ApiConfig, Served};
 use crate::bundles;
 use crate::config::{Config, Key};
+use crate::proving::Prover;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 /// Examples:
 ///   lockstep serve
 ///   lockstep serve model.lockstep --listen 127.0.0.1:8080
+///   lockstep serve --proofs
 ///   lockstep serve base.lockstep --adapter poet=poet.lockstep --adapter clerk=clerk.lockstep
 ///   curl http://127.0.0.1:8080/v1/models
 #[derive(Debug, clap::Args)]
@@ -31,6 +34,12 @@ pub struct ServeArgs {
     /// Address of the HTTP API; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Prove greedy answers whose requests ask for it (`"lockstep": {"proof": "on-request"}`), under GET /v1/proofs/ID
+    #[arg(long)]
+    proofs: bool,
+    /// Stages that are proved one by one: less memory, larger proofs
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "proofs")]
+    proof_stages: u32,
     #[command(flatten)]
     adapters: AdapterArgs,
     #[command(flatten)]
@@ -48,8 +57,15 @@ pub fn run(args: ServeArgs) -> CommandResult {
     let adapters = args.adapters.open(&bundle.config().name)?;
     let compute = args.compute.build()?;
     eprintln!("kernel {}, {} threads", compute.kernel, compute.pool.threads());
-    let loaded = load(&bundle, compute, false)?;
-    let base = loaded.served();
+    let loaded = load(&bundle, compute.clone(), false)?;
+    let mut base = loaded.served();
+    if args.proofs {
+        let weights = loaded.generator.engine().weights.clone();
+        let ends = ends("--proof-stages", args.proof_stages, bundle.config().n_layers)?;
+        let prover = Prover::new(weights, compute, bundle.model_root(), ends)
+            .map_err(|error| format!("--proofs: this model has no proofs: {error}"))?;
+        base = base.proving(prover);
+    }
     let mut models: Vec<Served> = vec![base.clone()];
     for (id, adapter) in adapters {
         let generator =

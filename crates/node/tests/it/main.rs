@@ -5,6 +5,7 @@
 mod adapters;
 mod api_answers;
 mod api_failures;
+mod api_proofs;
 mod api_requests;
 mod api_streams;
 mod cli;

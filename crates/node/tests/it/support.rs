@@ -2,7 +2,7 @@
 
 use lockstep_base::Digest;
 use lockstep_base::config::ModelConfig;
-use lockstep_base::weights::WeightFormat;
+use lockstep_base::weights::{ModelWeights, WeightFormat};
 use lockstep_model::chat::ChatTemplate;
 use lockstep_model::tokenizer::{Tokenizer, TokenizerKind};
 use lockstep_node::api::{self, ApiConfig, Served};
@@ -55,14 +55,28 @@ pub(crate) fn served(generator: Arc<dyn Generator>) -> Served {
     Served::new(generator, tokenizer(), ChatTemplate::new(TEMPLATE).expect("template"))
 }
 
-/// The tiny model in this process.
-pub(crate) fn tiny() -> Arc<dyn Generator> {
+/// The engine of the tiny model.
+fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| {
+    ENGINE.get_or_init(|| {
         let weights = Arc::new(synthetic::model(&config(), WeightFormat::Int8, 7));
         Engine::new(weights, Arc::new(Compute::new(1)))
-    });
-    Arc::new(LocalGenerator::new(engine.clone(), Digest::of(&[b"tiny"])).expect("a whole model"))
+    })
+}
+
+/// The weights of the tiny model.
+pub(crate) fn weights() -> Arc<ModelWeights> {
+    engine().weights.clone()
+}
+
+/// The root by which the tiny model is known.
+pub(crate) fn root() -> Digest {
+    Digest::of(&[b"tiny"])
+}
+
+/// The tiny model in this process.
+pub(crate) fn tiny() -> Arc<dyn Generator> {
+    Arc::new(LocalGenerator::new(engine().clone(), root()).expect("a whole model"))
 }
 
 /// What a scripted generator does.

@@ -2,11 +2,12 @@
 
 use super::super::CommandResult;
 use super::super::compute::ComputeArgs;
-use super::super::prove::stages::{between, ends};
+use super::super::prove::stages::ends;
 use super::super::prove::work::{Clock, Work, prove};
 use super::{SEED, Shape, available, estimate, median};
 use crate::cli::import::Weights;
 use crate::output::bytes;
+use crate::proving::between;
 use lockstep_base::Digest;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::rng::SplitMix64;
@@ -98,7 +99,7 @@ impl ProveArgs {
 pub(super) fn run(args: ProveArgs) -> CommandResult {
     let config = args.config()?;
     let compute = args.compute.build()?;
-    let ends = ends(args.stages, config.n_layers)?;
+    let ends = ends("--stages", args.stages, config.n_layers)?;
     let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, SEED));
     let engine = Engine::new(weights.clone(), compute.clone());
     let mut rng = SplitMix64::new(SEED);

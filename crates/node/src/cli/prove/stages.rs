@@ -3,16 +3,11 @@
 use super::super::CommandResult;
 use lockstep_base::Digest;
 use lockstep_base::part::Part;
-use lockstep_base::weights::ModelWeights;
 use lockstep_proof::file::{STAGES_MAX, Sample};
 use lockstep_proof::key::{KEY_BYTES_MAX, Key};
-use lockstep_runtime::forward::Engine;
-use lockstep_runtime::kernels::Compute;
-use lockstep_runtime::observe::Silent;
 use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// What to prove, and for whom.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,7 +48,7 @@ impl StageArgs {
     pub fn ends(&self, layers: u32, key: Option<&Key>) -> Result<Vec<usize>, Box<dyn Error>> {
         match key {
             Some(key) => Ok(key.stages().iter().map(|stage| stage.end as usize).collect()),
-            None => ends(self.stages.unwrap_or(1), layers),
+            None => ends("--stages", self.stages.unwrap_or(1), layers),
         }
     }
 
@@ -80,10 +75,10 @@ fn digest(text: &str) -> Result<Digest, String> {
 ///
 /// # Errors
 /// If there are more stages than layers, or none.
-pub fn ends(stages: u32, layers: u32) -> Result<Vec<usize>, Box<dyn Error>> {
+pub fn ends(flag: &str, stages: u32, layers: u32) -> Result<Vec<usize>, Box<dyn Error>> {
     let most = layers.min(STAGES_MAX as u32);
     if !(1..=most).contains(&stages) {
-        return Err(format!("--stages {stages}, expected 1 to {most}: the model has {layers} layers").into());
+        return Err(format!("{flag} {stages}, expected 1 to {most}: the model has {layers} layers").into());
     }
     Ok(Part::split(layers, stages).iter().map(|part| part.end_layer as usize).collect())
 }
@@ -98,31 +93,6 @@ pub fn read_key(path: &Path) -> Result<Key, Box<dyn Error>> {
     let file = std::fs::File::open(path).map_err(|error| named(&error))?;
     file.take(KEY_BYTES_MAX as u64 + 1).read_to_end(&mut content).map_err(|error| named(&error))?;
     Ok(Key::from_bytes(&content).map_err(|error| named(&error))?)
-}
-
-/// The rows of the residual stream behind every stage but the last, `(positions, d_model)`: what the runtime computes.
-///
-/// # Errors
-/// A range error of the arithmetic, or too little memory.
-pub fn between(
-    weights: &ModelWeights,
-    compute: &Arc<Compute>,
-    tokens: &[u32],
-    ends: &[usize],
-) -> Result<Vec<Vec<i32>>, Box<dyn Error>> {
-    let layers = weights.config.n_layers;
-    let (mut all, mut first, mut rows) = (Vec::new(), 0, Vec::new());
-    for end in &ends[..ends.len() - 1] {
-        let part = weights.restrict(&Part::layers(first..*end as u32, layers));
-        let engine = Engine::new(Arc::new(part), compute.clone());
-        if first == 0 {
-            rows = engine.embed(&tokens[..tokens.len() - 1], 0, &mut Silent)?;
-        }
-        engine.layers(&mut rows, &mut engine.new_cache(), &mut Silent)?;
-        all.push(rows.clone());
-        first = *end as u32;
-    }
-    Ok(all)
 }
 
 /// Whether a file can be there is known before the work, not behind it.

@@ -1,0 +1,185 @@
+//! `"proof": "on-request"`: the tokens of an answer are kept for a while, and whoever knows the answer's proof id gets a proof of it, which is made when it is
+//! asked for first.
+//!
+//! ```text
+//! POST /v1/…            {"temperature": 0, "lockstep": {"proof": "on-request"}, …}   ->  lockstep.choices[0].proof = {"id": …}
+//! GET  /v1/proofs/{id}  202 {"status": "queued" | "proving", "phase": …}  then  200 application/octet-stream: what `lockstep prove` writes
+//!                       404 unknown, or forgotten    422 this answer has no proof, and why    429 too many are being made
+//! ```
+//!
+//! One proof is made at a time. Answers and proofs live in memory; of [`KEPT_MAX`] the oldest is forgotten first.
+
+use super::Api;
+use super::error::ApiError;
+use super::shape::random_id;
+use crate::proving::Prover;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Answers that are kept, with or without their proofs.
+pub const KEPT_MAX: usize = 64;
+/// Proofs that are being made or wait for it.
+pub const QUEUE_MAX: usize = 4;
+/// After how many seconds a client should ask again.
+const RETRY_SECONDS: &str = "1";
+
+/// What is known of a proof.
+#[derive(Clone)]
+enum Status {
+    /// Nobody has asked for it.
+    Kept,
+    /// It waits for another one.
+    Queued,
+    /// It is being made.
+    Proving(&'static str),
+    /// It is there.
+    Done(Arc<Vec<u8>>),
+    /// There is none.
+    Failed(String),
+}
+
+struct Entry {
+    id: String,
+    tokens: Arc<Vec<u32>>,
+    generated: usize,
+    prover: Prover,
+    status: Status,
+}
+
+/// The answers that can be proved.
+#[derive(Clone)]
+pub struct Proofs {
+    entries: Arc<Mutex<VecDeque<Entry>>>,
+    /// Who makes one.
+    worker: Arc<Semaphore>,
+    /// Who makes one or waits for it.
+    queue: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Proofs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proofs").field("waiting", &(QUEUE_MAX - self.queue.available_permits())).finish()
+    }
+}
+
+impl Default for Proofs {
+    fn default() -> Proofs {
+        Proofs {
+            entries: Arc::default(),
+            worker: Arc::new(Semaphore::new(1)),
+            queue: Arc::new(Semaphore::new(QUEUE_MAX)),
+        }
+    }
+}
+
+/// Keeps the answer to one prompt.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    /// Where.
+    pub proofs: Proofs,
+    /// Who could prove it.
+    pub prover: Prover,
+    /// The prompt.
+    pub prompt: Vec<u32>,
+}
+
+impl Keep {
+    /// What a response says of the proof of an answer.
+    #[must_use]
+    pub fn answered(&self, answer: &[u32]) -> Value {
+        let tokens = [&self.prompt[..], answer].concat();
+        json!({ "id": self.proofs.keep(tokens, answer.len(), self.prover.clone()) })
+    }
+}
+
+impl Proofs {
+    fn keep(&self, tokens: Vec<u32>, generated: usize, prover: Prover) -> String {
+        let id = format!("proof-{}", random_id());
+        let entry =
+            Entry { id: id.clone(), tokens: Arc::new(tokens), generated, prover, status: Status::Kept };
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() == KEPT_MAX {
+            entries.pop_front();
+        }
+        entries.push_back(entry);
+        id
+    }
+
+    fn with<T>(&self, id: &str, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter_mut().find(|entry| entry.id == id).map(f)
+    }
+
+    fn set(&self, id: &str, status: Status) {
+        self.with(id, |entry| entry.status = status);
+    }
+
+    /// Begins to make a proof that nobody has asked for yet.
+    fn start(&self, id: &str) -> Result<Status, ApiError> {
+        let Ok(place) = self.queue.clone().try_acquire_owned() else {
+            return Err(ApiError::busy(format!(
+                "{QUEUE_MAX} proofs are being made, expected fewer; try again"
+            )));
+        };
+        let begun = self.with(id, |entry| {
+            // Two may have asked at once.
+            let first = matches!(entry.status, Status::Kept);
+            if first {
+                entry.status = Status::Queued;
+            }
+            first.then(|| (entry.tokens.clone(), entry.generated, entry.prover.clone()))
+        });
+        if let Some(Some((tokens, generated, prover))) = begun {
+            let (proofs, id) = (self.clone(), id.to_owned());
+            tokio::spawn(async move {
+                let _place = place;
+                let Ok(_turn) = proofs.worker.clone().acquire_owned().await else { return };
+                let (maker, of) = (proofs.clone(), id.clone());
+                let work = move || {
+                    let mut watch = |_: usize, _: usize, phase: lockstep_proof::argument::prove::Phase| {
+                        maker.set(&of, Status::Proving(phase.name()));
+                    };
+                    prover.prove(&tokens, generated, &mut watch)
+                };
+                let status = match tokio::task::spawn_blocking(work).await {
+                    Ok(Ok(file)) => Status::Done(Arc::new(file.to_bytes())),
+                    Ok(Err(error)) => Status::Failed(format!("this answer has no proof: {error}")),
+                    Err(_) => Status::Failed("the prover did not finish".into()),
+                };
+                proofs.set(&id, status);
+            });
+        }
+        Ok(Status::Queued)
+    }
+}
+
+/// `GET /v1/proofs/{id}`.
+pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let unknown = || {
+        let message = format!("there is no answer to prove with the id {id:?}: it is unknown, or forgotten");
+        ApiError::client(StatusCode::NOT_FOUND, message, Some("proof_not_found"))
+    };
+    let status = match api.proofs.with(&id, |entry| entry.status.clone()).ok_or_else(unknown)? {
+        Status::Kept => api.proofs.start(&id)?,
+        status => status,
+    };
+    let waits = |about: Value| {
+        (StatusCode::ACCEPTED, [(header::RETRY_AFTER, RETRY_SECONDS)], Json(about)).into_response()
+    };
+    Ok(match status {
+        Status::Kept | Status::Queued => waits(json!({ "id": id, "status": "queued" })),
+        Status::Proving(phase) => waits(json!({ "id": id, "status": "proving", "phase": phase })),
+        Status::Done(bytes) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], bytes.as_ref().clone()).into_response()
+        }
+        Status::Failed(why) => {
+            return Err(ApiError::client(StatusCode::UNPROCESSABLE_ENTITY, why, Some("no_proof")));
+        }
+    })
+}
