@@ -7,12 +7,15 @@
 //! a(b) = sum_y eq(P_0..P_i-1, y) V_P(y, b)        h(X) = bound eq(P_i, X) (a(0) + X (a(1) - a(0)))
 //! ```
 //!
+//! Nor is V_P ever written out. Its coordinates are halved, `x = (h, l)`, and eq is a product: the rounds of l need `sum_h eq(P_h, h) V_P(h, l)`, one pass over the columns,
+//! and those of h need `V_P(h, r_l)`, another one. Both are vectors of the size of a root.
+//!
 //! After l rounds every such column is one number: its value at the challenges, and its weight `sum_k c^k eq(P_k, challenges)`.
 //! From there on, the column is one block of Z, and blocks are paired as they lie.
 
 use super::{Claims, Layout};
 use crate::field::ProofField;
-use crate::lanes::vectors::{dot, elements, eq_groups, sum_rows};
+use crate::lanes::vectors::{dot, elements, eq_groups, group};
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised, weighted};
 use crate::multilinear::{bind_last, eq, eq_table};
 use crate::parallel;
@@ -22,11 +25,23 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
+/// Columns of fewer coordinates are not halved.
+const HALVED_LOG: usize = 10;
+
+/// Coordinates that are bound first, of columns of `2^log` cells.
+fn low(log: usize) -> usize {
+    if log < HALVED_LOG { log } else { log / 2 }
+}
+
 /// `sum_x bound eq(point, x) V(x)`.
-struct PointSum<E> {
+struct PointSum<'a, E> {
     /// log2 of the size of its columns.
     log: usize,
-    /// Coordinates that are not bound.
+    /// Which claims it adds up.
+    numbers: &'a [usize],
+    /// Coordinates of the half behind this one.
+    behind: Vec<E>,
+    /// Coordinates of this half that are not bound.
     point: Vec<E>,
     /// eq of the others.
     bound: E,
@@ -75,16 +90,74 @@ impl Task for Fold<'_> {
     }
 }
 
-impl<E: ProofField> PointSum<E> {
-    fn new(point: &[E], combined: &[Ext]) -> PointSum<E> {
-        let log = point.len();
-        let all: Vec<E> = elements(combined, 1 << log);
-        let (groups, small) = if log < WIDE_LOG {
-            (Vec::new(), all)
-        } else {
-            (spread(&all, log).into_iter().flatten().collect(), Vec::new())
+/// Adds the rows of columns, weighed.
+struct Rows<'a, E: ProofField> {
+    /// Columns and their weights.
+    columns: &'a [(&'a [E::Base], E)],
+    /// The weight of each of their rows.
+    high: &'a [E],
+    /// One row.
+    out: &'a mut [Ext],
+}
+
+impl<E: ProofField> Task for Rows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (cells, factor) in self.columns {
+            for (row, high) in cells.chunks(cells.len() / self.high.len()).zip(self.high) {
+                let weight = Ext::splat(&lanes::raw(*factor * *high));
+                for (sum, values) in self.out.iter_mut().zip(row.chunks(LANES)) {
+                    *sum = sum.add(&weight.scale(&group::<E>(values)));
+                }
+            }
+        }
+    }
+}
+
+impl<'a, E: ProofField> PointSum<'a, E> {
+    /// For the columns `columns`, with their weights, at `point`: the lower half.
+    fn new(
+        point: &[E],
+        numbers: &'a [usize],
+        columns: &[(&[E::Base], E)],
+        kernel: Kernel,
+    ) -> PointSum<'a, E> {
+        let (high, point) = point.split_at(point.len() - low(point.len()));
+        let mut out = vec![Ext::ZERO; (1usize << point.len()).div_ceil(LANES)];
+        vectorised(kernel, Rows { columns, high: &eq_table(high), out: &mut out });
+        let mut sum = PointSum {
+            log: high.len() + point.len(),
+            numbers,
+            behind: high.to_vec(),
+            point: point.to_vec(),
+            bound: E::ONE,
+            groups: Vec::new(),
+            small: Vec::new(),
         };
-        PointSum { log, point: point.to_vec(), bound: E::ONE, groups, small }
+        sum.fill(elements(&out, 1 << point.len()));
+        sum
+    }
+
+    fn fill(&mut self, all: Vec<E>) {
+        let log = self.point.len();
+        if log < WIDE_LOG {
+            self.small = all;
+        } else {
+            self.groups = spread(&all, log).into_iter().flatten().collect();
+        }
+    }
+
+    /// Goes on with the upper half: `rows` are the columns' values at what was bound, row by row, `powers` the weights of all claims.
+    fn rise(&mut self, claims: &Claims<E>, rows: &[Vec<E>], powers: &[E]) {
+        self.point = core::mem::take(&mut self.behind);
+        let mut all = vec![E::ZERO; 1 << self.point.len()];
+        for number in self.numbers {
+            let row = &rows[claims.claims[*number].column];
+            all.iter_mut().zip(row).for_each(|(sum, value)| *sum += powers[*number] * *value);
+        }
+        self.fill(all);
     }
 
     /// h(0) and the leading coefficient.
@@ -157,23 +230,31 @@ pub(super) fn reduce<E: ProofField>(
         let key = (layout.logs[claim.column], claim.point);
         shared.entry(key).or_default().push(number);
     }
-    let mut sums: Vec<PointSum<E>> = Vec::with_capacity(shared.len());
-    for ((log, point), numbers) in &shared {
-        let rows = numbers.iter().map(|number| (columns[claims.claims[*number].column], powers[*number]));
-        let combined = sum_rows::<E>(rows, (1usize << log).div_ceil(LANES));
-        sums.push(PointSum::new(&claims.points[*point], &combined));
-    }
+    let mut sums: Vec<(&[usize], usize, Option<PointSum<'_, E>>)> =
+        shared.iter().map(|((_, point), numbers)| (&numbers[..], *point, None)).collect();
+    parallel::for_each(&mut sums, |(numbers, point, sum)| {
+        let of = |number: &usize| (columns[claims.claims[*number].column], powers[*number]);
+        let columns: Vec<_> = numbers.iter().map(of).collect();
+        *sum = Some(PointSum::new(&claims.points[*point], numbers, &columns, kernel));
+    });
+    let mut sums: Vec<PointSum<'_, E>> = sums.into_iter().filter_map(|(_, _, sum)| sum).collect();
+    // Of columns whose lower half is bound: their values there, row by row.
+    let mut rows: Vec<Vec<E>> = vec![Vec::new(); columns.len()];
     let mut blocks: Vec<Block<E>> = Vec::new();
     let mut point = vec![E::ZERO; log];
     for level in 0..=log {
-        let done = numbers_of(claims, layout, columns, &powers, level, &point[log - level..]);
+        bind_rows(layout, columns, &mut rows, level, &point[log - level..]);
+        for sum in sums.iter_mut().filter(|sum| sum.log > level && low(sum.log) == level) {
+            sum.rise(claims, &rows, &powers);
+        }
+        let done = numbers_of(claims, layout, &rows, &powers, level, &point[log - level..]);
         blocks.extend(done);
         blocks.sort_by_key(|block| block.at);
         if level == log {
             break;
         }
         sums.retain(|sum| sum.log > level);
-        let mut rounds: Vec<(&mut PointSum<E>, [E; 2])> =
+        let mut rounds: Vec<(&mut PointSum<'_, E>, [E; 2])> =
             sums.iter_mut().map(|sum| (sum, [E::ZERO; 2])).collect();
         parallel::for_each(&mut rounds, |(sum, sent)| *sent = sum.round(kernel));
         let mut sent = [E::ZERO; 2];
@@ -199,26 +280,51 @@ pub(super) fn reduce<E: ProofField>(
     (point, cell)
 }
 
-/// The columns of size `2^log` as blocks, all their coordinates being bound.
+/// The values of each row of the columns whose lower half is all that is bound, `bound`.
+fn bind_rows<E: ProofField>(
+    layout: &Layout,
+    columns: &[&[E::Base]],
+    rows: &mut [Vec<E>],
+    level: usize,
+    bound: &[E],
+) {
+    let mut these: Vec<(&[E::Base], &mut Vec<E>)> = Vec::new();
+    for ((column, rows), log) in columns.iter().zip(rows).zip(&layout.logs) {
+        if low(*log) == level {
+            these.push((column, rows));
+        }
+    }
+    if these.is_empty() {
+        return;
+    }
+    let table = eq_groups(E::ONE, bound);
+    parallel::for_each(&mut these, |(column, rows)| {
+        **rows = column.chunks(1 << level).map(|row| dot::<E>(row, &table)).collect();
+    });
+}
+
+/// The columns of size `2^log` as blocks, all their coordinates being bound; `rows` are their values row by row.
 fn numbers_of<E: ProofField>(
     claims: &Claims<E>,
     layout: &Layout,
-    columns: &[&[E::Base]],
+    rows: &[Vec<E>],
     powers: &[E],
     log: usize,
     bound: &[E],
 ) -> Vec<Block<E>> {
-    let of_size = (0..columns.len()).filter(|column| layout.logs[*column] == log);
+    let of_size = (0..rows.len()).filter(|column| layout.logs[*column] == log);
     let block = |column: usize| Block { at: layout.offsets[column] >> log, cell: E::ZERO, weight: E::ZERO };
     let mut blocks: Vec<(usize, Block<E>)> = of_size.map(|column| (column, block(column))).collect();
     if blocks.is_empty() {
         return Vec::new();
     }
-    let table = eq_groups(E::ONE, bound);
-    parallel::for_each(&mut blocks, |(column, block)| block.cell = dot::<E>(columns[*column], &table));
+    let table = eq_table(&bound[..log - low(log)]);
+    for (column, block) in &mut blocks {
+        block.cell = rows[*column].iter().zip(&table).map(|(value, weight)| *value * *weight).sum();
+    }
     let weights: Vec<E> =
         claims.points.iter().map(|p| if p.len() == log { eq(p, bound) } else { E::ZERO }).collect();
-    let mut place = vec![None; columns.len()];
+    let mut place = vec![None; rows.len()];
     blocks.iter().enumerate().for_each(|(at, (column, _))| place[*column] = Some(at));
     for (claim, power) in claims.claims.iter().zip(powers) {
         if let Some(at) = place[claim.column] {
