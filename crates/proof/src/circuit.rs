@@ -178,6 +178,10 @@ pub struct Placed {
     pub log_rows: usize,
     /// Coordinates of a column.
     pub log_cols: usize,
+    /// The first row that lies here; those before it lie elsewhere.
+    pub first_row: usize,
+    /// The first column.
+    pub first_col: usize,
     /// Where each row lies.
     pub rows: Vec<u32>,
     /// Where each column lies; columns behind these multiply codes that are not there.

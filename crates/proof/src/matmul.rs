@@ -46,8 +46,9 @@ pub fn fold_rows<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed, row_point:
     let table = eq_table(row_point);
     for (row, place) in placed.rows.iter().enumerate() {
         let weight = table[*place as usize];
-        for (sum, code) in sums.iter_mut().zip(matrix.row(row)) {
-            *sum += weight * residue::<E::Base>(code.into());
+        let codes = matrix.row(placed.first_row + row);
+        for (sum, code) in sums.iter_mut().zip(&codes[placed.first_col..]) {
+            *sum += weight * residue::<E::Base>((*code).into());
         }
     }
     let mut out = vec![E::ZERO; 1 << placed.log_cols];
@@ -81,14 +82,14 @@ pub fn accumulate(matrix: &Matrix<'_>, placed: &Placed, codes: &[i64]) -> Vec<i6
         .map(|codes| codes.iter().map(|code| Some(i16::from(i8::try_from(*code).ok()?))).collect())
         .collect();
     for (row, place) in placed.rows.iter().enumerate() {
-        let weights = matrix.row(row);
+        let weights = &matrix.row(placed.first_row + row)[placed.first_col..];
         for example in 0..examples {
             out[(example << placed.log_rows) + *place as usize] = match &narrow {
                 Some(codes) => {
-                    let products = codes[example].iter().zip(&weights);
+                    let products = codes[example].iter().zip(weights);
                     i64::from(products.map(|(x, w)| i32::from(*x) * i32::from(*w)).sum::<i32>())
                 }
-                None => gathered[example].iter().zip(&weights).map(|(x, w)| x * i64::from(*w)).sum(),
+                None => gathered[example].iter().zip(weights).map(|(x, w)| x * i64::from(*w)).sum(),
             };
         }
     }

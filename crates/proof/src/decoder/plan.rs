@@ -3,7 +3,7 @@
 
 use crate::error::PlanError;
 use crate::gadget::attention::Axes;
-use crate::gadget::linear::Layer;
+use crate::gadget::linear::{Layer, Part};
 use crate::integer::log2_ceil;
 use crate::matmul::Matrix;
 use alloc::format;
@@ -25,29 +25,42 @@ const ZERO: usize = 4096;
 pub struct Matrices<'a> {
     /// What is not a matrix.
     pub weights: &'a LayerWeights,
-    /// Queries.
-    pub q: Layer<'a>,
+    /// Queries, a layer for each part of the heads.
+    pub q: Vec<Layer<'a>>,
     /// Keys.
-    pub k: Layer<'a>,
+    pub k: Vec<Layer<'a>>,
     /// Values.
-    pub v: Layer<'a>,
-    /// Output.
-    pub o: Layer<'a>,
-    /// Gate, where there is one.
-    pub gate: Option<Layer<'a>>,
+    pub v: Vec<Layer<'a>>,
+    /// Output, a layer for each part of the stream.
+    pub o: Vec<Layer<'a>>,
+    /// Gate, where there is one, a layer for each part of the block.
+    pub gate: Option<Vec<Layer<'a>>>,
     /// Up projection.
-    pub up: Layer<'a>,
-    /// Down projection.
-    pub down: Layer<'a>,
+    pub up: Vec<Layer<'a>>,
+    /// Down projection, a layer for each part of the stream.
+    pub down: Vec<Layer<'a>>,
+}
+
+/// Some heads of keys and values, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadPart {
+    /// The first of them.
+    pub first: usize,
+    /// How many they are.
+    pub count: usize,
+    /// Their axes.
+    pub axes: Axes,
 }
 
 /// Some layers of a model as matrices, with the axes of its vectors as logarithms. The first layers embed, the last ones have the head.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
-    /// Residual stream.
-    pub stream: usize,
+    /// Residual stream, in parts, as logarithms.
+    pub stream: Vec<usize>,
     /// Feed-forward block.
-    pub ffn: usize,
+    pub ffn: Vec<usize>,
+    /// Heads, in parts.
+    pub heads: Vec<HeadPart>,
     /// Vocabulary.
     pub vocab: usize,
     /// The number of each layer, and its matrices.
@@ -56,21 +69,49 @@ pub struct Plan<'a> {
     pub head: Option<Layer<'a>>,
 }
 
-/// Where `n` rows or columns lie that are in order.
-fn in_order(n: usize, log: usize) -> (Vec<u32>, usize) {
-    ((0..n as u32).collect(), log)
+/// `n` places in order: a power of two, or a half and a quarter of one, of at least `2^least`, if that is enough.
+fn in_parts(n: usize, least: usize) -> Vec<Part> {
+    let log = log2_ceil(n);
+    let part = |first: usize, count: usize, log| Part { first, places: (0..count as u32).collect(), log };
+    match log.checked_sub(2) {
+        Some(quarter) if n <= 3 << quarter && quarter >= least => {
+            let half = 2 << quarter;
+            [part(0, half, quarter + 1), part(half, n - half, quarter)].into()
+        }
+        _ => [part(0, n, log)].into(),
+    }
+}
+
+/// Those of whole heads: `channels` rows or columns each, `group` heads behind one another for each head of keys.
+fn of_heads(heads: &[HeadPart], group: usize, channels: usize) -> Vec<Part> {
+    let part = |heads: &HeadPart| {
+        let Axes { kv, group: log_group, channels: log_channels, .. } = heads.axes;
+        let log_group = if group == 1 { 0 } else { log_group };
+        let head = move |at: usize| ((at / group) << log_group) + at % group;
+        let places = (0..heads.count * group)
+            .flat_map(|at| (0..channels).map(move |c| ((head(at) << log_channels) + c) as u32));
+        Part {
+            first: heads.first * group * channels,
+            places: places.collect(),
+            log: kv + log_group + log_channels,
+        }
+    };
+    heads.iter().map(part).collect()
 }
 
 impl<'a> Plan<'a> {
-    /// The axes of attention over `tokens` tokens.
-    #[must_use]
-    pub fn axes(config: &ModelConfig, tokens: usize) -> Axes {
-        Axes {
+    /// The heads, with the axes of attention over `tokens` tokens.
+    fn heads(config: &ModelConfig, tokens: usize) -> Vec<HeadPart> {
+        let axes = |kv: usize| Axes {
             tokens: log2_ceil(tokens),
-            kv: log2_ceil(config.n_kv_heads as usize),
+            kv,
             group: log2_ceil((config.n_heads / config.n_kv_heads) as usize),
             channels: log2_ceil(config.head_dim as usize),
-        }
+        };
+        let parts = in_parts(config.n_kv_heads as usize, 0).into_iter();
+        parts
+            .map(|part| HeadPart { first: part.first, count: part.places.len(), axes: axes(part.log) })
+            .collect()
     }
 
     /// The plan of the layers `range`; `weights` may hold more than these.
@@ -82,55 +123,42 @@ impl<'a> Plan<'a> {
         supported(config, tokens)?;
         let layers = held(weights, &range)?;
         turning(weights)?;
-        let Axes { kv, group, channels, .. } = Plan::axes(config, tokens);
-        let (heads, dim) = (config.n_kv_heads as usize, config.head_dim as usize);
-        let grouped = (config.n_heads / config.n_kv_heads) as usize;
-        let place = |head: usize, channel: usize| {
-            let (of, within) = (head / grouped, head % grouped);
-            ((((of << group) + within) << channels) + channel) as u32
+        let heads = Plan::heads(config, tokens);
+        let (dim, grouped) = (config.head_dim as usize, (config.n_heads / config.n_kv_heads) as usize);
+        let (queries, keys) = (of_heads(&heads, grouped, dim), of_heads(&heads, 1, dim));
+        let stream = in_parts(config.d_model as usize, 0);
+        // Of the block, what is added has no rows, but columns.
+        let cols = in_parts(config.down_cols() as usize, log2_ceil(config.hadamard_block() as usize));
+        let inner = |part: &Part| Part {
+            places: part
+                .places
+                .iter()
+                .copied()
+                .filter(|at| part.first + (*at as usize) < config.d_ffn as usize)
+                .collect(),
+            ..part.clone()
         };
-        let queries: Vec<u32> =
-            (0..heads * grouped).flat_map(|head| (0..dim).map(move |c| place(head, c))).collect();
-        let keys: Vec<u32> =
-            (0..heads).flat_map(|head| (0..dim).map(move |c| ((head << channels) + c) as u32)).collect();
-        let (stream, ffn) = (log2_ceil(config.d_model as usize), log2_ceil(config.down_cols() as usize));
+        let rows: Vec<Part> = cols.iter().map(inner).collect();
         let vocab = log2_ceil(config.vocab as usize);
         let tables = &weights.tables.int4;
-        let from_stream = || in_order(config.d_model as usize, stream);
-        let wide = |n| in_order(n, ffn);
         let matrix = |weights: &'a Linear| Matrix { weights, tables };
         let layer = |(number, layer): (usize, &'a LayerWeights)| -> Result<_, PlanError> {
             let name = |what: &str| format!("layer {number}, {what}");
             let dense = layer.ffn.dense().ok_or_else(|| unsupported("a mixture of experts"))?;
-            let inner = config.d_ffn as usize;
+            let parts = |what: &str, weights: &'a Linear, rows: &[Part], cols: &[Part]| {
+                let part = |rows: &Part| Layer::new(&name(what), matrix(weights), rows, cols);
+                rows.iter().map(part).collect::<Result<Vec<_>, _>>()
+            };
+            let gate = |gate: &'a Linear| parts("gate", gate, &rows, &stream);
             let matrices = Matrices {
                 weights: layer,
-                q: Layer::new(
-                    &name("q"),
-                    matrix(&layer.q),
-                    (queries.clone(), kv + group + channels),
-                    from_stream(),
-                )?,
-                k: Layer::new(&name("k"), matrix(&layer.k), (keys.clone(), kv + channels), from_stream())?,
-                v: Layer::new(&name("v"), matrix(&layer.v), (keys.clone(), kv + channels), from_stream())?,
-                o: Layer::new(
-                    &name("o"),
-                    matrix(&layer.o),
-                    from_stream(),
-                    (queries.clone(), kv + group + channels),
-                )?,
-                gate: dense
-                    .gate
-                    .as_ref()
-                    .map(|gate| Layer::new(&name("gate"), matrix(gate), wide(inner), from_stream()))
-                    .transpose()?,
-                up: Layer::new(&name("up"), matrix(&dense.up), wide(inner), from_stream())?,
-                down: Layer::new(
-                    &name("down"),
-                    matrix(&dense.down),
-                    from_stream(),
-                    wide(config.down_cols() as usize),
-                )?,
+                q: parts("q", &layer.q, &queries, &stream)?,
+                k: parts("k", &layer.k, &keys, &stream)?,
+                v: parts("v", &layer.v, &keys, &stream)?,
+                o: parts("o", &layer.o, &stream, &queries)?,
+                gate: dense.gate.as_ref().map(gate).transpose()?,
+                up: parts("up", &dense.up, &rows, &stream)?,
+                down: parts("down", &dense.down, &stream, &cols)?,
             };
             Ok((number, matrices))
         };
@@ -141,11 +169,13 @@ impl<'a> Plan<'a> {
                 let (place, what) = ("head".into(), "a bias");
                 return Err(PlanError::CouldWrap { place, what, got: bias, limit: HEAD_BIAS_MAX });
             }
-            Layer::new("head", matrix(head), in_order(config.vocab as usize, vocab), from_stream())
+            let places = (0..config.vocab).collect();
+            Layer::new("head", matrix(head), &Part { first: 0, places, log: vocab }, &stream)
         };
         let last = range.end == config.n_layers as usize;
         let head = weights.head.as_ref().filter(|_| last).map(of_head).transpose()?;
-        Ok(Plan { stream, ffn, vocab, layers, head })
+        let logs = |parts: &[Part]| parts.iter().map(|part| part.log).collect();
+        Ok(Plan { stream: logs(&stream), ffn: logs(&cols), heads, vocab, layers, head })
     }
 }
 

@@ -4,7 +4,7 @@
 //! Positions are those of all tokens but the last. Added positions are copies of the first one: its token, its position, and they see it
 //! alone, so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
 
-use super::plan::{Matrices, Plan};
+use super::plan::{HeadPart, Matrices, Plan};
 use super::{boundary, embedding};
 use crate::argument::{Argument, Roots};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
@@ -16,7 +16,7 @@ use crate::gadget::feed_forward::{Activation, GATE_MAX, UP_MAX};
 use crate::gadget::heads::{HeadCodes, ROTATED_BITS};
 use crate::gadget::linear::{Codes, Layer, Stream};
 use crate::gadget::norm::Norm;
-use crate::gadget::quantise::Extent;
+use crate::gadget::quantise::{Extent, part_name};
 use crate::gadget::{Builder, Built, whole};
 use crate::integer::log2_ceil;
 use crate::transcript::Sponge;
@@ -59,7 +59,8 @@ pub struct Statement<'a, E: ProofField> {
     answer: Answer<'a>,
     layers: Range<usize>,
     plan: Plan<'a>,
-    axes: Axes,
+    /// log2 of the positions.
+    tokens: usize,
     /// What enters the first layer of a model, position after position.
     embedded: Option<Vec<i64>>,
     sponge: Sponge,
@@ -94,7 +95,6 @@ impl<'a, E: ProofField> Statement<'a, E> {
             return Err(PlanError::Token { got: *token, vocab: config.vocab });
         }
         let plan = Plan::new(answer.weights, got - 1, layers.clone())?;
-        let axes = Plan::axes(config, got - 1);
         // A column of logits alone, known before anything of that size is written out.
         let logits = 1usize << (log2_ceil(answer.generated) + plan.vocab);
         if plan.head.is_some() && logits > CELLS_MAX {
@@ -118,7 +118,15 @@ impl<'a, E: ProofField> Statement<'a, E> {
         sponge.absorb("generated", &(answer.generated as u64).to_le_bytes());
         sponge.absorb("first layer", &(layers.start as u64).to_le_bytes());
         sponge.absorb("end of layers", &(layers.end as u64).to_le_bytes());
-        Ok(Statement { answer, layers, plan, axes, embedded, sponge, _field: core::marker::PhantomData })
+        Ok(Statement {
+            answer,
+            layers,
+            plan,
+            tokens: log2_ceil(got - 1),
+            embedded,
+            sponge,
+            _field: core::marker::PhantomData,
+        })
     }
 
     /// A transcript that has absorbed the statement.
@@ -180,9 +188,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
 
     /// Adds the layers to `builder`. A prover who has no whole model says what `entering` rows there are, position after position, and learns what leaves.
     pub fn build(&self, builder: &mut Builder<'a, E::Base>, entering: &[i32]) -> Vec<i32> {
-        let log = self.axes.tokens + self.plan.stream;
+        let log = self.tokens + log2_ceil(self.config().d_model as usize);
         builder.scope(format!("layers {} to {}", self.layers.start, self.layers.end));
-        let stream = match &self.embedded {
+        let source = match &self.embedded {
             Some(rows) => {
                 let cells = boundary::cells(rows, self.config().d_model as usize, self.positions());
                 builder.circuit.vector(cells.into_iter().map(residue).collect())
@@ -198,60 +206,132 @@ impl<'a, E: ProofField> Statement<'a, E> {
             }
         };
         // The first norm shows how large it is.
-        let mut stream = Stream { x: Linear::view(whole(stream, log)), at_most: STREAM_MAX, owed: i64::MAX };
+        let part = |at| Stream { x: self.part_of(source, at), at_most: STREAM_MAX, owed: i64::MAX };
+        let mut stream: Vec<Stream<E::Base>> = (0..self.plan.stream.len()).map(part).collect();
         let mask = self.mask(builder);
         for (number, matrices) in &self.plan.layers {
             builder.scope(format!("layer {number}, attention"));
-            let codes = self.normed(builder, &mut stream);
-            let heads = self.heads(builder, matrices, &codes, *number, mask);
-            let exp2 = &self.answer.weights.tables.exp2;
-            let (y, owed) = builder.attention(self.axes, &heads, exp2, !self.adds_heads());
-            let y = self.without_added_heads(builder, y);
-            let frac = i64::from(matrices.weights.v.out_frac) + 8;
-            let channels = self.axes.kv + self.axes.group + self.axes.channels;
-            let codes = plain(builder, "heads", (&y, owed), (self.axes.tokens, channels), frac);
-            stream = builder.add_linear("o", &codes, &matrices.o, &stream);
+            let codes = self.normed(builder, self.tokens, &mut stream);
+            let codes = self.attention(builder, matrices, &codes, *number, mask);
+            self.add(builder, "o", &codes, &matrices.o, &mut stream);
             builder.scope(format!("layer {number}, feed-forward"));
-            let codes = self.normed(builder, &mut stream);
-            let codes = self.feed_forward(builder, matrices, &codes);
-            stream = builder.add_linear("down", &codes, &matrices.down, &stream);
+            let codes = self.normed(builder, self.tokens, &mut stream);
+            let codes = self.feed_forward(builder, *number, matrices, &codes);
+            self.add(builder, "down", &codes, &matrices.down, &mut stream);
         }
         let Some(head) = &self.plan.head else {
             return self.leave(builder, &stream);
         };
         builder.scope("head".into());
-        let codes = self.normed(builder, &mut stream);
-        self.head(builder, head, &codes);
+        self.head(builder, head, stream);
         Vec::new()
     }
 
+    /// Part `at` of the stream in a boundary, which is filled to a power of two.
+    fn part_of(&self, boundary: Source, at: usize) -> Linear<E::Base> {
+        let (tokens, parts) = (self.tokens, &self.plan.stream);
+        // Of two parts, one is a half, the other is the first half of the second half.
+        let first: &[Bit] = match (parts.len(), at) {
+            (1, _) => &[],
+            (_, 0) => &[Bit::Zero],
+            _ => &[Bit::One, Bit::Zero],
+        };
+        let channels = (tokens..tokens + parts[at]).map(Bit::At);
+        let bits = (0..tokens).map(Bit::At).chain(first.iter().copied()).chain(channels).collect();
+        Linear::view(View { source: boundary, bits })
+    }
+
+    /// Adds what a matrix gives to every part of the stream.
+    fn add(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        name: &str,
+        codes: &Codes<E::Base>,
+        layers: &[Layer<'a>],
+        stream: &mut [Stream<E::Base>],
+    ) {
+        for (at, (layer, stream)) in layers.iter().zip(stream).enumerate() {
+            *stream = builder.add_linear(&part_name(name, at), codes, layer, stream);
+        }
+    }
+
     /// Commits to what leaves the layers, for the next ones.
-    fn leave(&self, builder: &mut Builder<'a, E::Base>, stream: &Stream<E::Base>) -> Vec<i32> {
-        let log = self.axes.tokens + self.plan.stream;
-        builder.owed("leaving", log, &stream.x, stream.owed, i64::MAX);
-        let values = builder.integers(&stream.x, log);
+    fn leave(&self, builder: &mut Builder<'a, E::Base>, stream: &[Stream<E::Base>]) -> Vec<i32> {
         let width = self.config().d_model as usize;
-        let real = values.chunks(1 << self.plan.stream).take(self.positions());
+        let log_stream = log2_ceil(width);
+        let log = self.tokens + log_stream;
+        let mut cells = vec![0; if builder.has_witness() { 1 << log } else { 0 }];
+        let mut first = 0;
+        for (part, channels) in stream.iter().zip(&self.plan.stream) {
+            builder.owed("leaving", self.tokens + channels, &part.x, part.owed, i64::MAX);
+            let values = builder.integers(&part.x, self.tokens + channels);
+            for (cells, values) in cells.chunks_mut(1 << log_stream).zip(values.chunks(1 << channels)) {
+                cells[first..first + values.len()].copy_from_slice(values);
+            }
+            first += 1 << channels;
+        }
+        let real = cells.chunks(1 << log_stream).take(self.positions());
         let rows = real.flat_map(|row| row[..width].iter().map(|x| *x as i32)).collect();
-        let leaving = builder.commit_outside(usize::from(self.embedded.is_none()), "leaving", log, values);
-        builder.constrain(log, Vec::new(), Linear::view(whole(leaving, log)).minus(&stream.x));
+        let leaving = builder.commit_outside(usize::from(self.embedded.is_none()), "leaving", log, cells);
+        for (at, (part, channels)) in stream.iter().zip(&self.plan.stream).enumerate() {
+            let left = self.part_of(leaving, at);
+            builder.constrain(self.tokens + channels, Vec::new(), left.minus(&part.x));
+        }
+        if first < 1 << log_stream {
+            // What is filled up behind both parts is 0.
+            let rest = self.tokens + log_stream - 2;
+            let bits = (0..self.tokens).map(Bit::At).chain([Bit::One, Bit::One]);
+            let bits = bits.chain((self.tokens..rest).map(Bit::At)).collect();
+            builder.constrain(rest, Vec::new(), Linear::view(View { source: leaving, bits }));
+        }
         rows
     }
 
     /// Codes of the stream after a norm, which shows how large it is.
-    fn normed(&self, builder: &mut Builder<'a, E::Base>, stream: &mut Stream<E::Base>) -> Codes<E::Base> {
+    fn normed(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        vectors: usize,
+        stream: &mut [Stream<E::Base>],
+    ) -> Codes<E::Base> {
         let norm = Norm { width: self.config().d_model as usize, eps: self.config().norm_eps };
-        let shape = (self.axes.tokens, self.plan.stream);
-        let x = (&stream.x, stream.owed);
-        let sixteen = builder.sixteen("norm", x, shape, Extent::Stream, Some(norm.rounds()));
-        (stream.at_most, stream.owed) = (sixteen.at_most, i64::MAX);
+        let parts: Vec<_> = stream.iter().zip(&self.plan.stream).map(|(part, log)| (&part.x, *log)).collect();
+        let owed = stream.iter().map(|part| part.owed).min().unwrap_or(i64::MAX);
+        let sixteen = builder.sixteen("norm", (&parts, owed), vectors, Extent::Stream, Some(norm.rounds()));
+        for part in stream {
+            (part.at_most, part.owed) = (sixteen.at_most, i64::MAX);
+        }
         let (rho, base) = builder.norm("norm", &sixteen, norm);
         builder.codes("norm", &sixteen, Some(&rho), &base)
     }
 
+    /// Codes of what attention gives, all heads of it.
+    fn attention(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        matrices: &Matrices<'a>,
+        codes: &Codes<E::Base>,
+        number: usize,
+        mask: Source,
+    ) -> Codes<E::Base> {
+        let (mut parts, mut owed) = (Vec::new(), i64::MAX);
+        for (at, part) in self.plan.heads.iter().enumerate() {
+            builder.scope(part_name(&format!("layer {number}, attention"), at));
+            let heads = self.heads(builder, (matrices, at), codes, number, mask);
+            let exp2 = &self.answer.weights.tables.exp2;
+            let (y, here) = builder.attention(part.axes, &heads, exp2, !self.adds_heads());
+            owed = owed.min(here);
+            let Axes { kv, group, channels, .. } = part.axes;
+            parts.push((self.without_added_heads(builder, part.axes, y), kv + group + channels));
+        }
+        builder.scope(format!("layer {number}, attention"));
+        let frac = i64::from(matrices.weights.v.out_frac) + 8;
+        plain(builder, "heads", (&parts, owed), self.tokens, frac)
+    }
+
     /// Which positions see which, over (i, j).
     fn mask(&self, builder: &mut Builder<'a, E::Base>) -> Source {
-        let (n, width) = (self.positions(), 1usize << self.axes.tokens);
+        let (n, width) = (self.positions(), 1usize << self.tokens);
         let sees = |i: usize, j: usize| if i < n { j <= i } else { j == 0 };
         let cells = (0..width * width).map(|at| E::Base::from_bool(sees(at / width, at % width)));
         builder.circuit.vector(cells.collect())
@@ -261,17 +341,19 @@ impl<'a, E: ProofField> Statement<'a, E> {
     fn heads(
         &self,
         builder: &mut Builder<'a, E::Base>,
-        matrices: &Matrices<'a>,
+        (matrices, part): (&Matrices<'a>, usize),
         codes: &Codes<E::Base>,
         number: usize,
         mask: Source,
     ) -> Heads<E::Base> {
-        let Axes { tokens, kv, group, channels } = self.axes;
-        let q = self.head_codes(builder, ("q", &matrices.q, codes), kv + group, number, None);
-        let centre = self.centre(builder, matrices);
-        let k = self.head_codes(builder, ("k", &matrices.k, codes), kv, number, centre);
-        let v = builder.linear_within("v", codes, &matrices.v, HEAD_MAX);
-        let sixteen = builder.sixteen("v", (&v, i64::MAX), (tokens + kv, channels), Extent::Any, None);
+        let HeadPart { axes: Axes { tokens, kv, group, channels }, .. } = self.plan.heads[part];
+        let shape = (kv + group, channels);
+        let q = self.head_codes(builder, ("q", &matrices.q[part], codes), shape, number, None);
+        let centre = self.centre(builder, matrices, part);
+        let k = self.head_codes(builder, ("k", &matrices.k[part], codes), (kv, channels), number, centre);
+        let v = builder.linear_within("v", codes, &matrices.v[part], HEAD_MAX);
+        let parts = [(&v, channels)];
+        let sixteen = builder.sixteen("v", (&parts, i64::MAX), tokens + kv, Extent::Any, None);
         in_bounds(builder, tokens + kv + channels, &v, sixteen.at_most);
         let base = Linear::constant(residue(-14));
         let mut v = builder.codes("v", &sixteen, None, &base);
@@ -289,15 +371,14 @@ impl<'a, E: ProofField> Statement<'a, E> {
         &self,
         builder: &mut Builder<'a, E::Base>,
         (name, layer, codes): (&str, &Layer<'a>, &Codes<E::Base>),
-        heads: usize,
+        (heads, channels): (usize, usize),
         number: usize,
         centre: Option<(Linear<E::Base>, i64)>,
     ) -> HeadCodes<E::Base> {
-        let Axes { tokens, channels, .. } = self.axes;
-        let (vectors, log) = (tokens + heads, tokens + heads + channels);
+        let (vectors, log) = (self.tokens + heads, self.tokens + heads + channels);
         let y = builder.linear_within(name, codes, layer, HEAD_MAX);
         let rotates = self.config().positions == Positions::Rope;
-        let x = if rotates { self.rotated(builder, name, &y, log, number) } else { y.clone() };
+        let x = if rotates { self.rotated(builder, name, &y, (log, channels), number) } else { y.clone() };
         let (centred, centre_max) = match centre {
             Some((centre, largest)) => (x.clone().minus(&centre), largest),
             None => (x.clone(), 0),
@@ -316,12 +397,16 @@ impl<'a, E: ProofField> Statement<'a, E> {
 
     /// Whether groups of heads are filled up.
     fn adds_heads(&self) -> bool {
-        (self.config().n_heads / self.config().n_kv_heads) as usize != 1 << self.axes.group
+        !(self.config().n_heads / self.config().n_kv_heads).is_power_of_two()
     }
 
     /// Heads, 0 where a group was filled up: a query of zeros sees the mean of the values of its group, which must not decide a step.
-    fn without_added_heads(&self, builder: &mut Builder<'a, E::Base>, y: Linear<E::Base>) -> Linear<E::Base> {
-        let Axes { tokens, kv, group, channels } = self.axes;
+    fn without_added_heads(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        Axes { tokens, kv, group, channels }: Axes,
+        y: Linear<E::Base>,
+    ) -> Linear<E::Base> {
         if !self.adds_heads() {
             return y;
         }
@@ -345,10 +430,10 @@ impl<'a, E: ProofField> Statement<'a, E> {
         builder: &mut Builder<'a, E::Base>,
         name: &str,
         x: &Linear<E::Base>,
-        log: usize,
+        (log, channels): (usize, usize),
         number: usize,
     ) -> Linear<E::Base> {
-        let Axes { tokens, channels, .. } = self.axes;
+        let tokens = self.tokens;
         let table = &self.answer.weights.tables.rope[usize::from(self.config().layer_pattern(number).rope)];
         let pairs = self.config().rope_dim as usize / 2;
         let mut of = |sine: usize| {
@@ -373,10 +458,12 @@ impl<'a, E: ProofField> Statement<'a, E> {
         &self,
         builder: &mut Builder<'a, E::Base>,
         matrices: &Matrices<'a>,
+        part: usize,
     ) -> Option<(Linear<E::Base>, i64)> {
-        let Axes { tokens, kv, channels, .. } = self.axes;
+        let HeadPart { first, count, axes: Axes { tokens, kv, channels, .. } } = self.plan.heads[part];
         let dim = self.config().head_dim as usize;
-        let centres = matrices.weights.k_center.iter().map(|centre| i64::from(*centre));
+        let here = matrices.weights.k_center.iter().skip(first * dim).take(count * dim);
+        let centres = here.map(|centre| i64::from(*centre));
         let largest = centres.clone().map(i64::abs).max().filter(|largest| *largest > 0)?;
         let mut values = vec![E::Base::ZERO; 1 << (kv + channels)];
         for (at, centre) in centres.enumerate() {
@@ -391,11 +478,11 @@ impl<'a, E: ProofField> Statement<'a, E> {
     fn feed_forward(
         &self,
         builder: &mut Builder<'a, E::Base>,
+        number: usize,
         matrices: &Matrices<'a>,
         codes: &Codes<E::Base>,
     ) -> Codes<E::Base> {
-        let (tokens, ffn) = (self.axes.tokens, self.plan.ffn);
-        let log = tokens + ffn;
+        let scope = format!("layer {number}, feed-forward");
         let activation = match self.config().activation {
             Kind::Table => Activation::Table(&self.answer.weights.tables.activation),
             Kind::Relu => Activation::Relu,
@@ -405,34 +492,47 @@ impl<'a, E: ProofField> Statement<'a, E> {
             |linear: Option<&lockstep_base::weights::Linear>| linear.map_or(0, |l| i32::from(l.out_frac));
         let up_frac = frac_of(dense.map(|dense| &dense.up));
         let up_max = if matrices.gate.is_some() { UP_MAX } else { GATE_MAX };
-        let up = builder.linear_within("up", codes, &matrices.up, up_max);
-        let (h, frac) = match &matrices.gate {
-            Some(gate) => {
-                let gate_frac = frac_of(dense.and_then(|dense| dense.gate.as_ref()));
-                let g = builder.linear_within("gate", codes, gate, GATE_MAX);
-                let a = builder.activate(log, &g, activation, gate_frac);
-                let in_bounds = builder.bounded("what a gate multiplies", UP_MAX);
-                builder.look_up(in_bounds, log, vec![up.clone()]);
-                (builder.gate(log, &a, &up), gate_frac + up_frac - 7)
-            }
-            None => (builder.activate(log, &up, activation, up_frac), up_frac),
-        };
+        let gate_frac = frac_of(dense.and_then(|dense| dense.gate.as_ref()));
         let block = log2_ceil(self.config().hadamard_block() as usize);
-        let z = builder.hadamard(log, block, &h);
-        plain(builder, "hidden", (&z, i64::MAX), (tokens, ffn), frac.into())
+        let mut parts = Vec::with_capacity(self.plan.ffn.len());
+        for (at, channels) in self.plan.ffn.iter().enumerate() {
+            let log = self.tokens + channels;
+            builder.scope(part_name(&scope, at));
+            let up = builder.linear_within("up", codes, &matrices.up[at], up_max);
+            let h = match &matrices.gate {
+                Some(gate) => {
+                    let g = builder.linear_within("gate", codes, &gate[at], GATE_MAX);
+                    let a = builder.activate(log, &g, activation, gate_frac);
+                    let in_bounds = builder.bounded("what a gate multiplies", UP_MAX);
+                    builder.look_up(in_bounds, log, vec![up.clone()]);
+                    builder.gate(log, &a, &up)
+                }
+                None => builder.activate(log, &up, activation, up_frac),
+            };
+            parts.push((builder.hadamard(log, block, &h), *channels));
+        }
+        builder.scope(scope);
+        let frac = if matrices.gate.is_some() { gate_frac + up_frac - 7 } else { up_frac };
+        plain(builder, "hidden", (&parts, i64::MAX), self.tokens, frac.into())
     }
 
     /// The generated tokens are the largest logits, the first of equal ones.
-    fn head(&self, builder: &mut Builder<'a, E::Base>, head: &Layer<'a>, codes: &Codes<E::Base>) {
+    fn head(&self, builder: &mut Builder<'a, E::Base>, head: &Layer<'a>, stream: Vec<Stream<E::Base>>) {
         let (tokens, generated) = (self.answer.tokens, self.answer.generated);
         let log = log2_ceil(generated);
         // Added rows repeat the last one.
         let at = |row: usize| tokens.len() - generated + row.min(generated - 1);
         let rows = 1usize << log;
-        let mut one_hot = vec![E::Base::ZERO; rows << self.axes.tokens];
-        (0..rows).for_each(|row| one_hot[(row << self.axes.tokens) + at(row) - 1] = E::Base::ONE);
+        let mut one_hot = vec![E::Base::ZERO; rows << self.tokens];
+        (0..rows).for_each(|row| one_hot[(row << self.tokens) + at(row) - 1] = E::Base::ONE);
         let picked = builder.circuit.vector(one_hot);
-        let codes = pick(builder, picked, log, codes);
+        // Nobody reads the others.
+        let picked = |(stream, channels): (Stream<E::Base>, &usize)| Stream {
+            x: pick(builder, (picked, log), (self.tokens, *channels), &stream.x),
+            ..stream
+        };
+        let mut stream: Vec<_> = stream.into_iter().zip(&self.plan.stream).map(picked).collect();
+        let codes = self.normed(builder, log, &mut stream);
         let logits = builder.linear("logits", &codes, head);
 
         let (vocab, width) = (self.config().vocab as usize, 1usize << self.plan.vocab);
@@ -481,43 +581,33 @@ fn in_bounds<B: PrimeField32>(builder: &mut Builder<'_, B>, log: usize, y: &Line
 fn plain<B: PrimeField32>(
     builder: &mut Builder<'_, B>,
     name: &str,
-    x: (&Linear<B>, i64),
-    shape: (usize, usize),
+    (parts, owed): (&[(Linear<B>, usize)], i64),
+    vectors: usize,
     frac: i64,
 ) -> Codes<B> {
-    let sixteen = builder.sixteen(name, x, shape, Extent::Any, None);
+    let parts: Vec<(&Linear<B>, usize)> = parts.iter().map(|(x, log)| (x, *log)).collect();
+    let sixteen = builder.sixteen(name, (&parts, owed), vectors, Extent::Any, None);
     builder.codes(name, &sixteen, None, &Linear::constant(residue(-14 - frac)))
 }
 
-/// The vectors that the rows of `picked`, over (row, vector), say.
+/// Those of the vectors x, over (vectors, channels), that the rows of `picked`, over (row, vector), say.
 fn pick<B: PrimeField32>(
     builder: &mut Builder<'_, B>,
-    picked: Source,
-    rows: usize,
-    codes: &Codes<B>,
-) -> Codes<B> {
-    let (vectors, channels) = (codes.log_vectors, codes.log_channels);
+    (picked, rows): (Source, usize),
+    (vectors, channels): (usize, usize),
+    x: &Linear<B>,
+) -> Linear<B> {
     let range = |range: core::ops::Range<usize>| range.map(Bit::At);
-    let of = |outer: usize| View {
-        source: picked,
-        bits: range(0..rows).chain(range(outer..outer + vectors)).collect(),
-    };
     let outer = rows + channels;
-    let right = View {
-        source: codes.source,
-        bits: range(outer..outer + vectors).chain(range(rows..outer)).collect(),
-    };
-    let source = builder.contract(Contraction { outer, inner: vectors, left: of(outer), right });
-    let mut number = |linear: &Linear<B>| {
-        let mut sum = Linear::constant(linear.constant);
-        for term in &linear.terms {
-            let [view] = &term.views[..] else { panic!("a step is a sum of plain terms") };
-            let right = view.within(&range(rows..rows + vectors).collect::<Vec<_>>());
-            let picked = builder.contract(Contraction { outer: rows, inner: vectors, left: of(rows), right });
-            sum = sum.plus(&Linear::view(whole(picked, rows)).times(term.coefficient));
-        }
-        sum
-    };
-    let (k, f) = (number(&codes.k), number(&codes.f));
-    Codes { source, log_vectors: rows, log_channels: channels, log_steps: rows, k, f }
+    let here: Vec<Bit> = range(outer..outer + vectors).chain(range(rows..outer)).collect();
+    let mut sum = Linear::constant(x.constant);
+    for term in &x.terms {
+        let [view] = &term.views[..] else { panic!("a stream is a sum of plain terms") };
+        let bits = range(0..rows).chain(range(outer..outer + vectors)).collect();
+        let left = View { source: picked, bits };
+        let right = view.within(&here);
+        let source = builder.contract(Contraction { outer, inner: vectors, left, right });
+        sum = sum.plus(&Linear::view(whole(source, outer)).times(term.coefficient));
+    }
+    sum
 }

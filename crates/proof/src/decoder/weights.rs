@@ -1,6 +1,6 @@
 //! The weights of a stage as one commitment (tier B): a verifier that holds its root need not hold them.
 //!
-//! Each matrix is a column, rows filled and placed as in the circuit ([`crate::circuit::Placed`]), the columns in the order in which
+//! Each block of a matrix is a column, rows filled and placed as in the circuit ([`crate::circuit::Placed`]), the columns in the order in which
 //! the circuit uses them. So the root follows from the model and the layers alone, and whoever has the model computes it again. What a row has besides its weights (multiplier,
 //! shift, bias) the verifier still holds.
 
@@ -47,8 +47,9 @@ fn cells<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed) -> Vec<E::Base> {
     let mut cells = vec![E::Base::ZERO; 1 << (placed.log_rows + placed.log_cols)];
     for (row, at) in placed.rows.iter().enumerate() {
         let cells = &mut cells[(*at as usize) << placed.log_cols..][..1 << placed.log_cols];
-        for (code, at) in matrix.row(row).into_iter().zip(&placed.cols) {
-            cells[*at as usize] = residue(code.into());
+        let codes = matrix.row(placed.first_row + row);
+        for (code, at) in codes[placed.first_col..].iter().zip(&placed.cols) {
+            cells[*at as usize] = residue((*code).into());
         }
     }
     cells

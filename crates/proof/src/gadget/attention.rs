@@ -83,7 +83,7 @@ pub struct Heads<B> {
     pub q: HeadCodes<B>,
     /// Keys, vectors (j, kv).
     pub k: HeadCodes<B>,
-    /// Values, vectors (j, kv); f is -7 where all is 0.
+    /// Values, vectors (j, kv), in one part; f is -7 where all is 0.
     pub v: Codes<B>,
     /// F_q + F_k - 8.
     pub shift: i64,
@@ -328,7 +328,7 @@ impl<B: PrimeField32> Builder<'_, B> {
                 bits: range(0..rows).chain(range(rows + channels..rows + channels + tokens)).collect(),
             },
             right: View {
-                source: heads.v.source,
+                source: heads.v.parts[0].0,
                 bits: range(rows + channels..rows + channels + tokens)
                     .chain(range(tokens..tokens + kv))
                     .chain(range(rows..rows + channels))

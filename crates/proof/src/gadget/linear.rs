@@ -54,15 +54,13 @@ const STREAM_MAX: i64 = 1 << 28;
 /// What a reader of the stream shows at least.
 const READ_MAX: i64 = 1 << 16;
 
-/// Codes of vectors, `(vectors, channels)`, both filled to powers of two, and their steps `k/16 2^f`.
+/// Codes of vectors, and their steps `k/16 2^f`. Channels are in parts, each a power of two.
 #[derive(Clone, Debug)]
 pub struct Codes<B> {
-    /// The codes.
-    pub source: Source,
+    /// The codes of each part, over (vectors, channels), and log2 of its channels.
+    pub parts: Vec<(Source, usize)>,
     /// log2 of the vectors.
     pub log_vectors: usize,
-    /// log2 of the channels.
-    pub log_channels: usize,
     /// log2 of the steps: vectors whose first coordinates are the same have the same step.
     pub log_steps: usize,
     /// Mantissas, over the steps.
@@ -119,11 +117,28 @@ struct Shifts {
     allowed: i64,
 }
 
-/// A matrix of weights that is used by a circuit, with what its integers are bounded by.
+/// Some of the rows or columns of a matrix, in order: part of an axis whose length is no power of two (768 is 512 and 256).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The first of them.
+    pub first: usize,
+    /// Where each lies.
+    pub places: Vec<u32>,
+    /// log2 of the places.
+    pub log: usize,
+}
+
+/// A matrix of weights, or some of its rows, that is used by a circuit, with what its integers are bounded by.
 #[derive(Clone, Debug)]
 pub struct Layer<'m> {
     matrix: Matrix<'m>,
-    placed: Placed,
+    /// A block for each part of the columns.
+    placed: Vec<Placed>,
+    /// log2 of the rows.
+    log_rows: usize,
+    /// The first row of the matrix, and where each lies.
+    first_row: usize,
+    rows: Vec<u32>,
     pre_shift: u32,
     /// Largest accumulator.
     accumulator_max: i64,
@@ -144,16 +159,11 @@ impl<'m> Layer<'m> {
         Layer { left: Left::Bounded, ..self }
     }
 
-    /// The layer of `matrix`, its row i at `rows[i]` of `2^log_rows`, its column j at `cols[j]` of `2^log_cols`.
+    /// The layer of those rows of `matrix` that are in `rows`; `cols` are the parts in which it reads codes.
     ///
     /// # Errors
     /// If an identity could wrap.
-    pub fn new(
-        name: &str,
-        matrix: Matrix<'m>,
-        (rows, log_rows): (Vec<u32>, usize),
-        (cols, log_cols): (Vec<u32>, usize),
-    ) -> Result<Layer<'m>, PlanError> {
+    pub fn new(name: &str, matrix: Matrix<'m>, rows: &Part, cols: &[Part]) -> Result<Layer<'m>, PlanError> {
         let linear = matrix.weights;
         let at_most = |what, got: i64, limit: i64| {
             let place = || String::from(name);
@@ -180,18 +190,30 @@ impl<'m> Layer<'m> {
         let bias = linear.bias.iter().map(|bias| i64::from(*bias).abs()).max().unwrap_or(0);
         at_most("a bias", bias, BIAS_MAX)?;
         let offset = 4 - i64::from(linear.pre_shift) - i64::from(linear.out_frac);
-        let (mut shifts, mut group) = (Vec::new(), Vec::with_capacity(linear.rows));
-        for shift in linear.shifts.iter().map(|s| i64::from(*s) + offset) {
+        let (mut shifts, mut group) = (Vec::new(), Vec::with_capacity(rows.places.len()));
+        let here = linear.shifts.iter().skip(rows.first).take(rows.places.len());
+        for shift in here.map(|s| i64::from(*s) + offset) {
             let known = shifts.iter().position(|known| *known == shift);
             group.push(known.unwrap_or_else(|| {
                 shifts.push(shift);
                 shifts.len() - 1
             }));
         }
-        let placed = Placed { matrix: 0, log_rows, log_cols, rows, cols };
+        let block = |cols: &Part| Placed {
+            matrix: 0,
+            log_rows: rows.log,
+            log_cols: cols.log,
+            first_row: rows.first,
+            first_col: cols.first,
+            rows: rows.places.clone(),
+            cols: cols.places.clone(),
+        };
         Ok(Layer {
             matrix,
-            placed,
+            placed: cols.iter().map(block).collect(),
+            log_rows: rows.log,
+            first_row: rows.first,
+            rows: rows.places.clone(),
             pre_shift: s1,
             accumulator_max: accumulator,
             shifted_max: shifted,
@@ -207,6 +229,11 @@ impl<'m> Layer<'m> {
     /// Largest magnitude of a bias.
     fn bias_max(&self) -> i64 {
         self.matrix.weights.bias.iter().map(|bias| i64::from(*bias).abs()).max().unwrap_or(0)
+    }
+
+    /// Row multipliers.
+    fn multipliers(&self) -> &'m [u8] {
+        &self.matrix.weights.multipliers[self.first_row..self.first_row + self.rows.len()]
     }
 
     /// Least and largest distinct shift.
@@ -232,10 +259,10 @@ impl<'m> Layer<'m> {
 }
 
 impl<'m, B: PrimeField32> Builder<'m, B> {
-    /// A row vector that is `of(row)` at each row's place and `added` elsewhere.
+    /// A row vector that is `of(row)` at the place of each row of the layer and `added` elsewhere.
     fn by_row(&mut self, layer: &Layer<'_>, added: i64, of: impl Fn(usize) -> i64) -> Source {
-        let mut values = vec![residue(added); 1 << layer.placed.log_rows];
-        for (row, place) in layer.placed.rows.iter().enumerate() {
+        let mut values = vec![residue(added); 1 << layer.log_rows];
+        for (row, place) in layer.rows.iter().enumerate() {
             values[*place as usize] = residue(of(row));
         }
         self.circuit.vector(values)
@@ -291,9 +318,9 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     /// The bias, over `(vectors, rows)`.
     fn bias(&mut self, codes: &Codes<B>, layer: &Layer<'m>) -> Option<Linear<B>> {
         let bias = &layer.matrix.weights.bias;
-        let (first, log) = (codes.log_vectors, codes.log_vectors + layer.placed.log_rows);
+        let (first, log) = (codes.log_vectors, codes.log_vectors + layer.log_rows);
         (!bias.is_empty()).then(|| {
-            let source = self.by_row(layer, 0, |row| bias[row].into());
+            let source = self.by_row(layer, 0, |row| bias[layer.first_row + row].into());
             Linear::view(View { source, bits: (first..log).map(Bit::At).collect() })
         })
     }
@@ -307,7 +334,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         layer: &Layer<'m>,
         stream: &Stream<B>,
     ) -> Stream<B> {
-        let log = codes.log_vectors + layer.placed.log_rows;
+        let log = codes.log_vectors + layer.log_rows;
         let (unbiased, scale) = match self.outputs(name, codes, layer, Left::Added, Reader::Stream(stream)) {
             Outputs::Whole(x, owed) => return Stream { x, at_most: STREAM_MAX, owed: owed.min(STREAM_MAX) },
             Outputs::Unbiased(unbiased, scale) => (unbiased, scale),
@@ -339,23 +366,27 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         left: Left,
         reader: Reader<'_, B>,
     ) -> Outputs<B> {
-        let (vectors, rows) = (codes.log_vectors, layer.placed.log_rows);
+        let (vectors, rows) = (codes.log_vectors, layer.log_rows);
         let log = vectors + rows;
-        self.matrices.push(layer.matrix);
-        let placed = Placed { matrix: self.matrices.len() - 1, ..layer.placed.clone() };
-        let inner = placed.log_cols;
         let bits = |range: core::ops::Range<usize>| range.map(Bit::At);
-        let weights = self.circuit.placed(placed);
-        let accumulator = self.contract(Contraction {
-            outer: log,
-            inner,
-            left: View {
-                source: codes.source,
-                bits: bits(0..vectors).chain(bits(log..log + inner)).collect(),
-            },
-            right: View { source: weights, bits: bits(vectors..log + inner).collect() },
-        });
-        let shifted = self.static_shift(name, layer, Linear::view(whole(accumulator, log)), log);
+        self.matrices.push(layer.matrix);
+        let mut accumulator = Linear::constant(B::ZERO);
+        for ((source, inner), placed) in codes.parts.iter().zip(&layer.placed) {
+            debug_assert_eq!(*inner, placed.log_cols, "{name}");
+            let placed = Placed { matrix: self.matrices.len() - 1, ..placed.clone() };
+            let weights = self.circuit.placed(placed);
+            let sum = self.contract(Contraction {
+                outer: log,
+                inner: *inner,
+                left: View {
+                    source: *source,
+                    bits: bits(0..vectors).chain(bits(log..log + inner)).collect(),
+                },
+                right: View { source: weights, bits: bits(vectors..log + inner).collect() },
+            });
+            accumulator = accumulator.plus(&Linear::view(whole(sum, log)));
+        }
+        let shifted = self.static_shift(name, layer, accumulator, log);
         let limb_bits = self.circuit.limb_bits;
         let (first, last) = layer.spread();
         let needed = self.key_of(codes, layer, &shifted);
@@ -374,11 +405,11 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
 
     /// y' of every cell, if shifts are those of the runtime.
     fn unbiased_of(&self, codes: &Codes<B>, layer: &Layer<'m>, t: &Linear<B>) -> Vec<i64> {
-        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
+        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.log_rows);
         let [k, f] = [&codes.k, &codes.f].map(|linear| self.integers(linear, steps));
         let mut of_row = vec![(layer.spread().0, 0); 1 << rows];
-        for (row, place) in layer.placed.rows.iter().enumerate() {
-            let multiplier = i64::from(layer.matrix.weights.multipliers[row]);
+        for (row, place) in layer.rows.iter().enumerate() {
+            let multiplier = i64::from(layer.multipliers()[row]);
             of_row[*place as usize] = (layer.shifts[layer.group[row]], multiplier);
         }
         let t = self.integers(t, vectors + rows);
@@ -415,7 +446,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         (key, shifts): (i64, Shifts),
         reader: Reader<'_, B>,
     ) -> Outputs<B> {
-        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
+        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.log_rows);
         let log = vectors + rows;
         let (first, last) = layer.spread();
         let view = |source| View { source, bits: (vectors..log).map(Bit::At).collect() };
@@ -434,7 +465,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             let widths = self.by_row(layer, 0, beyond);
             width = width.plus(&Linear::view(view(widths)));
         }
-        let multipliers = self.by_row(layer, 0, |row| layer.matrix.weights.multipliers[row].into());
+        let multipliers = self.by_row(layer, 0, |row| layer.multipliers()[row].into());
         let product = codes.k.clone().by(&view(multipliers));
         let half = power.clone().times(B::TWO.inverse());
 

@@ -10,7 +10,7 @@
 //! eps_e = floor(norm_eps / 2^(2 (e + s))) comes from a table over e.
 
 use super::digits::{Position, add_digits, add_product, digits_of};
-use super::quantise::Sixteen;
+use super::quantise::{Sixteen, SixteenPart, part_name};
 use super::ranges::Width;
 use super::{Builder, whole};
 use crate::circuit::{Linear, Source};
@@ -67,13 +67,17 @@ impl Norm {
 impl<B: PrimeField32> Builder<'_, B> {
     /// The factor rho of a norm, and the base of the codes that it gives.
     pub fn norm(&mut self, name: &str, x: &Sixteen<B>, norm: Norm) -> (Linear<B>, Linear<B>) {
-        let (vectors, channels) = (x.log_vectors, x.log_channels);
-        let log = vectors + channels;
-        let s = norm.rounds();
-        let q_source = match x.rounded {
-            Some(source) => source,
-            None => self.rounded(name, x, norm),
-        };
+        let (vectors, s) = (x.log_vectors, norm.rounds());
+        let mut squares = Linear::constant(B::ZERO);
+        for (at, part) in x.parts.iter().enumerate() {
+            let (log, name) = (vectors + part.log_channels, part_name(name, at));
+            let q = match part.rounded {
+                Some(source) => source,
+                None => self.rounded(&name, x, part, norm),
+            };
+            let sum = self.sum_over(q, Some(&whole(q, log)), (vectors, part.log_channels));
+            squares = squares.plus(&sum);
+        }
         let table = self.table(&format!("norm of {}", norm.width), || {
             // The key of a vector of zeros is -16; then e is 0, and S' at least 1.
             let entry = |key: i64| match key {
@@ -87,7 +91,6 @@ impl<B: PrimeField32> Builder<'_, B> {
             Some(zero) => x.e.clone().plus(&zero.clone().times(residue(ZERO_KEY))),
         };
         let eps = self.fetch(&format!("{name} epsilon"), table, vectors, key).remove(0);
-        let squares = self.sum_over(q_source, Some(&whole(q_source, log)), (vectors, channels));
         let sum = squares.plus(&eps);
         let sum = self.capped(&format!("{name} sum"), vectors, &sum);
         let rho_and_kk = self.inverse_root(name, vectors, &sum, norm);
@@ -97,12 +100,12 @@ impl<B: PrimeField32> Builder<'_, B> {
     }
 
     /// q, where no lookup of z has it.
-    fn rounded(&mut self, name: &str, x: &Sixteen<B>, norm: Norm) -> Source {
-        let (vectors, channels) = (x.log_vectors, x.log_channels);
+    fn rounded(&mut self, name: &str, x: &Sixteen<B>, part: &SixteenPart<B>, norm: Norm) -> Source {
+        let (vectors, channels) = (x.log_vectors, part.log_channels);
         let (log, s) = (vectors + channels, norm.rounds());
         let lefts = self.lefts(x);
         let x16: Vec<i64> =
-            self.integers(&x.z, log).iter().enumerate().map(|(at, z)| z * lefts[at >> channels]).collect();
+            self.integers(&part.z, log).iter().enumerate().map(|(at, z)| z * lefts[at >> channels]).collect();
         let q_source = self.commit(&format!("{name} q"), log, x16.iter().map(|x| rsh(*x, s)).collect());
         let q = Linear::view(whole(q_source, log));
         let bits = norm.bits() + 1;
@@ -114,7 +117,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         let rest = self.value(&format!("{name} remainder"), log, Width::Fixed(s), rest);
         let both = q.clone().times(power_of_two(s)).plus(&rest).offset(-power_of_two::<B>(s - 1));
         let left = x.left.clone().unwrap_or_else(|| Linear::constant(B::ONE));
-        self.constrain(log, vec![(B::ONE, left, x.z.clone())], both.times(B::NEG_ONE));
+        self.constrain(log, vec![(B::ONE, left, part.z.clone())], both.times(B::NEG_ONE));
         q_source
     }
 

@@ -36,6 +36,7 @@ use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
 use crate::integer::{half, rsh};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
@@ -58,29 +59,42 @@ pub enum Extent {
     Any,
 }
 
+/// Some channels of vectors in 16 bits.
+#[derive(Clone, Debug)]
+pub struct SixteenPart<B> {
+    /// log2 of the channels.
+    pub log_channels: usize,
+    /// z, over (vectors, channels): x16 is L z.
+    pub z: Linear<B>,
+    /// `rsh(x16, s)`, where its reader asked for it and the same lookup has it.
+    pub rounded: Option<Source>,
+}
+
 /// Vectors in 16 bits.
 #[derive(Clone, Debug)]
 pub struct Sixteen<B> {
     /// log2 of the vectors.
     pub log_vectors: usize,
-    /// log2 of the channels.
-    pub log_channels: usize,
-    /// z, over (vectors, channels): x16 is L z.
-    pub z: Linear<B>,
+    /// Their channels, part by part.
+    pub parts: Vec<SixteenPart<B>>,
     /// L, over the vectors, where it is not 1.
     pub left: Option<Linear<B>>,
     /// e, over the vectors; 0 of a vector of zeros.
     pub e: Linear<B>,
     /// 1 where all of a vector is 0, where there is such a vector.
     pub zero: Option<Linear<B>>,
-    /// `rsh(x16, s)`, where its reader asked for it and the same lookup has it.
-    pub rounded: Option<Source>,
     /// The largest magnitude of x that codes leave.
     pub at_most: i64,
     /// |x16| of the largest element.
     largest: Linear<B>,
     /// 1 where it is negative.
     negative: Linear<B>,
+}
+
+/// What values of part `at` of the channels are called.
+#[must_use]
+pub(crate) fn part_name(name: &str, at: usize) -> String {
+    if at == 0 { name.into() } else { alloc::format!("{name}, part {at},") }
 }
 
 /// Codes of a vector that both sides have, and their step (k, f) for rho = 2^14 and base 0.
@@ -117,24 +131,54 @@ impl<B: PrimeField32> Builder<'_, B> {
         x: &Linear<B>,
         places: &[usize],
     ) -> Linear<B> {
-        let mut values = vec![0; places.len() << channels];
-        places.iter().enumerate().for_each(|(vector, place)| values[(vector << channels) + place] = 1);
-        let chosen = self.boolean(name, vectors + channels, values);
-        let ones = self.sum_over(chosen, None, (vectors, channels));
-        self.constrain(vectors, vec![], ones.clone().offset(B::NEG_ONE));
-        // x is a sum of columns and of what is the same for the whole vector, of which there is one copy.
-        let mut out = Linear::constant(x.constant);
-        for term in &x.terms {
-            let inside = |view: &View| view.used().any(|at| at >= vectors);
-            let [view] = &term.views[..] else { panic!("a chosen value is a sum of plain terms") };
-            if inside(view) {
-                let sum = self.sum_over(chosen, Some(view), (vectors, channels));
-                out = out.plus(&sum.times(term.coefficient));
-            } else {
-                out.terms.push(term.clone());
+        self.choose_of(name, vectors, &[(x, channels)], places)
+    }
+
+    /// The same of vectors in parts, whose terms that are the same for a whole vector do not differ.
+    fn choose_of(
+        &mut self,
+        name: &str,
+        vectors: usize,
+        parts: &[(&Linear<B>, usize)],
+        places: &[usize],
+    ) -> Linear<B> {
+        let (mut ones, mut first) = (Linear::constant(B::NEG_ONE), 0);
+        let mut out = Linear::constant(parts[0].0.constant);
+        for (at, (x, channels)) in parts.iter().enumerate() {
+            let mut values = vec![0; places.len() << channels];
+            for (vector, place) in places.iter().enumerate() {
+                if let Some(here) = place.checked_sub(first).filter(|here| *here < 1 << channels) {
+                    values[(vector << channels) + here] = 1;
+                }
+            }
+            first += 1 << channels;
+            let name = if at == 0 { String::from(name) } else { alloc::format!("part {at}, {name}") };
+            let chosen = self.boolean(&name, vectors + channels, values);
+            ones = ones.plus(&self.sum_over(chosen, None, (vectors, *channels)));
+            // x is a sum of columns and of what is the same for the whole vector, of which there is one copy.
+            for term in &x.terms {
+                let [view] = &term.views[..] else { panic!("a chosen value is a sum of plain terms") };
+                if view.used().any(|at| at >= vectors) {
+                    let sum = self.sum_over(chosen, Some(view), (vectors, *channels));
+                    out = out.plus(&sum.times(term.coefficient));
+                } else if at == 0 {
+                    out.terms.push(term.clone());
+                }
             }
         }
+        self.constrain(vectors, vec![], ones);
         out
+    }
+
+    /// The integers of every vector, its parts one behind the other.
+    fn vectors(&self, vectors: usize, parts: &[(&Linear<B>, usize)]) -> Vec<Vec<i64>> {
+        let count = if self.has_witness() { 1usize << vectors } else { 0 };
+        let mut all = vec![Vec::new(); count];
+        for (x, channels) in parts {
+            let values = self.integers(x, vectors + channels);
+            all.iter_mut().zip(values.chunks(1 << channels)).for_each(|(all, part)| all.extend(part));
+        }
+        all
     }
 
     /// What vectors are declared to be.
@@ -151,18 +195,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         Declared { from, to, zeros }
     }
 
-    /// Vectors in 16 bits, of magnitudes of at most `owed`. With `rounded`, by so many bits, what the reader may have in the same lookup.
+    /// Vectors in 16 bits, in parts of so many channels, of magnitudes of at most `owed`. With `rounded`, by so many bits, what the reader may have in the same lookup.
     pub fn sixteen(
         &mut self,
         name: &str,
-        (x, owed): (&Linear<B>, i64),
-        (vectors, channels): (usize, usize),
+        (x, owed): (&[(&Linear<B>, usize)], i64),
+        vectors: usize,
         extent: Extent,
         rounded: Option<u32>,
     ) -> Sixteen<B> {
-        let (log, limb_bits) = (vectors + channels, self.circuit.limb_bits);
-        let values = self.integers(x, log);
-        let shifts: Vec<Option<i64>> = values.chunks(1 << channels).map(shift_of).collect();
+        let limb_bits = self.circuit.limb_bits;
+        let shifts: Vec<Option<i64>> = self.vectors(vectors, x).iter().map(|x| shift_of(x)).collect();
         let declared = self.extent(extent, &shifts);
         let keys: Vec<i64> = shifts.iter().map(|e| e.unwrap_or(declared.zero_key())).collect();
         let (key, mut fetched) = if declared.is_constant() {
@@ -187,46 +230,40 @@ impl<B: PrimeField32> Builder<'_, B> {
         };
 
         let powers = self.integers(&power, vectors);
-        let shifted = |(at, x): (usize, &i64)| x.div_euclid(powers[at >> channels].max(1));
-        let shifted = values.iter().enumerate().map(shifted).collect();
         let widths = match &left {
             Some(_) => fetched.drain(..super::ranges::limbs(FIRST_BITS, limb_bits)).collect(),
             None => Vec::new(),
         };
         let offset = offset.map(|offset| (offset, widths));
-        let z = self.sixteen_bits(name, (vectors, log), shifted, offset, rounded);
-        let (z, rounded) = z;
-        let rest: Vec<i64> = {
-            let z = self.integers(&z, log);
-            values.iter().enumerate().map(|(at, x)| x - powers[at >> channels] * z[at]).collect()
-        };
-        if declared.to > 0 {
-            let e = [e.clone()];
-            let width = match declared {
-                _ if declared.is_constant() => Width::Fixed(declared.to as u32),
-                _ if declared.plain_remainder(limb_bits) => Width::Computed(&e),
-                _ => Width::Computed(&fetched),
-            };
-            let rest = self.value(&alloc::format!("{name} first remainder"), log, width, rest);
-            self.constrain(log, vec![(B::ONE, power, z.clone())], rest.minus(x));
-        } else {
-            self.constrain(log, vec![], z.clone().minus(x));
-        }
         let at_most = 1 << (FIRST_BITS as i64 - 1 + declared.to);
-        self.owed(name, log, x, owed, at_most);
-        let (largest, negative) = self.largest(name, (vectors, channels), &z, left.as_ref(), zero.as_ref());
-        Sixteen {
-            log_vectors: vectors,
-            log_channels: channels,
-            z,
-            left,
-            e,
-            zero,
-            rounded,
-            at_most,
-            largest,
-            negative,
+        let mut parts = Vec::with_capacity(x.len());
+        for (at, (x, channels)) in x.iter().enumerate() {
+            let (log, name) = (vectors + channels, part_name(name, at));
+            let values = self.integers(x, log);
+            let shifted = |(at, x): (usize, &i64)| x.div_euclid(powers[at >> channels].max(1));
+            let shifted = values.iter().enumerate().map(shifted).collect();
+            let (z, rounded) = self.sixteen_bits(&name, (vectors, log), shifted, offset.clone(), rounded);
+            let rest: Vec<i64> = {
+                let z = self.integers(&z, log);
+                values.iter().enumerate().map(|(at, x)| x - powers[at >> channels] * z[at]).collect()
+            };
+            if declared.to > 0 {
+                let e = [e.clone()];
+                let width = match declared {
+                    _ if declared.is_constant() => Width::Fixed(declared.to as u32),
+                    _ if declared.plain_remainder(limb_bits) => Width::Computed(&e),
+                    _ => Width::Computed(&fetched),
+                };
+                let rest = self.value(&alloc::format!("{name} first remainder"), log, width, rest);
+                self.constrain(log, vec![(B::ONE, power.clone(), z.clone())], rest.minus(x));
+            } else {
+                self.constrain(log, vec![], z.clone().minus(x));
+            }
+            self.owed(&name, log, x, owed, at_most);
+            parts.push(SixteenPart { log_channels: *channels, z, rounded });
         }
+        let (largest, negative) = self.largest(name, vectors, &parts, left.as_ref(), zero.as_ref());
+        Sixteen { log_vectors: vectors, parts, left, e, zero, at_most, largest, negative }
     }
 
     /// z, of 16 bits, or of as many as `offset` has: what is added to it, and the widths of its limbs. And what it is rounded to, if one lookup has both.
@@ -270,19 +307,17 @@ impl<B: PrimeField32> Builder<'_, B> {
     fn largest(
         &mut self,
         name: &str,
-        (vectors, channels): (usize, usize),
-        z: &Linear<B>,
+        vectors: usize,
+        parts: &[SixteenPart<B>],
         left: Option<&Linear<B>>,
         zero: Option<&Linear<B>>,
     ) -> (Linear<B>, Linear<B>) {
-        let z_values = self.integers(z, vectors + channels);
-        let places: Vec<usize> = z_values
-            .chunks(1 << channels)
-            .map(|z| {
-                (0..z.len()).max_by_key(|at| (z[*at].abs(), z[*at], core::cmp::Reverse(*at))).unwrap_or(0)
-            })
-            .collect();
-        let element = self.choose(&alloc::format!("{name} chosen"), (vectors, channels), z, &places);
+        let parts: Vec<(&Linear<B>, usize)> = parts.iter().map(|part| (&part.z, part.log_channels)).collect();
+        let largest = |z: &Vec<i64>| {
+            (0..z.len()).max_by_key(|at| (z[*at].abs(), z[*at], core::cmp::Reverse(*at))).unwrap_or(0)
+        };
+        let places: Vec<usize> = self.vectors(vectors, &parts).iter().map(largest).collect();
+        let element = self.choose_of(&alloc::format!("{name} chosen"), vectors, &parts, &places);
         let x16 = match left {
             None => element,
             Some(left) => {
@@ -325,16 +360,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         rho: Option<&Linear<B>>,
         base: &Linear<B>,
     ) -> Codes<B> {
-        let (vectors, channels) = (x.log_vectors, x.log_channels);
-        let (log, limb_bits) = (vectors + channels, self.circuit.limb_bits);
+        let (vectors, limb_bits) = (x.log_vectors, self.circuit.limb_bits);
         let zeros = x.zero.is_some();
         let table = if zeros { "step, or zeros" } else { "step" };
         let table = self.table(table, || second_table(zeros, limb_bits));
-        let z = self.integers(&x.z, log);
+        let parts: Vec<(&Linear<B>, usize)> =
+            x.parts.iter().map(|part| (&part.z, part.log_channels)).collect();
+        let z = self.vectors(vectors, &parts);
         let lefts = self.lefts(x);
         let zeros = self.integers(x.zero.as_ref().unwrap_or(&Linear::constant(B::ZERO)), vectors);
         let rhos = rho.map(|rho| self.integers(rho, vectors));
-        let keys = z.chunks(1 << channels).enumerate().map(|(vector, z)| {
+        let keys = z.iter().enumerate().map(|(vector, z)| {
             let x16: Vec<i64> = z.iter().map(|z| z * lefts[vector]).collect();
             let (k, sh) = step_of(&x16, rhos.as_ref().map_or(1 << 14, |rhos| rhos[vector]));
             if zeros[vector] == 1 { 0 } else { step_key(k, sh) }
@@ -389,29 +425,34 @@ impl<B: PrimeField32> Builder<'_, B> {
             }
         };
 
-        let shifts = self.integers(&sh, vectors);
+        let shifts: Vec<i64> = self.integers(&sh, vectors).into_iter().map(|sh| sh.clamp(0, 40)).collect();
         let factors = self.integers(&factor, vectors);
-        let product = |at: usize| {
-            let vector = at >> channels;
-            factors[vector] * z[at] + half(shifts[vector].clamp(0, 40) as u32)
-        };
-        let code = (0..z.len()).map(|at| product(at) >> shifts[at >> channels].clamp(0, 40)).collect();
-        let code = self.commit(&alloc::format!("{name} code"), log, code);
-        let codes = Linear::view(whole(code, log));
-        let rest: Vec<i64> = {
-            let codes = self.integers(&codes, log);
-            (0..z.len()).map(|at| product(at) - (codes[at] << shifts[at >> channels].clamp(0, 40))).collect()
-        };
-        let rest = self.second_remainder(name, (vectors, log), (&sh, &zero, &widths), &codes, rest);
         // The half of 2^sh; of the vector of zeros, whose sh is 0, none.
         let halves = power.clone().minus(&zero).times(B::TWO.inverse());
-        self.constrain(
-            log,
-            vec![(B::ONE, factor, x.z.clone()), (B::NEG_ONE, power, codes)],
-            halves.minus(&rest),
-        );
+        let mut parts = Vec::with_capacity(x.parts.len());
+        for (at, SixteenPart { z, log_channels, .. }) in x.parts.iter().enumerate() {
+            let (log, name) = (vectors + log_channels, part_name(name, at));
+            let values = self.integers(z, log);
+            let products = values.iter().enumerate().map(|(at, z)| {
+                let vector = at >> log_channels;
+                factors[vector] * z + half(shifts[vector] as u32)
+            });
+            let products: Vec<i64> = products.collect();
+            let shift = |at: usize| shifts[at >> log_channels];
+            let code = products.iter().enumerate().map(|(at, product)| product >> shift(at)).collect();
+            let code = self.commit(&alloc::format!("{name} code"), log, code);
+            let codes = Linear::view(whole(code, log));
+            let rest: Vec<i64> = {
+                let codes = self.integers(&codes, log);
+                products.iter().enumerate().map(|(at, product)| product - (codes[at] << shift(at))).collect()
+            };
+            let rest = self.second_remainder(&name, (vectors, log), (&sh, &zero, &widths), &codes, rest);
+            let products = vec![(B::ONE, factor.clone(), z.clone()), (B::NEG_ONE, power.clone(), codes)];
+            self.constrain(log, products, halves.clone().minus(&rest));
+            parts.push((code, *log_channels));
+        }
         let f = x.e.clone().plus(&sh).plus(base);
-        Codes { source: code, log_vectors: vectors, log_channels: channels, log_steps: vectors, k, f }
+        Codes { parts, log_vectors: vectors, log_steps: vectors, k, f }
     }
 
     /// L of every vector.

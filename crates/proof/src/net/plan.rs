@@ -6,7 +6,7 @@
 
 use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
-use crate::gadget::linear::Layer;
+use crate::gadget::linear::{Layer, Part};
 use crate::integer::log2_ceil;
 use crate::matmul::Matrix;
 use alloc::format;
@@ -172,8 +172,9 @@ impl<'a> Plan<'a> {
                 weights.map(|weights| {
                     let rows = (0..weights.rows as u32).collect();
                     let matrix = Matrix { weights, tables: &[] };
-                    let rows = (rows, log2_ceil(weights.rows));
-                    Ok(Layer::new(&place, matrix, rows, (cols, log_cols))?.bounded())
+                    let rows = Part { first: 0, places: rows, log: log2_ceil(weights.rows) };
+                    let cols = Part { first: 0, places: cols, log: log_cols };
+                    Ok(Layer::new(&place, matrix, &rows, &[cols])?.bounded())
                 })
             };
             let (next, layer) = match op {

@@ -135,7 +135,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
             }
             (Op::Quantise { .. }, Value::Fixed(x)) => {
                 let sixteen =
-                    builder.sixteen("16 bits", (x, i64::MAX), (examples, here.log), Extent::Any, None);
+                    builder.sixteen("16 bits", (&[(x, here.log)], i64::MAX), examples, Extent::Any, None);
                 let base = Linear::constant(residue(i64::from(-14 - i32::from(of.frac))));
                 Value::Codes(builder.codes("codes", &sixteen, None, &base))
             }
@@ -148,10 +148,10 @@ impl<'a, E: ProofField> Statement<'a, E> {
                     let output = self.net.values()[node + 1].shape;
                     let (taken, columns) = here.patches(window, of.shape, output);
                     let log_places = log2_ceil(output.places());
-                    let source = builder.gather(codes.source, examples, here.log, taken);
+                    let source = builder.gather(codes.parts[0].0, examples, here.log, taken);
                     let vectors = examples + log_places;
                     let patches =
-                        Codes { source, log_vectors: vectors, log_channels: columns, ..codes.clone() };
+                        Codes { parts: [(source, columns)].into(), log_vectors: vectors, ..codes.clone() };
                     let real = (0..1usize << log_places).map(|at| E::Base::from_bool(at < output.places()));
                     let real = builder.circuit.vector(real.collect());
                     let real = View { source: real, bits: (examples..vectors).map(Bit::At).collect() };
@@ -278,7 +278,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let (k, f) = (over_examples(k), over_examples(f));
         let f = f.offset(residue(i64::from(-14 - i32::from(self.net.values()[value].frac))));
         let source = builder.circuit.vector(codes);
-        Codes { source, log_vectors: examples, log_channels: places.log, log_steps: examples, k, f }
+        Codes { parts: [(source, places.log)].into(), log_vectors: examples, log_steps: examples, k, f }
     }
 }
 

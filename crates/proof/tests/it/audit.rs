@@ -134,7 +134,7 @@ fn no_power_of_a_norm_is_cut_to_its_digits() {
     builder.scope("test".into());
     let x = |at: usize| if at == 0 { 20_000 } else { 10_000 * i64::from(at < 257) };
     let x = Linear::view(whole(builder.commit("x", 9, (0..512).map(x).collect()), 9));
-    let sixteen = builder.sixteen("x", (&x, i64::MAX), (0, 9), Extent::Any, Some(norm.rounds()));
+    let sixteen = builder.sixteen("x", (&[(&x, 9)], i64::MAX), 0, Extent::Any, Some(norm.rounds()));
     let (_, base) = builder.norm("norm", &sixteen, norm);
     // e = 0, a remainder of 5 bits, kk = 22.
     assert_eq!(builder.integers(&base, 0), [-27]);

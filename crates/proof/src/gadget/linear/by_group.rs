@@ -95,7 +95,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         t: Linear<B>,
         left: Left,
     ) -> (Linear<B>, Option<Linear<B>>) {
-        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.placed.log_rows);
+        let (vectors, steps, rows) = (codes.log_vectors, codes.log_steps, layer.log_rows);
         let log = vectors + rows;
         let bits = |range: core::ops::Range<usize>| range.map(Bit::At);
         // What depends on the shift, for each of the matrix's.
@@ -116,7 +116,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             let products = vec![(B::ONE, codes.k.clone(), fetched[1].clone())];
             self.constrain(steps, products, product.clone().times(B::NEG_ONE));
             let here = self.by_row(layer, 0, |row| i64::from(layer.group[row] == group));
-            let multipliers = &layer.matrix.weights.multipliers;
+            let multipliers = layer.multipliers();
             let factors = self
                 .by_row(layer, 0, |row| if layer.group[row] == group { multipliers[row].into() } else { 0 });
             let view = |source| View { source, bits: bits(vectors..log).collect() };
