@@ -10,11 +10,13 @@
 //! the point where the sum-check ends, in one pass over the int8 codes.
 
 use crate::circuit::Placed;
-use crate::field::{ProofField, residue};
+use crate::field::ProofField;
 use crate::multilinear::eq_table;
 use alloc::vec;
 use alloc::vec::Vec;
-use lockstep_base::weights::Linear;
+use core::ops::Range;
+use lockstep_base::weights::{Linear, TILE_COLS, WeightFormat};
+use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// An int8 matrix of the statement.
 #[derive(Clone, Copy, Debug)]
@@ -37,25 +39,60 @@ impl Matrix<'_> {
     pub fn row(&self, row: usize) -> Vec<i8> {
         self.weights.row_weights(row, self.tables)
     }
+
+    /// Some columns of one row, in order; those that are not there are 0.
+    fn row_part(&self, row: usize, cols: Range<usize>) -> impl Iterator<Item = i8> {
+        let mut part = Vec::with_capacity(cols.len());
+        let end = cols.end.min(self.weights.cols);
+        if self.weights.format == WeightFormat::Int8 {
+            // Codes of one tile lie behind one another.
+            let mut col = cols.start;
+            while col < end {
+                let next = end.min((col / TILE_COLS + 1) * TILE_COLS);
+                let at = self.weights.code_offset(row, col);
+                part.extend(self.weights.codes[at..at + next - col].iter().map(|byte| *byte as i8));
+                col = next;
+            }
+        } else {
+            part.extend_from_slice(&self.row(row)[cols.start..end]);
+        }
+        part.resize(cols.len(), 0);
+        part.into_iter()
+    }
 }
 
 /// `c -> W~(r_i, c)` over all columns of the rectangle.
+///
+/// Each coordinate of `eq(r_i, i)` is an integer below 2^31, and a code and 128 one below 2^8, so their products are added up as integers: 2^25 rows fit 64 bits.
 #[must_use]
 pub fn fold_rows<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed, row_point: &[E]) -> Vec<E> {
-    let mut sums = vec![E::ZERO; placed.cols.len()];
+    let count = placed.cols.len();
     let table = eq_table(row_point);
+    let mut sums = vec![vec![0u64; count]; E::DIMENSION];
+    let mut added = vec![0u64; E::DIMENSION];
     for (row, place) in placed.rows.iter().enumerate() {
-        let weight = table[*place as usize];
-        let codes = matrix.row(placed.first_row + row);
-        for (sum, code) in sums.iter_mut().zip(&codes[placed.first_col..]) {
-            *sum += weight * residue::<E::Base>((*code).into());
+        let cols = placed.first_col..placed.first_col + count;
+        let codes: Vec<u32> = matrix.row_part(placed.first_row + row, cols).map(shifted).collect();
+        let coordinates = table[*place as usize].as_basis_coefficients_slice();
+        for ((sums, added), weight) in sums.iter_mut().zip(&mut added).zip(coordinates) {
+            let weight = weight.as_canonical_u32();
+            *added += u64::from(weight) * u64::from(shifted(0));
+            sums.iter_mut().zip(&codes).for_each(|(sum, code)| *sum += u64::from(weight) * u64::from(*code));
         }
     }
+    let order = u64::from(E::Base::ORDER_U32);
     let mut out = vec![E::ZERO; 1 << placed.log_cols];
-    for (sum, place) in sums.into_iter().zip(&placed.cols) {
-        out[*place as usize] = sum;
+    for (col, place) in placed.cols.iter().enumerate() {
+        out[*place as usize] = E::from_basis_coefficients_fn(|at| {
+            E::Base::from_u32(((sums[at][col] % order + order - added[at] % order) % order) as u32)
+        });
     }
     out
+}
+
+/// A code as an integer that is not negative.
+fn shifted(code: i8) -> u32 {
+    (i32::from(code) + 128) as u32
 }
 
 /// `W~(r_i, r_c)`.
@@ -82,14 +119,15 @@ pub fn accumulate(matrix: &Matrix<'_>, placed: &Placed, codes: &[i64]) -> Vec<i6
         .map(|codes| codes.iter().map(|code| Some(i16::from(i8::try_from(*code).ok()?))).collect())
         .collect();
     for (row, place) in placed.rows.iter().enumerate() {
-        let weights = &matrix.row(placed.first_row + row)[placed.first_col..];
+        let cols = placed.first_col..placed.first_col + placed.cols.len();
+        let weights: Vec<i8> = matrix.row_part(placed.first_row + row, cols).collect();
         for example in 0..examples {
             out[(example << placed.log_rows) + *place as usize] = match &narrow {
                 Some(codes) => {
-                    let products = codes[example].iter().zip(weights);
+                    let products = codes[example].iter().zip(&weights);
                     i64::from(products.map(|(x, w)| i32::from(*x) * i32::from(*w)).sum::<i32>())
                 }
-                None => gathered[example].iter().zip(weights).map(|(x, w)| x * i64::from(*w)).sum(),
+                None => gathered[example].iter().zip(&weights).map(|(x, w)| x * i64::from(*w)).sum(),
             };
         }
     }

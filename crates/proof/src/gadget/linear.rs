@@ -11,7 +11,7 @@
 //! bounds all s by a declared S. That is the common case, 1 <= s <= 28; all others are `by_group`'s. r is small, and looked up with r' in one lookup.
 //!
 //! Without a wrap, y' is unique where `|P y'| + P + |k m t|` is below the order of the field. So somebody has to show that |y| is small enough, and often
-//! that is whoever reads y: a table of an activation, or the norm behind a stream. Only where nobody does is it shown here ([`Reader`]).
+//! that is whoever reads y: a table of an activation, or the norm behind a stream. Only where nobody does is it shown here (`Reader`).
 //!
 //! No other identity wraps: A = 127 max L1 bounds acc, so `t 2^s1` is below 2^(b + s1) and A is at most 2^30 ([`Layer::new`] checks the sum).
 
