@@ -4,10 +4,12 @@
 //! Positions are those of all tokens but the last. Added positions are copies of the first one: its token, its position, and they see it
 //! alone, so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
 
+mod head;
+
 use super::plan::{HeadPart, Matrices, Plan};
 use super::{boundary, embedding};
 use crate::argument::{Argument, Roots};
-use crate::circuit::{Bit, Contraction, Linear, Source, View};
+use crate::circuit::{Bit, Linear, Source, View};
 use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
@@ -37,8 +39,6 @@ pub const LIMB_BITS: u32 = 16;
 const STREAM_MAX: i64 = 1 << 28;
 /// Largest magnitude of queries, keys and values.
 const HEAD_MAX: i64 = 32_767;
-/// Bits of the distance of a logit from the largest: with logits below 2^29 no difference is that of another by the order of the field.
-const DISTANCE_BITS: u32 = 29;
 
 /// What is claimed.
 #[derive(Clone, Copy, Debug)]
@@ -515,58 +515,6 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let frac = if matrices.gate.is_some() { gate_frac + up_frac - 7 } else { up_frac };
         plain(builder, "hidden", (&parts, i64::MAX), self.tokens, frac.into())
     }
-
-    /// The generated tokens are the largest logits, the first of equal ones.
-    fn head(&self, builder: &mut Builder<'a, E::Base>, head: &Layer<'a>, stream: Vec<Stream<E::Base>>) {
-        let (tokens, generated) = (self.answer.tokens, self.answer.generated);
-        let log = log2_ceil(generated);
-        // Added rows repeat the last one.
-        let at = |row: usize| tokens.len() - generated + row.min(generated - 1);
-        let rows = 1usize << log;
-        let mut one_hot = vec![E::Base::ZERO; rows << self.tokens];
-        (0..rows).for_each(|row| one_hot[(row << self.tokens) + at(row) - 1] = E::Base::ONE);
-        let picked = builder.circuit.vector(one_hot);
-        // Nobody reads the others.
-        let picked = |(stream, channels): (Stream<E::Base>, &usize)| Stream {
-            x: pick(builder, (picked, log), (self.tokens, *channels), &stream.x),
-            ..stream
-        };
-        let mut stream: Vec<_> = stream.into_iter().zip(&self.plan.stream).map(picked).collect();
-        let codes = self.normed(builder, log, &mut stream);
-        let logits = builder.linear("logits", &codes, head);
-
-        let (vocab, width) = (self.config().vocab as usize, 1usize << self.plan.vocab);
-        let all = log + self.plan.vocab;
-        let (mut token, mut before) = (vec![E::Base::ZERO; 1 << all], vec![E::Base::ZERO; 1 << all]);
-        for row in 0..rows {
-            let said = tokens[at(row)] as usize;
-            token[row * width + said] = E::Base::ONE;
-            before[row * width..row * width + said].fill(E::Base::ONE);
-        }
-        let real = (0..width).map(|v| E::Base::from_bool(v < vocab)).collect();
-        let token = Linear::view(whole(builder.circuit.vector(token), all));
-        let before = Linear::view(whole(builder.circuit.vector(before), all));
-        let real = View { source: builder.circuit.vector(real), bits: (log..all).map(Bit::At).collect() };
-        let values = builder.integers(&logits, all);
-        let tops =
-            (0..values.len() / width).map(|row| values[row * width + tokens[at(row)] as usize]).collect();
-        let top = Linear::view(whole(builder.commit("largest logit", log, tops), log));
-        let distance = top.minus(&logits);
-        builder.constrain(
-            all,
-            vec![(E::Base::ONE, token, distance.clone())],
-            Linear::constant(E::Base::ZERO),
-        );
-        // Every other logit is smaller, and those before it are not even equal.
-        let below = {
-            let [distance, before] = [&distance, &before].map(|linear| builder.integers(linear, all));
-            let value = |at: usize| if at % width < vocab { distance[at] - before[at] } else { 0 };
-            (0..distance.len()).map(value).collect()
-        };
-        let (below, _) = builder.declared("below the largest", all, DISTANCE_BITS, below);
-        let product = (E::Base::ONE, Linear::view(real), distance);
-        builder.constrain(all, vec![product], below.plus(&before).times(E::Base::NEG_ONE));
-    }
 }
 
 /// Queries, keys and values are within their bound, if what reads them leaves more than that.
@@ -588,26 +536,4 @@ fn plain<B: PrimeField32>(
     let parts: Vec<(&Linear<B>, usize)> = parts.iter().map(|(x, log)| (x, *log)).collect();
     let sixteen = builder.sixteen(name, (&parts, owed), vectors, Extent::Any, None);
     builder.codes(name, &sixteen, None, &Linear::constant(residue(-14 - frac)))
-}
-
-/// Those of the vectors x, over (vectors, channels), that the rows of `picked`, over (row, vector), say.
-fn pick<B: PrimeField32>(
-    builder: &mut Builder<'_, B>,
-    (picked, rows): (Source, usize),
-    (vectors, channels): (usize, usize),
-    x: &Linear<B>,
-) -> Linear<B> {
-    let range = |range: core::ops::Range<usize>| range.map(Bit::At);
-    let outer = rows + channels;
-    let here: Vec<Bit> = range(outer..outer + vectors).chain(range(rows..outer)).collect();
-    let mut sum = Linear::constant(x.constant);
-    for term in &x.terms {
-        let [view] = &term.views[..] else { panic!("a stream is a sum of plain terms") };
-        let bits = range(0..rows).chain(range(outer..outer + vectors)).collect();
-        let left = View { source: picked, bits };
-        let right = view.within(&here);
-        let source = builder.contract(Contraction { outer, inner: vectors, left, right });
-        sum = sum.plus(&Linear::view(whole(source, outer)).times(term.coefficient));
-    }
-    sum
 }
