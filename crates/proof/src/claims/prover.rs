@@ -117,27 +117,25 @@ impl<E: ProofField> Task for Rows<'_, E> {
 }
 
 impl<'a, E: ProofField> PointSum<'a, E> {
-    /// For the columns `columns`, with their weights, at `point`: the lower half.
-    fn new(
-        point: &[E],
-        numbers: &'a [usize],
-        columns: &[(&[E::Base], E)],
-        kernel: Kernel,
-    ) -> PointSum<'a, E> {
-        let (high, point) = point.split_at(point.len() - low(point.len()));
-        let mut out = vec![Ext::ZERO; (1usize << point.len()).div_ceil(LANES)];
-        vectorised(kernel, Rows { columns, high: &eq_table(high), out: &mut out });
-        let mut sum = PointSum {
-            log: high.len() + point.len(),
+    /// For the claims `numbers`, all at `point`; nothing is computed yet.
+    fn new(point: &[E], numbers: &'a [usize]) -> PointSum<'a, E> {
+        let (behind, first) = point.split_at(point.len() - low(point.len()));
+        PointSum {
+            log: point.len(),
             numbers,
-            behind: high.to_vec(),
-            point: point.to_vec(),
+            behind: behind.to_vec(),
+            point: first.to_vec(),
             bound: E::ONE,
             groups: Vec::new(),
             small: Vec::new(),
-        };
-        sum.fill(elements(&out, 1 << point.len()));
-        sum
+        }
+    }
+
+    /// Begins with the lower half of the columns, which have these weights.
+    fn begin(&mut self, columns: &[(&[E::Base], E)], kernel: Kernel) {
+        let mut out = vec![Ext::ZERO; (1usize << self.point.len()).div_ceil(LANES)];
+        vectorised(kernel, Rows { columns, high: &eq_table(&self.behind), out: &mut out });
+        self.fill(elements(&out, 1 << self.point.len()));
     }
 
     fn fill(&mut self, all: Vec<E>) {
@@ -230,14 +228,13 @@ pub(super) fn reduce<E: ProofField>(
         let key = (layout.logs[claim.column], claim.point);
         shared.entry(key).or_default().push(number);
     }
-    let mut sums: Vec<(&[usize], usize, Option<PointSum<'_, E>>)> =
-        shared.iter().map(|((_, point), numbers)| (&numbers[..], *point, None)).collect();
-    parallel::for_each(&mut sums, |(numbers, point, sum)| {
+    let mut sums: Vec<PointSum<'_, E>> =
+        shared.iter().map(|((_, point), numbers)| PointSum::new(&claims.points[*point], numbers)).collect();
+    parallel::for_each(&mut sums, |sum| {
         let of = |number: &usize| (columns[claims.claims[*number].column], powers[*number]);
-        let columns: Vec<_> = numbers.iter().map(of).collect();
-        *sum = Some(PointSum::new(&claims.points[*point], numbers, &columns, kernel));
+        let columns: Vec<_> = sum.numbers.iter().map(of).collect();
+        sum.begin(&columns, kernel);
     });
-    let mut sums: Vec<PointSum<'_, E>> = sums.into_iter().filter_map(|(_, _, sum)| sum).collect();
     // Of columns whose lower half is bound: their values there, row by row.
     let mut rows: Vec<Vec<E>> = vec![Vec::new(); columns.len()];
     let mut blocks: Vec<Block<E>> = Vec::new();

@@ -3,8 +3,10 @@
 //!
 //! The others' figures are the published ones, on their machines: RisQ, EZKL and DDKang are proofs, Oyster is a
 //! trusted execution environment (GPT-2 XL on 12 and 16 vCPUs). Ours are exact integers without receipts on this
-//! machine; what a proof or an attestation of the same run costs is not measured, since there is neither yet.
+//! machine, and for the small networks what a succinct proof of the same run costs; with `--vs ezkl` EZKL proves the same
+//! networks in the same run. There is no proof of GPT-2 XL here, and no attestation yet.
 
+mod proofs;
 mod row;
 mod small;
 
@@ -18,10 +20,11 @@ use lockstep_base::rng::SplitMix64;
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Compute;
 use lockstep_runtime::synthetic;
+use proofs::Ezkl;
 use row::{Measured, Row, Theirs};
 use serde_json::json;
 use std::io::{Write as _, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Seed of weights, prompts and inputs that are random.
@@ -44,6 +47,7 @@ const GPT2_XL: [(usize, f64, u32); 2] = [(36, 1.63, 12), (50, 4.30, 16)];
 /// Examples:
 ///   lockstep bench seed-table
 ///   lockstep bench seed-table --runs 5 --threads 2 --data ../shared/data --json
+///   lockstep bench seed-table --rows iris-ols,iris-nn,lenet --vs ezkl --rival-python VENV/bin/python
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct SeedTableArgs {
@@ -59,11 +63,32 @@ pub struct SeedTableArgs {
     /// Folder with iris/iris.csv, mnist-models/lenet5-32x32.onnx and mnist-t10k/
     #[arg(long, value_name = "DIR", env = "LOCKSTEP_DATA")]
     data: Option<PathBuf>,
+    /// Prover to run on one input of each small network, beside ours
+    #[arg(long, value_enum, value_name = "PROVER")]
+    vs: Option<Prover>,
+    /// Python with ezkl [default: that of LOCKSTEP_RIVAL_PYTHON]
+    #[arg(long, value_name = "PATH")]
+    rival_python: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// One JSON object and nothing else
     #[arg(long)]
     json: bool,
+}
+
+/// `--vs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Prover {
+    /// EZKL (PyPI).
+    Ezkl,
+}
+
+/// What the small networks are measured with.
+struct Bench<'a> {
+    compute: &'a Compute,
+    runs: usize,
+    data: Option<&'a Path>,
+    ezkl: Option<Ezkl>,
 }
 
 /// `--rows`.
@@ -85,13 +110,15 @@ pub fn run(args: SeedTableArgs) -> CommandResult {
         return Err(format!("--runs {}, expected 1 to {RUNS_MAX}", args.runs).into());
     }
     let compute = args.compute.build()?;
+    let ezkl = args.vs.map(|Prover::Ezkl| Ezkl::find(args.rival_python.clone())).transpose()?;
+    let bench = Bench { compute: &compute, runs: args.runs, data: args.data.as_deref(), ezkl };
     let bar = Progress::new("measuring", args.rows.len() as u64, args.json);
     let mut rows = Vec::new();
     for (index, which) in args.rows.iter().enumerate() {
         match which {
-            Which::IrisOls => rows.push(small::iris_ols(&compute, args.runs, args.data.as_deref())?),
-            Which::IrisNn => rows.push(small::iris_nn(&compute, args.runs, args.data.as_deref())?),
-            Which::Lenet => rows.push(small::lenet(&compute, args.runs, args.data.as_deref())?),
+            Which::IrisOls => rows.push(small::iris_ols(&bench)?),
+            Which::IrisNn => rows.push(small::iris_nn(&bench)?),
+            Which::Lenet => rows.push(small::lenet(&bench)?),
             Which::Gpt2Xl => rows.extend(gpt2_xl(&compute, args.runs, args.weights)?),
         }
         bar.set(index as u64 + 1);
@@ -142,6 +169,8 @@ fn gpt2_xl(
                 proofs: &[],
                 tee: Theirs::TokensPerSecond { value: theirs, tokens, cpus },
                 serve: Measured::Seconds(seconds),
+                prove: None,
+                beside: None,
                 right: None,
                 notes: vec![
                     format!("random {} weights", weights.name()),

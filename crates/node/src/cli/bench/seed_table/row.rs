@@ -1,11 +1,12 @@
 //! One row of the table, for people and for programs.
 
 use super::median;
-use crate::output::table;
+use super::proofs::{Beside, Proved};
+use crate::output::{bytes, table};
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// What proofs and attestations cost.
+/// What there is no figure of.
 const NOT_YET: &str = "not yet";
 
 /// A row.
@@ -17,6 +18,8 @@ pub(super) struct Row {
     /// Oyster's published figure.
     pub(super) tee: Theirs,
     pub(super) serve: Measured,
+    pub(super) prove: Option<Proved>,
+    pub(super) beside: Option<Beside>,
     /// Right answers, of how many.
     pub(super) right: Option<(usize, usize)>,
     pub(super) notes: Vec<String>,
@@ -75,7 +78,10 @@ impl Row {
         if let Some((right, of)) = self.right {
             row["right"] = json!({ "right": right, "of": of });
         }
-        row["prove"] = json!(NOT_YET);
+        row["prove"] = self.prove.map_or(json!(NOT_YET), |proved| proved.json());
+        if let Some(beside) = &self.beside {
+            row["vs"] = beside.json();
+        }
         row["attest"] = json!(NOT_YET);
         row["notes"] = json!(self.notes);
         row
@@ -99,7 +105,11 @@ impl Row {
             }
         };
         let proofs = if proofs.is_empty() { "-".into() } else { proofs.join(", ") };
-        vec![self.name.clone(), proofs, tee, serve, ratio, NOT_YET.into(), NOT_YET.into()]
+        let prove = self.prove.map_or(NOT_YET.into(), |proved| {
+            let (prove, verify) = (duration(proved.prove), duration(proved.verify));
+            format!("{prove}, verify {verify}, {}", bytes(proved.bytes as u64))
+        });
+        vec![self.name.clone(), proofs, tee, serve, ratio, prove, NOT_YET.into()]
     }
 }
 
@@ -122,6 +132,19 @@ pub(super) fn print(head: &str, rows: &[Row], out: &mut dyn Write) -> std::io::R
         let mut notes = row.notes.clone();
         if let Some((right, of)) = row.right {
             notes.push(format!("{right} of {of} right"));
+        }
+        if let Some(beside) = &row.beside {
+            let [ezkl, verify] = ["prove_seconds", "verify_seconds"]
+                .map(|figure| beside.ezkl[figure].as_f64().unwrap_or(f64::NAN));
+            notes.push(format!(
+                "one input: proved in {} and verified in {}, by EZKL {} in {} and {}: {:.0} times our CPU time",
+                duration(beside.ours.prove),
+                duration(beside.ours.verify),
+                beside.ezkl["version"].as_str().unwrap_or_default(),
+                duration(ezkl),
+                duration(verify),
+                beside.ratio()
+            ));
         }
         if let Measured::Skipped(why) = &row.serve {
             notes.push(format!("skipped: {why}"));
