@@ -18,6 +18,9 @@ use core::ops::Range;
 use lockstep_base::weights::{Linear, TILE_COLS, WeightFormat};
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
+/// Rows that are folded together.
+const BLOCK: usize = 4;
+
 /// An int8 matrix of the statement.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
@@ -70,14 +73,29 @@ pub fn fold_rows<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed, row_point:
     let table = eq_table(row_point);
     let mut sums = vec![vec![0u64; count]; E::DIMENSION];
     let mut added = vec![0u64; E::DIMENSION];
-    for (row, place) in placed.rows.iter().enumerate() {
-        let cols = placed.first_col..placed.first_col + count;
-        let codes: Vec<u32> = matrix.row_part(placed.first_row + row, cols).map(shifted).collect();
-        let coordinates = table[*place as usize].as_basis_coefficients_slice();
-        for ((sums, added), weight) in sums.iter_mut().zip(&mut added).zip(coordinates) {
-            let weight = weight.as_canonical_u32();
-            *added += u64::from(weight) * u64::from(shifted(0));
-            sums.iter_mut().zip(&codes).for_each(|(sum, code)| *sum += u64::from(weight) * u64::from(*code));
+    let cols = placed.first_col..placed.first_col + count;
+    for (block, places) in placed.rows.chunks(BLOCK).enumerate() {
+        // Several rows at a time, so that sums are read and written less often.
+        let codes: [Vec<u32>; BLOCK] = core::array::from_fn(|at| match at < places.len() {
+            true => {
+                matrix.row_part(placed.first_row + BLOCK * block + at, cols.clone()).map(shifted).collect()
+            }
+            false => vec![0; count],
+        });
+        let [a, b, c, d] = codes.each_ref().map(|codes| &codes[..count]);
+        let weights: [E; BLOCK] =
+            core::array::from_fn(|at| places.get(at).map_or(E::ZERO, |place| table[*place as usize]));
+        for (at, (sums, added)) in sums.iter_mut().zip(&mut added).enumerate() {
+            let weights = weights
+                .each_ref()
+                .map(|weight| u64::from(weight.as_basis_coefficients_slice()[at].as_canonical_u32()));
+            *added += weights.iter().sum::<u64>() * u64::from(shifted(0));
+            for (col, sum) in sums[..count].iter_mut().enumerate() {
+                *sum += weights[0] * u64::from(a[col])
+                    + weights[1] * u64::from(b[col])
+                    + weights[2] * u64::from(c[col])
+                    + weights[3] * u64::from(d[col]);
+            }
         }
     }
     let order = u64::from(E::Base::ORDER_U32);
