@@ -1,15 +1,17 @@
 //! What proofs cost: `cargo bench -p lockstep-proof`, CPU time of two threads, the median of some runs.
 //!
-//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells). With `-- --decoders` decoders instead, and with
-//! `--operators` lookups and cells of each of their columns.
+//! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells). With `-- --decoders` decoders instead,
+//! phase by phase, and with `--operators` lookups and cells of each of their columns. `--only TEXT` runs what has TEXT in its name. A
+//! proof's digest shows whether two builds say the same.
 
+use lockstep_base::Digest;
 use lockstep_base::config::{FeedForward, ModelConfig, Positions};
 use lockstep_base::net::Net;
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
 use lockstep_model::net::{InputFormat, quantise};
 use lockstep_model::onnx::{Prepare, import};
-use lockstep_proof::argument::{self, Argument};
+use lockstep_proof::argument::{self, Argument, prove::Phase};
 use lockstep_proof::circuit::Source;
 use lockstep_proof::commitment::{self, Committed, Shape};
 use lockstep_proof::decoder::{self, statement::Answer};
@@ -55,7 +57,27 @@ fn median<T>(runs: usize, mut f: impl FnMut() -> T) -> (f64, T) {
     (seconds[runs / 2], result)
 }
 
+/// Whether `--only` names this, or nothing.
+fn wanted(name: &str) -> bool {
+    let args: Vec<String> = std::env::args().collect();
+    let only = args.iter().position(|arg| arg == "--only").and_then(|at| args.get(at + 1));
+    only.is_none_or(|only| name.contains(only))
+}
+
+/// Most memory that was in use since the last call, in MiB; 0 where the system does not say.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    // Where it is refused, the figures are those of the whole run so far.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    kib.unwrap_or(0) / 1024
+}
+
 fn network(name: &str, net: &Net, examples: usize) {
+    if !wanted(name) {
+        return;
+    }
     let compute = Compute::new(1);
     let mut rng = SplitMix64::new(1);
     let input: Vec<i32> = (0..4 * examples).map(|_| 1 + rng.below(79) as i32).collect();
@@ -110,6 +132,9 @@ fn operators(argument: &Argument<'_, Quintic>, tokens: usize) {
 
 /// A random model of a shape, one token of whose answer is proved. Its tokens are those that its own witness gives.
 fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
+    if !wanted(&format!("{name}, {tokens} tokens")) {
+        return;
+    }
     let weights = Arc::new(synthetic::model(config, WeightFormat::Int8, 1));
     let engine = Engine::new(weights.clone(), Arc::new(Compute::new(1)));
     let mut rng = SplitMix64::new(4);
@@ -127,6 +152,7 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
     let root = lockstep_base::Digest([0; 32]);
     let answer = Answer { weights: &weights, root, tokens: &all, generated: 1 };
     let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
+    peak_memory();
     let (filling, (built, witness)) = median(1, || {
         let mut builder = Builder::proving(decoder::statement::LIMB_BITS, None);
         statement.build(&mut builder, &[]);
@@ -134,7 +160,20 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
     });
     let declared = built.declarations.clone();
     let argument = statement.argument(built).expect("an argument");
-    let (arguing, proof) = median(1, || argument::prove::prove(&argument, &witness).expect("a proof"));
+    let mut phases = vec![(Phase::Witness, now() - filling)];
+    let mut peaks = Vec::new();
+    let (arguing, proof) = median(1, || {
+        let mut watch = |phase| {
+            peaks.push(peak_memory());
+            phases.push((phase, now()));
+        };
+        argument::prove::prove_watched(&argument, &witness, &mut watch).expect("a proof")
+    });
+    peaks.push(peak_memory());
+    let ends = phases.iter().skip(1).map(|(_, began)| *began).chain([now()]);
+    for (((phase, began), end), peak) in phases.iter().zip(ends).zip(&peaks) {
+        println!("    {:<12} {:>6.3} s, {peak:>5} MiB", phase.name(), end - began);
+    }
     let (verifying, result) = median(3, || {
         let mut builder = Builder::told(decoder::statement::LIMB_BITS, &declared);
         statement.build(&mut builder, &[]);
@@ -143,7 +182,7 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
     });
     result.expect("our own proof");
     println!(
-        "{name}, {tokens} tokens: witness {:.2} s of {} cells, argument {:.2} s with {} fractions, {} columns, {} contractions; verify {:.1} ms, {} bytes; {:.0} times inference",
+        "{name}, {tokens} tokens: witness {:.2} s of {} cells, argument {:.2} s with {} fractions, {} columns, {} contractions; verify {:.1} ms, {} bytes ({}); {:.0} times inference",
         filling,
         argument.layout.cells(),
         arguing,
@@ -152,6 +191,7 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
         argument.circuit.contractions.len(),
         1e3 * verifying,
         declared.len() + proof.len(),
+        Digest::of(&[&proof]),
         (filling + arguing) / inferring,
     );
     if std::env::args().any(|arg| arg == "--operators") {
@@ -194,6 +234,9 @@ fn decoders() {
 
 /// `2^log` lookups of one column, or of two, in a table of 2^16 entries.
 fn lookups(log: usize, columns: usize) {
+    if !wanted("LogUp-GKR") {
+        return;
+    }
     const TABLE_LOG: usize = 16;
     let mut rng = SplitMix64::new(2);
     let mut counts = vec![0i64; 1 << TABLE_LOG];
@@ -219,6 +262,7 @@ fn lookups(log: usize, columns: usize) {
         logup::prove_leaves(&mut transcript, &all).expect("no zero");
         transcript.finish()
     });
+    let digest = Digest::of(&[&proof]);
     let heights = logup::heights((1 << log) + (1 << TABLE_LOG));
     let (verifying, result) = median(3, || {
         let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
@@ -226,7 +270,7 @@ fn lookups(log: usize, columns: usize) {
     });
     result.expect("our own proof");
     println!(
-        "LogUp-GKR, 2^{log} lookups of {columns} in 2^{TABLE_LOG} entries: {:.1} ns each, verify {:.2} ms, {} bytes",
+        "LogUp-GKR, 2^{log} lookups of {columns} in 2^{TABLE_LOG} entries: {:.1} ns each, verify {:.2} ms, {} bytes ({digest})",
         1e9 * proving / f64::from(1u32 << log),
         1e3 * verifying,
         proof.len()
@@ -234,6 +278,9 @@ fn lookups(log: usize, columns: usize) {
 }
 
 fn matrix(log: usize) {
+    if !wanted("matrix") {
+        return;
+    }
     let mut rng = SplitMix64::new(3);
     let cells: Vec<Base> = (0..1usize << log).map(|_| residue(rng.below(255) as i64 - 127)).collect();
     let shape = Shape::new::<Quintic>(cells.len());
@@ -252,7 +299,7 @@ fn matrix(log: usize) {
     });
     result.expect("our own opening");
     println!(
-        "matrix of 2^{log} cells ({} rows of 2^{}, rate 1/{}, {} commitments): commit {:.1} ms, open {:.1} ms, verify {:.2} ms, {} bytes",
+        "matrix of 2^{log} cells ({} rows of 2^{}, rate 1/{}, {} commitments): commit {:.1} ms, open {:.1} ms, verify {:.2} ms, {} bytes ({})",
         shape.rows,
         shape.log_cols,
         1 << shape.log_inverse_rate,
@@ -260,7 +307,8 @@ fn matrix(log: usize) {
         1e3 * committing,
         1e3 * opening,
         1e3 * verifying,
-        proof.len()
+        proof.len(),
+        Digest::of(&[&proof])
     );
 }
 
