@@ -259,7 +259,7 @@ fn lookups(log: usize, columns: usize) {
     let all = [leaves(log, &looked_up, Numerators::One), leaves(TABLE_LOG, &entries, counts)];
     let (proving, proof) = median(3, || {
         let mut transcript = ProverTranscript::new(Sponge::new("bench"));
-        logup::prove_leaves(&mut transcript, &all).expect("no zero");
+        logup::prove_leaves(&mut transcript, all.to_vec()).expect("no zero");
         transcript.finish()
     });
     let digest = Digest::of(&[&proof]);

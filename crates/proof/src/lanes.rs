@@ -19,6 +19,7 @@
 //! `4 p^2 < 2^64` and `p^2 < 2^31 p < 2^32 p / 2`. `below` takes a sum below `2^33 p` to one below `2^32 p`, so four products may be
 //! added before it, and two to what it gives; `reduce` takes what is below `2^32 p`.
 
+pub(crate) mod sums;
 pub(crate) mod vectors;
 
 use crate::field::ProofField;
@@ -139,6 +140,18 @@ impl Base {
         let mut out = Base::ZERO;
         for lane in 0..LANES {
             out.0[lane] = reduce(wide(self.0[lane], other.0[lane]));
+        }
+        out
+    }
+
+    /// `self other + third fourth`.
+    #[inline(always)]
+    #[must_use]
+    pub fn products(&self, other: &Base, third: &Base, fourth: &Base) -> Base {
+        let mut out = Base::ZERO;
+        for lane in 0..LANES {
+            out.0[lane] =
+                reduce(wide(self.0[lane], other.0[lane]) + wide(third.0[lane], fourth.0[lane]));
         }
         out
     }

@@ -19,6 +19,8 @@ mod leaves;
 #[cfg(feature = "prover")]
 mod prover;
 #[cfg(feature = "prover")]
+mod rounds;
+#[cfg(feature = "prover")]
 mod tree;
 
 use crate::error::VerifyError;

@@ -19,7 +19,7 @@
 //! without, since `eq(t_i, X) h(X)` has degree 3.
 
 #[cfg(feature = "prover")]
-mod prover;
+pub(crate) mod prover;
 #[cfg(feature = "prover")]
 pub(crate) mod wide;
 
@@ -41,7 +41,7 @@ pub struct Reduced<E> {
 }
 
 /// The next claim from the two values of a round; `t` is the coordinate of eq, if there is one. `None` if t is 0.
-fn next_claim<E: ProofField>(claim: E, t: Option<E>, [h0, lead]: [E; 2], r: E) -> Option<E> {
+pub(crate) fn next_claim<E: ProofField>(claim: E, t: Option<E>, [h0, lead]: [E; 2], r: E) -> Option<E> {
     let h1 = match t {
         Some(t) => (claim - (E::ONE - t) * h0) * t.try_inverse()?,
         None => claim - h0,

@@ -237,8 +237,7 @@ fn lookups<E: ProofField>(
         }
         leaves.push(Leaves { log: leaf.log, numerators, constant, columns });
     }
-    let claims = logup::prove_leaves(&mut speaker.transcript, &leaves)?;
-    drop(leaves);
+    let claims = logup::prove_leaves(&mut speaker.transcript, leaves)?;
     for (leaf, (tree, _)) in circuit.leaves.iter().zip(circuit.places()) {
         let point = &claims[tree].point;
         let point = &point[point.len() - leaf.log..];

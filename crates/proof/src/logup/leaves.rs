@@ -1,18 +1,27 @@
 //! Leaves as the circuit has them: columns of the base field, and two random numbers for all.
 //!
-//! Most fractions are lookups, whose numerator is 1, and whose denominator is a constant plus multiples of one or two columns. So a leaf is
-//! a few products of an extension element and a base element when its tree is built, nothing of the extension is stored that is not
-//! summed, and numerators that are all 1 are not stored at all.
+//! Most fractions are lookups, whose numerator is 1, and whose denominator is a constant plus multiples of one or two columns. So
+//! nothing of the extension is stored of a leaf: its columns lie in lanes, and whoever needs a fraction or a sum of two computes
+//! it from them, which takes less time than to read it from memory.
 
-use super::tree::{Leafage, Nodes};
 use crate::field::ProofField;
-use crate::lanes::{self, Base, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
+use crate::lanes::sums::Sums;
+use crate::lanes::{self, Base, Ext, LANE_BITS, LANES};
 use crate::parallel;
-use crate::sumcheck::wide::{PART_GROUPS, parts};
 use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use p3_field::PrimeCharacteristicRing;
+
+/// Smallest height of a tree whose leaves lie in lanes.
+pub(super) const PACKED_HEIGHT: usize = 10;
+/// Consecutive leaves that a block of such a tree has at least, as a logarithm: two folded pairs of parents of one run.
+const BLOCK_LOG: usize = 4;
+/// Groups that are copied at a time.
+const CHUNK_GROUPS: usize = 64;
+/// Groups of leaves of a part, at least.
+const PART_GROUPS: usize = 512;
 
 /// The numerators of some leaves.
 #[derive(Clone, Debug)]
@@ -52,100 +61,191 @@ impl<E: ProofField> Leaves<'_, E> {
     }
 }
 
-/// Groups of a tree that need the same factors.
-struct Chunk<'a> {
-    constant: &'a Ext,
-    factors: &'a [Ext],
-    /// For each factor as many groups as the chunk has.
-    columns: &'a [Vec<Base>],
-    /// `None`: all are 1.
-    numerators: Option<&'a [Base]>,
-    groups: usize,
-    /// Its first group in its part: even groups are left children. A chunk of one group may begin at an odd one.
-    first: usize,
-    out: &'a mut Nodes,
+/// What a sum of two fractions `1/q + 1/q'` is made of where q has one or two columns: `q + q'` and `q q'` as sums of multiples of
+/// `c + c'`, `c c'` and `c d' + d c'`.
+#[derive(Clone, Debug)]
+struct Squares {
+    /// Twice the constant, and its square.
+    constants: [Ext; 2],
+    /// Constant times factor.
+    mixed: [Ext; 2],
+    /// Factor times factor: both of the first, one of each, both of the second.
+    squares: [Ext; 3],
 }
 
-impl Task for Chunk<'_> {
-    type Output = ();
+/// Consecutive groups of leaves whose denominators are `constant + sum of factor * column`, lane by lane.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// Its groups of those of its part: a multiple of 16 of them.
+    pub(super) groups: Range<usize>,
+    pub(super) constant: Ext,
+    pub(super) factors: Vec<Ext>,
+    /// Numerators lie behind the columns; otherwise all are 1.
+    pub(super) numerators: bool,
+    /// Group by group its columns.
+    pub(super) cells: Vec<Base>,
+    squares: Option<Squares>,
+}
 
+impl Run {
+    /// Columns, with the numerators.
     #[inline(always)]
-    fn run(self) {
-        for at in 0..self.groups {
-            let mut q = *self.constant;
-            for (factor, column) in self.factors.iter().zip(self.columns) {
-                q = q.add(&factor.scale(&column[at]));
+    pub(super) fn width(&self) -> usize {
+        self.factors.len() + usize::from(self.numerators)
+    }
+
+    /// Which kernel it needs: so many columns and numerators of 1, or 0.
+    pub(super) fn kind(&self) -> usize {
+        if self.squares.is_some() { self.factors.len() } else { 0 }
+    }
+
+    /// The numerators of group `at`, of a run that has some.
+    #[inline(always)]
+    pub(super) fn numerators(&self, at: usize) -> &Base {
+        &self.cells[at * self.width() + self.factors.len()]
+    }
+
+    /// The denominators of group `at`.
+    #[inline(always)]
+    pub(super) fn denominators(&self, at: usize) -> Ext {
+        let mut q = Sums::of(&self.constant);
+        for (factor, column) in self.factors.iter().zip(&self.cells[at * self.width()..]) {
+            q.add_scaled(factor, column);
+        }
+        q.reduce()
+    }
+
+    /// Numerators and denominators of the sums of groups `2 at` and `2 at + 1`; `KIND` is [`Run::kind`].
+    #[inline(always)]
+    pub(super) fn sums<const KIND: usize>(&self, at: usize) -> (Ext, Ext) {
+        match &self.squares {
+            Some(Squares { constants, mixed, squares }) if KIND == 1 => {
+                let [c, d] = [&self.cells[2 * at], &self.cells[2 * at + 1]];
+                let sum = c.add(d);
+                let (mut p, mut q) = (Sums::of(&constants[0]), Sums::of(&constants[1]));
+                p.add_scaled(&self.factors[0], &sum);
+                q.add_scaled(&mixed[0], &sum);
+                q.add_scaled(&squares[0], &c.mul(d));
+                (p.reduce(), q.reduce())
             }
-            let side = (self.first + at) % 2;
-            self.out[2 + side].push(q);
-            if let Some(numerators) = self.numerators {
-                let mut p = Ext::ZERO;
-                p.0[0] = numerators[at].0;
-                self.out[side].push(p);
+            Some(Squares { constants, mixed, squares }) if KIND == 2 => {
+                let [a, b] = [&self.cells[4 * at], &self.cells[4 * at + 1]];
+                let [c, d] = [&self.cells[4 * at + 2], &self.cells[4 * at + 3]];
+                let (first, second) = (a.add(c), b.add(d));
+                let (mut p, mut q) = (Sums::of(&constants[0]), Sums::of(&constants[1]));
+                p.add_scaled(&self.factors[0], &first);
+                p.add_scaled(&self.factors[1], &second);
+                q.add_scaled(&mixed[0], &first);
+                q.add_scaled(&mixed[1], &second);
+                q.add_scaled(&squares[0], &a.mul(c));
+                q.add_scaled(&squares[1], &a.products(d, b, c));
+                q.add_scaled(&squares[2], &b.mul(d));
+                (p.reduce(), q.reduce())
+            }
+            _ => {
+                let [q0, q1] = [self.denominators(2 * at), self.denominators(2 * at + 1)];
+                let p = if self.numerators {
+                    q1.scale(self.numerators(2 * at)).add(&q0.scale(self.numerators(2 * at + 1)))
+                } else {
+                    q0.add(&q1)
+                };
+                (p, q0.mul(&q1))
             }
         }
     }
 }
 
+/// The leaves of one tree in lanes: index `lane 2^k + group`, cut into parts of consecutive groups.
+pub(super) type Packed = Vec<Vec<Run>>;
+
+/// Whether `blocks` can fill a tree of `2^height` leaves in lanes.
+pub(super) fn packable<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -> bool {
+    height >= PACKED_HEIGHT && blocks.iter().all(|block| block.log >= BLOCK_LOG)
+}
+
 /// The leaves of one tree of `2^height` leaves in lanes; `blocks` fill it.
-pub(super) fn pack<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -> Leafage {
-    let kernel = Kernel::detect();
+pub(super) fn pack<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -> Packed {
     let groups = 1usize << (height - LANE_BITS);
-    let (count, ones) =
-        (parts(groups), blocks.iter().all(|block| matches!(block.numerators, Numerators::One)));
+    let count = if groups >= parallel::THREADS * PART_GROUPS { parallel::THREADS } else { 1 };
     let each = groups / count;
     let smallest = blocks.iter().map(|block| 1usize << block.log).min().unwrap_or(1);
     // Every lane of a chunk reads one block.
-    let chunk = smallest.min(PART_GROUPS).min(each);
+    let chunk = smallest.min(CHUNK_GROUPS).min(each);
     let mut starts = Vec::with_capacity(blocks.len());
     let mut start = 0usize;
     for block in blocks {
         starts.push(start);
         start += 1 << block.log;
     }
-    let empty = |groups: usize| core::array::from_fn(|_| Vec::with_capacity(groups / 2));
-    let mut out: Vec<(usize, Nodes)> = (0..count).map(|part| (part * each, empty(each))).collect();
-    parallel::for_each(&mut out, |(first, nodes)| {
-        let mut columns: Vec<Vec<Base>> = Vec::new();
-        let mut numerators = vec![Base::ZERO; chunk];
-        for group in (*first..*first + each).step_by(chunk) {
-            let (mut constant, mut factors) = (Ext::ZERO, Vec::new());
-            columns.iter_mut().for_each(|column| column.fill(Base::ZERO));
-            for lane in 0..LANES {
-                let index = lane * groups + group;
-                let block = starts.partition_point(|start| *start <= index) - 1;
-                let (block, offset) = (&blocks[block], index - starts[block]);
-                constant.put(lane, lanes::raw(block.constant));
-                if block.columns.len() > factors.len() {
-                    factors.resize(block.columns.len(), Ext::ZERO);
-                    columns.resize_with(columns.len().max(factors.len()), || vec![Base::ZERO; chunk]);
-                }
-                for ((factor, values), (splat, column)) in
-                    block.columns.iter().zip(factors.iter_mut().zip(&mut columns))
-                {
-                    splat.put(lane, lanes::raw(*factor));
-                    let values = &values[offset..offset + chunk];
-                    column.iter_mut().zip(values).for_each(|(out, x)| out.0[lane] = E::raw(*x));
-                }
-                match &block.numerators {
-                    Numerators::One => {
-                        let one = E::raw(E::Base::ONE);
-                        numerators.iter_mut().for_each(|out| out.0[lane] = one);
-                    }
-                    Numerators::Each(values) => {
-                        let values = &values[offset..offset + chunk];
-                        numerators.iter_mut().zip(values).for_each(|(out, x)| out.0[lane] = E::raw(*x));
-                    }
+    let mut parts: Vec<(usize, Vec<Run>)> = (0..count).map(|part| (part * each, Vec::new())).collect();
+    parallel::for_each(&mut parts, |(first, runs)| {
+        let of = |index: usize| starts.partition_point(|start| *start <= index) - 1;
+        let blocks_at = |at: usize| -> [usize; LANES] {
+            core::array::from_fn(|lane| of(lane * groups + *first + at))
+        };
+        let mut at = 0;
+        while at < each {
+            // A run ends where the block of a lane does.
+            let here = blocks_at(at);
+            let mut end = at + chunk;
+            while end < each && blocks_at(end) == here {
+                end += chunk;
+            }
+            let mut run = Run::new(here.map(|block| &blocks[block]), at..end);
+            // Chunk by chunk: sixteen lanes of one are written while it is in the first cache.
+            for start in (0..end - at).step_by(chunk) {
+                for (lane, block) in here.into_iter().enumerate() {
+                    let offset = lane * groups + *first + at + start - starts[block];
+                    run.fill(lane, &blocks[block], offset, start..start + chunk);
                 }
             }
-            let numerators = (!ones).then_some(&numerators[..]);
-            let (constant, factors, columns) = (&constant, &factors[..], &columns[..]);
-            let place = group - *first;
-            vectorised(
-                kernel,
-                Chunk { constant, factors, columns, numerators, groups: chunk, first: place, out: nodes },
-            );
+            runs.push(run);
+            at = end;
         }
     });
-    Leafage { parts: out.into_iter().map(|(_, nodes)| nodes).collect(), ones }
+    parts.into_iter().map(|(_, runs)| runs).collect()
+}
+
+impl Run {
+    fn new<E: ProofField>(blocks: [&Leaves<'_, E>; LANES], groups: Range<usize>) -> Run {
+        let numerators = blocks.iter().any(|block| matches!(block.numerators, Numerators::Each(_)));
+        let width = blocks.iter().map(|block| block.columns.len()).max().unwrap_or(0);
+        let (mut constant, mut factors) = (Ext::ZERO, vec![Ext::ZERO; width]);
+        for (lane, block) in blocks.iter().enumerate() {
+            constant.put(lane, lanes::raw(block.constant));
+            for (factors, (factor, _)) in factors.iter_mut().zip(&block.columns) {
+                factors.put(lane, lanes::raw(*factor));
+            }
+        }
+        let of = |at: usize| factors.get(at).copied().unwrap_or(Ext::ZERO);
+        let (a, f, g) = (constant, of(0), of(1));
+        let squares = (!numerators && (1..=2).contains(&width)).then(|| Squares {
+            constants: [a.add(&a), a.mul(&a)],
+            mixed: [a.mul(&f), a.mul(&g)],
+            squares: [f.mul(&f), f.mul(&g), g.mul(&g)],
+        });
+        let cells = vec![Base::ZERO; groups.len() * (width + usize::from(numerators))];
+        Run { groups, constant, factors, numerators, cells, squares }
+    }
+
+    /// The cells of one lane in some of the groups, which begin at `offset` in `block`.
+    fn fill<E: ProofField>(&mut self, lane: usize, block: &Leaves<'_, E>, offset: usize, groups: Range<usize>) {
+        let width = self.width();
+        let cells = &mut self.cells[groups.start * width..groups.end * width];
+        let mut column = |at: usize, values: &[E::Base]| {
+            let cells = cells[at..].iter_mut().step_by(width);
+            cells.zip(&values[offset..]).for_each(|(cell, x)| cell.0[lane] = E::raw(*x));
+        };
+        for (at, (_, values)) in block.columns.iter().enumerate() {
+            column(at, values);
+        }
+        match &block.numerators {
+            Numerators::Each(values) => column(width - 1, values),
+            Numerators::One if self.numerators => {
+                let one = E::raw(E::Base::ONE);
+                cells[width - 1..].iter_mut().step_by(width).for_each(|cell| cell.0[lane] = one);
+            }
+            Numerators::One => {}
+        }
+    }
 }

@@ -1,47 +1,86 @@
-//! One tree: all its layers, each used once and then dropped.
+//! One tree: all its layers but the two lowest, each used once and then dropped.
 //!
-//! Layers of 32 nodes and more lie in lanes, like the vectors of [`crate::sumcheck`] that they become: numerators and denominators of
-//! even nodes and of odd nodes, four vectors. So a node and its two children are in one lane, and a sum-check takes a layer as it is.
+//! Layers lie in lanes, like the vectors of [`crate::sumcheck`]: a node and its two children are in one lane, and the fractions of both
+//! children of a group of nodes lie together. The leaves and the layer above them are computed from columns whenever they are
+//! needed ([`super::leaves`]), so the largest layer that is stored has a quarter of the leaves.
 
+use super::leaves::{Packed, Run};
 use crate::field::ProofField;
-use crate::lanes::{Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
+use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
 use crate::parallel;
-use crate::sumcheck::wide::{PART_GROUPS, scalars};
-use alloc::vec;
 use alloc::vec::Vec;
 
-/// Numerators of even and odd nodes, then their denominators: four vectors of groups.
-pub(crate) type Nodes = [Vec<Ext>; 4];
+/// Numerators of the even and the odd child of a group of nodes, then their denominators.
+pub(super) type Node = [Ext; 4];
 /// Numerators and denominators.
 type Scalars<E> = (Vec<E>, Vec<E>);
+/// Groups below which layers are computed element by element.
+const SMALL_GROUPS: usize = 32;
 
-/// Leaves in lanes, in parts of a power of two of groups.
-#[derive(Debug)]
-pub(crate) struct Leafage {
-    pub(crate) parts: Vec<Nodes>,
-    /// All numerators are 1, and their vectors empty.
-    pub(crate) ones: bool,
+/// The children of the nodes of one layer.
+pub(super) enum Children<'a, E> {
+    /// Element by element: numerators of even and odd children, then their denominators.
+    Scalars([Vec<E>; 4]),
+    /// In lanes, in parts.
+    Nodes(Vec<Vec<Node>>),
+    /// Sums of two leaves.
+    Sums(&'a Packed),
+    /// Leaves.
+    Leaves(&'a Packed),
 }
 
 /// Layers from the root to the leaves.
 #[derive(Debug)]
-pub(crate) struct Tree<E> {
-    /// Numerators of the leaves are 1 and not stored.
-    ones: bool,
-    /// Of 1, 2, ... nodes.
+pub(super) struct Tree<E> {
+    /// Layers of 1, 2, ... nodes.
     scalars: Vec<Scalars<E>>,
-    /// Of 32, 64, ... nodes, in parts.
-    wide: Vec<Vec<Nodes>>,
+    /// Larger ones, in parts.
+    wide: Vec<Vec<Vec<Node>>>,
+    /// Leaves in lanes, if they are not scalars.
+    leaves: Option<Packed>,
 }
 
-fn empty(groups: usize) -> Nodes {
-    core::array::from_fn(|_| Vec::with_capacity(groups / 2))
+/// The sums of four leaves each.
+struct Fourths<'a> {
+    runs: &'a [Run],
+    out: &'a mut Vec<Node>,
+}
+
+impl Fourths<'_> {
+    #[inline(always)]
+    fn go<const KIND: usize>(run: &Run, out: &mut Vec<Node>) {
+        for group in 0..run.groups.len() / 8 {
+            let mut node = [Ext::ZERO; 4];
+            for side in 0..2 {
+                let (p0, q0) = run.sums::<KIND>(4 * group + 2 * side);
+                let (p1, q1) = run.sums::<KIND>(4 * group + 2 * side + 1);
+                node[side] = p0.products(&q1, &p1, &q0);
+                node[2 + side] = q0.mul(&q1);
+            }
+            out.push(node);
+        }
+    }
+}
+
+impl Task for Fourths<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for run in self.runs {
+            match run.kind() {
+                1 => Self::go::<1>(run, self.out),
+                2 => Self::go::<2>(run, self.out),
+                _ => Self::go::<0>(run, self.out),
+            }
+        }
+    }
 }
 
 /// The layer above, for one part.
 struct Above<'a> {
-    nodes: &'a Nodes,
-    above: &'a mut Nodes,
+    nodes: &'a [Node],
+    above: &'a mut Vec<Node>,
 }
 
 impl Task for Above<'_> {
@@ -49,43 +88,31 @@ impl Task for Above<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let [p0, p1, q0, q1] = self.nodes;
-        for g in 0..q0.len() {
-            let sum = if p0.is_empty() { q0[g].add(&q1[g]) } else { p0[g].products(&q1[g], &p1[g], &q0[g]) };
-            self.above[g % 2].push(sum);
-            self.above[2 + g % 2].push(q0[g].mul(&q1[g]));
+        for pair in self.nodes.chunks_exact(2) {
+            let mut node = [Ext::ZERO; 4];
+            for side in 0..2 {
+                let [p0, p1, q0, q1] = &pair[side];
+                node[side] = p0.products(q1, p1, q0);
+                node[2 + side] = q0.mul(q1);
+            }
+            self.above.push(node);
         }
     }
 }
 
-/// All layers above a part, until few groups are left: from below.
-fn above(kernel: Kernel, leaves: Nodes) -> Vec<Nodes> {
-    let mut layers = vec![leaves];
-    while layers[layers.len() - 1][2].len() >= PART_GROUPS {
-        let nodes = &layers[layers.len() - 1];
-        let mut above = empty(nodes[2].len());
-        vectorised(kernel, Above { nodes, above: &mut above });
-        layers.push(above);
+/// Stored layers above a part of the leaves, from below.
+fn above(kernel: Kernel, runs: &[Run]) -> Vec<Vec<Node>> {
+    let groups: usize = runs.iter().map(|run| run.groups.len()).sum();
+    let mut layer = Vec::with_capacity(groups / 8);
+    vectorised(kernel, Fourths { runs, out: &mut layer });
+    let mut layers = Vec::new();
+    while layer.len() > SMALL_GROUPS {
+        let mut above = Vec::with_capacity(layer.len() / 2);
+        vectorised(kernel, Above { nodes: &layer, above: &mut above });
+        layers.push(core::mem::replace(&mut layer, above));
     }
+    layers.push(layer);
     layers
-}
-
-/// Parts of one layer, one behind the other.
-fn join(parts: Vec<Nodes>) -> Nodes {
-    let mut parts = parts.into_iter();
-    let mut joined = parts.next().unwrap_or_else(|| empty(0));
-    for part in parts {
-        joined.iter_mut().zip(part).for_each(|(joined, more)| joined.extend(more));
-    }
-    joined
-}
-
-/// The nodes of a layer, element by element; numerators that are not stored are 1.
-fn elements<E: ProofField>(nodes: &Nodes) -> [Vec<E>; 4] {
-    let mut vectors = nodes.each_ref().map(|v| scalars::<E>(v));
-    let count = vectors[2].len();
-    vectors.iter_mut().filter(|v| v.is_empty()).for_each(|v| *v = vec![E::ONE; count]);
-    vectors
 }
 
 /// The layer above, element by element.
@@ -95,76 +122,89 @@ fn above_scalars<E: ProofField>((p, q): &Scalars<E>) -> Scalars<E> {
     (sums, q.iter().map(|[q0, q1]| *q0 * *q1).collect())
 }
 
+/// The nodes of a layer, element by element.
+fn elements<E: ProofField>(parts: &[Vec<Node>]) -> Scalars<E> {
+    let of = |first: usize| -> Vec<E> {
+        let lane = |lane: usize| {
+            let groups = parts.iter().flatten();
+            groups.flat_map(move |node| [first, first + 1].map(|at| lanes::element(node[at].at(lane))))
+        };
+        (0..LANES).flat_map(lane).collect()
+    };
+    (of(0), of(2))
+}
+
+/// Children that are scalars in lanes.
+pub(super) fn spread<E: ProofField>(children: &[Vec<E>; 4]) -> Vec<Node> {
+    let groups = children[0].len() / LANES;
+    let mut nodes = alloc::vec![[Ext::ZERO; 4]; groups];
+    for (at, values) in children.iter().enumerate() {
+        for (index, x) in values.iter().enumerate() {
+            nodes[index % groups][at].put(index / groups, lanes::raw(*x));
+        }
+    }
+    nodes
+}
+
 impl<E: ProofField> Tree<E> {
-    /// The tree over few leaves.
-    pub(crate) fn small(numerators: Vec<E>, denominators: Vec<E>) -> Tree<E> {
-        let mut scalars = vec![(numerators, denominators)];
+    /// The tree over leaves that are written out.
+    pub(super) fn small(numerators: Vec<E>, denominators: Vec<E>) -> Tree<E> {
+        let mut scalars = alloc::vec![(numerators, denominators)];
         while scalars[scalars.len() - 1].0.len() > 1 {
             scalars.push(above_scalars(&scalars[scalars.len() - 1]));
         }
         scalars.reverse();
-        Tree { ones: false, scalars, wide: Vec::new() }
+        Tree { scalars, wide: Vec::new(), leaves: None }
     }
 
     /// The tree over leaves in lanes.
-    pub(crate) fn new(leaves: Leafage) -> Tree<E> {
+    pub(super) fn packed(leaves: Packed) -> Tree<E> {
         let kernel = Kernel::detect();
-        let Leafage { parts: leaves, ones } = leaves;
-        let mut parts: Vec<(Option<Nodes>, Vec<Nodes>)> =
-            leaves.into_iter().map(|part| (Some(part), Vec::new())).collect();
-        parallel::for_each(&mut parts, |(leaves, layers)| {
-            *layers = leaves.take().map(|leaves| above(kernel, leaves)).unwrap_or_default();
-        });
+        let mut parts: Vec<(&Vec<Run>, Vec<Vec<Node>>)> =
+            leaves.iter().map(|part| (part, Vec::new())).collect();
+        parallel::for_each(&mut parts, |(runs, layers)| *layers = above(kernel, runs));
         let mut parts: Vec<_> = parts.into_iter().map(|(_, layers)| layers.into_iter()).collect();
-        let mut wide: Vec<Vec<Nodes>> = Vec::new();
+        let mut wide: Vec<Vec<Vec<Node>>> = Vec::new();
         loop {
-            let layer: Vec<Nodes> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let layer: Vec<Vec<Node>> = parts.iter_mut().filter_map(Iterator::next).collect();
             if layer.is_empty() {
                 break;
             }
             wide.push(layer);
         }
-        if let Some(last) = wide.pop() {
-            wide.push(vec![join(last)]);
-        }
-        while let Some([nodes]) = wide.last().map(Vec::as_slice)
-            && nodes[2].len() > 1
-        {
-            let mut above = empty(nodes[2].len());
-            vectorised(kernel, Above { nodes, above: &mut above });
-            wide.push(vec![above]);
-        }
-        // 32 nodes are left: two groups, of which every lane becomes one node.
-        let last = wide.last().and_then(|layer| layer.first());
-        let [p0, p1, q0, q1] = last.map_or_else(Default::default, |nodes| elements::<E>(nodes));
-        let p = (0..LANES).map(|i| p0[i] * q1[i] + p1[i] * q0[i]).collect();
-        let q = q0.iter().zip(&q1).map(|(q0, q1)| *q0 * *q1).collect();
+        let (p, q) = wide.pop().map(|last| elements(&last)).unwrap_or_default();
         wide.reverse();
-        Tree { ones, wide, ..Tree::small(p, q) }
+        Tree { wide, leaves: Some(leaves), ..Tree::small(p, q) }
     }
 
     /// The sum of all leaves.
-    pub(crate) fn root(&self) -> (E, E) {
+    pub(super) fn root(&self) -> (E, E) {
         (self.scalars[0].0[0], self.scalars[0].1[0])
     }
 
-    /// Whether the layer of `2^log` nodes has numerators of 1, which are not stored.
-    pub(crate) fn are_ones(&self, log: usize) -> bool {
-        self.ones && log == LANE_BITS + self.wide.len()
-    }
-
-    /// The layer of `2^log` nodes, element by element, even and odd.
-    pub(crate) fn scalars(&mut self, log: usize) -> [Vec<E>; 4] {
-        if log >= self.scalars.len() {
-            return self.wide(log).first().map_or_else(Default::default, |nodes| elements(nodes));
+    /// The children of the layer of `2^log` nodes, which are asked for once.
+    pub(super) fn children(&mut self, log: usize) -> Children<'_, E> {
+        if log + 1 < self.scalars.len() {
+            let (p, q) = core::mem::take(&mut self.scalars[log + 1]);
+            let every = |values: &[E], first: usize| values.iter().skip(first).step_by(2).copied().collect();
+            return Children::Scalars([every(&p, 0), every(&p, 1), every(&q, 0), every(&q, 1)]);
         }
-        let (p, q) = core::mem::take(&mut self.scalars[log]);
-        let every = |values: &[E], first: usize| values.iter().skip(first).step_by(2).copied().collect();
-        [every(&p, 0), every(&p, 1), every(&q, 0), every(&q, 1)]
+        let at = log + 1 - self.scalars.len();
+        if let Some(layer) = self.wide.get_mut(at) {
+            return Children::Nodes(core::mem::take(layer));
+        }
+        match &self.leaves {
+            Some(leaves) if at == self.wide.len() => Children::Sums(leaves),
+            Some(leaves) => Children::Leaves(leaves),
+            None => Children::Scalars(Default::default()),
+        }
     }
 
-    /// The layer of `2^log` nodes, more than there are lanes, in parts.
-    pub(crate) fn wide(&mut self, log: usize) -> Vec<Nodes> {
-        core::mem::take(&mut self.wide[log - LANE_BITS - 1])
+    /// Forgets the leaves.
+    pub(super) fn forget(&mut self) {
+        self.leaves = None;
     }
 }
+
+/// Coordinates of a layer whose children lie in lanes.
+pub(super) const WIDE_LOG: usize = LANE_BITS + 2;

@@ -54,7 +54,7 @@ pub struct Proved<E> {
 }
 
 /// The last rounds, element by element: fills `point` and gives each vector's extension there.
-pub(super) fn finish<E: ProofField>(
+pub(crate) fn finish<E: ProofField>(
     mut sum: Sum<E>,
     transcript: &mut ProverTranscript,
     point: &mut [E],

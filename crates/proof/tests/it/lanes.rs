@@ -229,7 +229,7 @@ fn columns_and_fractions_give_one_proof() {
             }
         }
         let mut ours = ProverTranscript::new(Sponge::new("test"));
-        let claims = logup::prove_leaves(&mut ours, &leaves).expect("a proof");
+        let claims = logup::prove_leaves(&mut ours, leaves).expect("a proof");
         let mut theirs = ProverTranscript::new(Sponge::new("test"));
         logup::prove(&mut theirs, &p, &q).expect("a proof");
         assert!(ours.finish() == theirs.finish(), "case {case}");

@@ -1,0 +1,277 @@
+//! Rounds of layers whose children are leaves: `u0 u1 - d0 - d1 - d0 d1`, with u = p + b q and d = p - 1.
+
+use super::super::leaves::Run;
+use crate::lanes::sums::{Fixed, Sums};
+use crate::lanes::{Base, Ext, Task};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// 1 in Montgomery form: `2^32 mod p`.
+const ONE: u32 = 0x01ff_fffe;
+
+/// u of even and odd leaves, and d where it is not 0.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    pub(super) u: Vec<[Ext; 2]>,
+    /// Of the groups from `first` on.
+    d: Vec<[Ext; 2]>,
+    first: usize,
+}
+
+impl Units {
+    /// Appends a part that lies behind this one.
+    pub(super) fn append(&mut self, more: Units) {
+        if !more.d.is_empty() {
+            let first = self.u.len() + more.first;
+            if self.d.is_empty() {
+                self.first = first;
+            }
+            self.d.resize(first - self.first, [Ext::ZERO; 2]);
+            self.d.extend(more.d);
+        }
+        self.u.extend(more.u);
+    }
+
+    /// d of a group.
+    #[inline(always)]
+    fn d(&self, group: usize) -> [Ext; 2] {
+        let at = group.wrapping_sub(self.first);
+        if at < self.d.len() { self.d[at] } else { [Ext::ZERO; 2] }
+    }
+
+    /// The pairs of groups where d is not 0.
+    #[inline(always)]
+    fn pairs(&self) -> Range<usize> {
+        if self.d.is_empty() { 0..0 } else { self.first / 2..(self.first + self.d.len()).div_ceil(2) }
+    }
+
+    /// Binds the last coordinate of d.
+    #[inline(always)]
+    fn bind(&mut self, r: &Fixed) {
+        let pairs = self.pairs();
+        let mut bound = Vec::with_capacity(pairs.len());
+        for pair in pairs.clone() {
+            let (low, high) = (self.d(2 * pair), self.d(2 * pair + 1));
+            bound.push([low[0].toward(&high[0], r), low[1].toward(&high[1], r)]);
+        }
+        (self.d, self.first) = (bound, pairs.start);
+    }
+
+    /// Takes what d gives from the sums.
+    #[inline(always)]
+    fn take(&self, weights: &[[u32; 5]], sums: [Ext; 2]) -> [Ext; 2] {
+        let mut taken = [Sums::ZERO; 2];
+        for pair in self.pairs() {
+            let (low, high) = (self.d(2 * pair), self.d(2 * pair + 1));
+            let weight = Fixed::new(weights[pair]);
+            taken[0].add_times(&low[0].add(&low[1]).add(&low[0].mul(&low[1])), &weight);
+            taken[1].add_times(&high[0].sub(&low[0]).mul(&high[1].sub(&low[1])), &weight);
+        }
+        [sums[0].sub(&taken[0].reduce()), sums[1].sub(&taken[1].reduce())]
+    }
+}
+
+/// Adds what two neighbours give of `u0 u1`.
+#[inline(always)]
+fn add_pair(sums: &mut [Sums; 2], low: &[Ext; 2], high: &[Ext; 2], weight: &Fixed) {
+    sums[0].add_times(&low[0].mul(&low[1]), weight);
+    sums[1].add_times(&high[0].sub(&low[0]).mul(&high[1].sub(&low[1])), weight);
+}
+
+/// u as a sum of columns: the constant, and factors of all columns, numerators included.
+struct Affine {
+    constant: Ext,
+    factors: Vec<Ext>,
+}
+
+impl Affine {
+    #[inline(always)]
+    fn new(run: &Run, batch: &Fixed) -> Affine {
+        let mut one = Ext::ZERO;
+        one.0[0] = [ONE; crate::lanes::LANES];
+        let constant = run.constant.times(batch);
+        let mut factors = Vec::with_capacity(run.width());
+        for factor in &run.factors {
+            factors.push(factor.times(batch));
+        }
+        if run.numerators {
+            factors.push(one);
+            return Affine { constant, factors };
+        }
+        Affine { constant: constant.add(&one), factors }
+    }
+
+    #[inline(always)]
+    fn at(&self, cells: &[Base]) -> Ext {
+        let mut u = Sums::of(&self.constant);
+        for (factor, cell) in self.factors.iter().zip(cells) {
+            u.add_scaled(factor, cell);
+        }
+        u.reduce()
+    }
+
+    /// The same with factors times r: what is added from one to the other of two neighbours.
+    #[inline(always)]
+    fn scaled(&self, r: &Fixed) -> Vec<Ext> {
+        let mut factors = Vec::with_capacity(self.factors.len());
+        for factor in &self.factors {
+            factors.push(factor.times(r));
+        }
+        factors
+    }
+
+    /// At r between `low` and `high`.
+    #[inline(always)]
+    fn between(&self, scaled: &[Ext], low: &[Base], high: &[Base]) -> Ext {
+        let mut u = Sums::of(&self.constant);
+        for at in 0..scaled.len() {
+            u.add_scaled(&self.factors[at], &low[at]);
+            u.add_scaled(&scaled[at], &high[at].sub(&low[at]));
+        }
+        u.reduce()
+    }
+}
+
+/// The first round.
+pub(super) struct LeavesFirst<'a> {
+    pub(super) runs: &'a [Run],
+    pub(super) batch: &'a Fixed,
+    pub(super) weights: &'a [[u32; 5]],
+}
+
+impl Task for LeavesFirst<'_> {
+    type Output = [Ext; 2];
+
+    #[inline(always)]
+    fn run(self) -> [Ext; 2] {
+        let (mut sums, mut taken) = ([Sums::ZERO; 2], [Sums::ZERO; 2]);
+        for run in self.runs {
+            let affine = Affine::new(run, self.batch);
+            let width = run.width();
+            let weights = &self.weights[run.groups.start / 4..run.groups.end / 4];
+            for (pair, weight) in weights.iter().enumerate() {
+                let mut u = [[Ext::ZERO; 2]; 2];
+                for leaf in 0..4 {
+                    u[leaf / 2][leaf % 2] = affine.at(&run.cells[(4 * pair + leaf) * width..][..width]);
+                }
+                add_pair(&mut sums, &u[0], &u[1], &Fixed::new(*weight));
+                if run.numerators {
+                    let one = Base::splat(ONE);
+                    let d = |leaf: usize| run.numerators(4 * pair + leaf).sub(&one);
+                    let (d0, d1, e0, e1) = (d(0), d(1), d(2), d(3));
+                    taken[0].add_multiples(weight, &d0.add(&d1).add(&d0.mul(&d1)));
+                    taken[1].add_multiples(weight, &e0.sub(&d0).mul(&e1.sub(&d1)));
+                }
+            }
+        }
+        [sums[0].reduce().sub(&taken[0].reduce()), sums[1].reduce().sub(&taken[1].reduce())]
+    }
+}
+
+/// The second round: what is bound is stored.
+pub(super) struct LeavesBound<'a> {
+    pub(super) runs: &'a [Run],
+    pub(super) batch: &'a Fixed,
+    pub(super) r: &'a Fixed,
+    pub(super) weights: &'a [[u32; 5]],
+    pub(super) out: &'a mut Units,
+}
+
+impl Task for LeavesBound<'_> {
+    type Output = [Ext; 2];
+
+    #[inline(always)]
+    fn run(self) -> [Ext; 2] {
+        let mut sums = [Sums::ZERO; 2];
+        let out = self.out;
+        out.u = Vec::with_capacity(2 * self.weights.len());
+        for run in self.runs {
+            let affine = Affine::new(run, self.batch);
+            let scaled = affine.scaled(self.r);
+            let width = run.width();
+            let weights = &self.weights[run.groups.start / 8..run.groups.end / 8];
+            for (pair, weight) in weights.iter().enumerate() {
+                let cells = |leaf: usize| &run.cells[(8 * pair + leaf) * width..][..width];
+                let mut u = [[Ext::ZERO; 2]; 2];
+                for side in 0..4 {
+                    let low = 4 * (side / 2) + side % 2;
+                    u[side / 2][side % 2] = affine.between(&scaled, cells(low), cells(low + 2));
+                }
+                add_pair(&mut sums, &u[0], &u[1], &Fixed::new(*weight));
+                out.u.extend(u);
+            }
+            if run.numerators {
+                let first = run.groups.start / 4;
+                if out.d.is_empty() {
+                    out.first = first;
+                }
+                out.d.resize(first - out.first, [Ext::ZERO; 2]);
+                for group in 0..run.groups.len() / 4 {
+                    let mut d = [Ext::ZERO; 2];
+                    for side in 0..2 {
+                        let [low, high] = [run.numerators(4 * group + side), run.numerators(4 * group + side + 2)];
+                        let mut both = Sums::ZERO;
+                        both.add_multiples(&self.r.element(), &high.sub(low));
+                        d[side] = both.reduce();
+                        let one = Base::splat(ONE);
+                        d[side].0[0] = Base(d[side].0[0]).add(&low.sub(&one)).0;
+                    }
+                    out.d.push(d);
+                }
+            }
+        }
+        out.take(self.weights, [sums[0].reduce(), sums[1].reduce()])
+    }
+}
+
+/// Every later round.
+pub(super) struct UnitsNext<'a> {
+    pub(super) units: &'a mut Units,
+    pub(super) r: &'a Fixed,
+    pub(super) weights: &'a [[u32; 5]],
+}
+
+impl Task for UnitsNext<'_> {
+    type Output = [Ext; 2];
+
+    #[inline(always)]
+    fn run(self) -> [Ext; 2] {
+        let mut sums = [Sums::ZERO; 2];
+        let u = &mut self.units.u;
+        for (pair, weight) in self.weights.iter().enumerate() {
+            let four = &u[4 * pair..4 * pair + 4];
+            let mut both = [[Ext::ZERO; 2]; 2];
+            for side in 0..4 {
+                let (group, at) = (2 * (side / 2), side % 2);
+                both[side / 2][at] = four[group][at].toward(&four[group + 1][at], self.r);
+            }
+            add_pair(&mut sums, &both[0], &both[1], &Fixed::new(*weight));
+            u[2 * pair] = both[0];
+            u[2 * pair + 1] = both[1];
+        }
+        u.truncate(2 * self.weights.len());
+        self.units.bind(self.r);
+        self.units.take(self.weights, [sums[0].reduce(), sums[1].reduce()])
+    }
+}
+
+/// Binds the last two groups: u0, u1, d0, d1.
+pub(super) struct LastUnits<'a> {
+    pub(super) units: &'a Units,
+    pub(super) r: &'a Fixed,
+}
+
+impl Task for LastUnits<'_> {
+    type Output = [Ext; 4];
+
+    #[inline(always)]
+    fn run(self) -> [Ext; 4] {
+        let mut out = [Ext::ZERO; 4];
+        let d = [self.units.d(0), self.units.d(1)];
+        for at in 0..2 {
+            out[at] = self.units.u[0][at].toward(&self.units.u[1][at], self.r);
+            out[2 + at] = d[0][at].toward(&d[1][at], self.r);
+        }
+        out
+    }
+}
