@@ -29,6 +29,8 @@ pub use lockstep_runtime::kernels::{Kernel, Task, vectorised};
 pub const LANES: usize = 16;
 /// Bits of a lane's number.
 pub const LANE_BITS: usize = LANES.trailing_zeros() as usize;
+/// 1 in Montgomery form: `2^32 mod p`.
+pub(crate) const ONE: u32 = 0x01ff_fffe;
 /// The order of the base field.
 const P: u32 = 0x7f00_0001;
 
@@ -63,6 +65,7 @@ fn reduce(x: u64) -> u32 {
 }
 
 /// The canonical integer of a lane.
+#[inline(always)]
 #[must_use]
 pub fn canonical(raw: u32) -> u32 {
     reduce(raw.into())
@@ -150,8 +153,7 @@ impl Base {
     pub fn products(&self, other: &Base, third: &Base, fourth: &Base) -> Base {
         let mut out = Base::ZERO;
         for lane in 0..LANES {
-            out.0[lane] =
-                reduce(wide(self.0[lane], other.0[lane]) + wide(third.0[lane], fourth.0[lane]));
+            out.0[lane] = reduce(wide(self.0[lane], other.0[lane]) + wide(third.0[lane], fourth.0[lane]));
         }
         out
     }

@@ -19,6 +19,8 @@
 //! without, since `eq(t_i, X) h(X)` has degree 3.
 
 #[cfg(feature = "prover")]
+pub(crate) mod columns;
+#[cfg(feature = "prover")]
 pub(crate) mod prover;
 #[cfg(feature = "prover")]
 pub(crate) mod wide;

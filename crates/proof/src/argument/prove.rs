@@ -8,9 +8,10 @@ use crate::claims::Claims;
 use crate::commitment::Committed;
 use crate::error::ProveError;
 use crate::field::ProofField;
+use crate::lanes::vectors::{dot, eq_groups};
 use crate::logup::{self, Leaves, Numerators};
 use crate::matmul;
-use crate::multilinear::evaluate as extension;
+use crate::sumcheck::columns::{self, COLUMNS_LOG, Product};
 use crate::sumcheck::{Sum, Term};
 use crate::transcript::ProverTranscript;
 use alloc::collections::VecDeque;
@@ -51,7 +52,7 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, '_, E> {
         if let Some(known) = self.claimed.iter().find(same) {
             return Ok(known.value);
         }
-        let value = extension(&self.witness.products[contraction], point);
+        let value = dot::<E>(&self.witness.products[contraction], &eq_groups(E::ONE, point));
         self.transcript.send("product", &[value]);
         self.claimed.push_back(Claimed { contraction, point: point.to_vec(), value });
         Ok(value)
@@ -257,9 +258,47 @@ fn vanishes<E: ProofField>(
     let log = check.log;
     let eta: E = speaker.transcript.sponge.challenge("constraints");
     let tau: Vec<E> = speaker.transcript.sponge.point("cell", log);
-    let mut sum = Sum { vectors: vec![vec![E::ZERO; 1 << log]], terms: vec![Term::linear(E::ONE, 0)] };
-    let mut power = E::ONE;
+    let point = if log < COLUMNS_LOG {
+        vanishing(cells, check, &mut speaker.transcript, eta, &tau)?
+    } else {
+        let (mut constant, mut terms, mut products) = (E::ZERO, Vec::<(E, &[View])>::new(), Vec::new());
+        for (constraint, power) in check.constraints.iter().zip(eta.powers()) {
+            constant += power * constraint.linear.constant;
+            for term in &constraint.linear.terms {
+                let coefficient = power * term.coefficient;
+                match terms.iter_mut().find(|(_, views)| *views == term.views) {
+                    Some((sum, _)) => *sum += coefficient,
+                    None => terms.push((coefficient, &term.views)),
+                }
+            }
+            for (coefficient, left, right) in &constraint.products {
+                let [left, right] = [left, right].map(|linear| fill::in_lanes::<E>(cells, linear, log));
+                products.push(Product { coefficient: power * *coefficient, left, right });
+            }
+        }
+        let linear = fill::weighed(cells, constant, &terms, log);
+        columns::prove(&mut speaker.transcript, &tau, &products, &linear)?
+    };
     for constraint in &check.constraints {
+        let factors = constraint.products.iter().flat_map(|(_, left, right)| [left, right]);
+        for linear in core::iter::once(&constraint.linear).chain(factors) {
+            evaluate::linear(cells.circuit, linear, &point, speaker)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sum-check of a small space; the point where it ends.
+fn vanishing<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    check: &Check<E::Base>,
+    transcript: &mut ProverTranscript,
+    eta: E,
+    tau: &[E],
+) -> Result<Vec<E>, ProveError> {
+    let log = check.log;
+    let mut sum = Sum { vectors: vec![vec![E::ZERO; 1 << log]], terms: vec![Term::linear(E::ONE, 0)] };
+    for (constraint, power) in check.constraints.iter().zip(eta.powers()) {
         fill::add(cells, &constraint.linear, log, power, &mut sum.vectors[0]);
         for (coefficient, left, right) in &constraint.products {
             let at = sum.vectors.len();
@@ -267,16 +306,8 @@ fn vanishes<E: ProofField>(
             sum.vectors.push(fill::vector(cells, right, log));
             sum.terms.push(Term::product(power * *coefficient, at, at + 1));
         }
-        power *= eta;
     }
-    let proved = sum.prove(&mut speaker.transcript, log, Some(&tau), E::ZERO)?;
-    for constraint in &check.constraints {
-        let factors = constraint.products.iter().flat_map(|(_, left, right)| [left, right]);
-        for linear in core::iter::once(&constraint.linear).chain(factors) {
-            evaluate::linear(cells.circuit, linear, &proved.point, speaker)?;
-        }
-    }
-    Ok(())
+    Ok(sum.prove(transcript, log, Some(tau), E::ZERO)?.point)
 }
 
 /// What a contraction gives is the sum of the products of its factors.

@@ -2,7 +2,11 @@
 
 use super::{Bit, Circuit, Linear, Source, View};
 use crate::field::{ProofField, centred};
+use crate::lanes::sums::Sums;
+use crate::lanes::vectors::{elements, sum_rows};
+use crate::lanes::{self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
 use crate::multilinear::eq_table;
+use crate::parallel;
 use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -151,6 +155,133 @@ pub fn base_vector<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, lo
     out
 }
 
+/// A view over its space of `2^log` cells in lanes: index `lane 2^k + group`.
+fn view_in_lanes<E: ProofField>(cells: &Cells<'_, E::Base>, view: &View, log: usize) -> Vec<Lanes> {
+    let (source, indices) = (cells.source(view.source), Indices::new(&view.bits, log));
+    let groups = 1usize << (log - LANE_BITS);
+    let mut out = vec![Lanes::ZERO; groups];
+    // Blocks of sixteen cells of every lane: what is written stays in the first cache while all lanes of it are.
+    for (block, out) in out.chunks_mut(LANES).enumerate() {
+        for lane in 0..LANES {
+            let at = lane * groups + block * LANES;
+            let high = indices.high[at >> indices.low_bits];
+            let low = &indices.low[at & ((1 << indices.low_bits) - 1)..][..LANES];
+            for (out, low) in out.iter_mut().zip(low) {
+                out.0[lane] = E::raw(source[high + low]);
+            }
+        }
+    }
+    out
+}
+
+/// `out = out * factor`.
+struct Times<'a> {
+    out: &'a mut [Lanes],
+    factor: &'a [Lanes],
+}
+
+impl Task for Times<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (out, factor) in self.out.iter_mut().zip(self.factor) {
+            *out = out.mul(factor);
+        }
+    }
+}
+
+/// `out = out + coefficient * column`.
+struct Plus<'a> {
+    out: &'a mut [Lanes],
+    column: &'a [Lanes],
+    coefficient: u32,
+}
+
+impl Task for Plus<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let coefficient = Lanes::splat(self.coefficient);
+        for (out, x) in self.out.iter_mut().zip(self.column) {
+            *out = out.add(&x.mul(&coefficient));
+        }
+    }
+}
+
+/// The product of some views in lanes; `log` is at least twice [`LANE_BITS`], and two.
+pub(crate) fn product_in_lanes<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    views: &[View],
+    log: usize,
+) -> Vec<Lanes> {
+    let mut views = views.iter().map(|view| view_in_lanes::<E>(cells, view, log));
+    let mut out = views.next().unwrap_or_else(|| vec![Lanes::splat(lanes::ONE); 1 << (log - LANE_BITS)]);
+    for factor in views {
+        vectorised(Kernel::detect(), Times { out: &mut out, factor: &factor });
+    }
+    out
+}
+
+/// The vector of `linear` in lanes.
+pub(crate) fn in_lanes<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    linear: &Linear<E::Base>,
+    log: usize,
+) -> Vec<Lanes> {
+    let mut out = vec![Lanes::splat(E::raw(linear.constant)); 1 << (log - LANE_BITS)];
+    for term in &linear.terms {
+        let column = product_in_lanes::<E>(cells, &term.views, log);
+        let coefficient = E::raw(term.coefficient);
+        vectorised(Kernel::detect(), Plus { out: &mut out, column: &column, coefficient });
+    }
+    out
+}
+
+/// `out = out + sum of coefficient * column`.
+struct Weighed<'a> {
+    out: &'a mut [Ext],
+    columns: &'a [([u32; 5], Vec<Lanes>)],
+}
+
+impl Task for Weighed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (at, out) in self.out.iter_mut().enumerate() {
+            let mut sum = Sums::of(out);
+            for (coefficient, column) in self.columns {
+                sum.add_multiples(coefficient, &column[at]);
+            }
+            *out = sum.reduce();
+        }
+    }
+}
+
+/// Columns that are added at a time.
+const WEIGHED_AT_A_TIME: usize = 8;
+
+/// `constant + sum of coefficient * product of views`, in lanes.
+pub(crate) fn weighed<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    constant: E,
+    terms: &[(E, &[View])],
+    log: usize,
+) -> Vec<Ext> {
+    let mut out = vec![Ext::splat(&lanes::raw(constant)); 1 << (log - LANE_BITS)];
+    for terms in terms.chunks(WEIGHED_AT_A_TIME) {
+        let mut columns: Vec<([u32; 5], Vec<Lanes>)> =
+            terms.iter().map(|(coefficient, _)| (lanes::raw(*coefficient), Vec::new())).collect();
+        let mut work: Vec<(&[View], &mut Vec<Lanes>)> =
+            terms.iter().map(|(_, views)| *views).zip(columns.iter_mut().map(|(_, column)| column)).collect();
+        parallel::for_each(&mut work, |(views, column)| **column = product_in_lanes::<E>(cells, views, log));
+        vectorised(Kernel::detect(), Weighed { out: &mut out, columns: &columns });
+    }
+    out
+}
+
 /// The integers of `linear`: the representatives of its cells that are smallest in magnitude.
 #[must_use]
 pub fn integers<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<i64> {
@@ -207,6 +338,14 @@ pub fn folded<E: ProofField>(
     }
     let weights = eq_table(&bound);
     let log = factor.bits.len();
+    // The coordinates that are kept are the last ones: sums of rows.
+    let rows = log - kept.len().min(log);
+    let in_order = |(place, bit): (usize, &Bit)| *bit == Bit::At(rows + place);
+    if rows + kept.len() == log && kept_bits.iter().enumerate().all(in_order) {
+        let width = 1 << kept.len();
+        let rows = source.chunks(width).zip(weights);
+        return elements(&sum_rows::<E>(rows, usize::div_ceil(width, LANES)), width);
+    }
     let mut weight_of = vec![0usize; 1 << log];
     Indices::new(&bound_bits, log).for_each(|at, index| weight_of[at] = index);
     let mut out = vec![E::ZERO; 1 << kept.len()];

@@ -1,5 +1,6 @@
 //! Vectors in lanes, sixteen consecutive elements a group: tables of eq, inner products, sums of rows.
 
+use super::sums::Sums;
 use super::{Base, Ext, Kernel, LANE_BITS, LANES, Task, element, raw, total, vectorised};
 use crate::field::ProofField;
 use crate::multilinear::scaled_eq_table;
@@ -73,11 +74,11 @@ impl<E: ProofField> Task for Dot<'_, E> {
 
     #[inline(always)]
     fn run(self) -> Ext {
-        let mut sum = Ext::ZERO;
+        let mut sum = Sums::ZERO;
         for (values, weights) in self.values.chunks(LANES).zip(self.table) {
-            sum = sum.add(&weights.scale(&group::<E>(values)));
+            sum.add_scaled(weights, &group::<E>(values));
         }
-        sum
+        sum.reduce()
     }
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn dot<E: ProofField>(values: &[E::Base], table: &[Ext]) -> E {
 
 /// Sums of rows for some of the groups.
 struct Rows<'a, E: ProofField> {
-    rows: &'a [(&'a [E::Base], Ext)],
+    rows: &'a [(&'a [E::Base], [u32; 5])],
     first: usize,
     out: &'a mut [Ext],
 }
@@ -100,12 +101,14 @@ impl<E: ProofField> Task for Rows<'_, E> {
     fn run(self) {
         for (block, out) in self.out.chunks_mut(BLOCK_GROUPS).enumerate() {
             let first = (self.first + block * BLOCK_GROUPS) * LANES;
+            let mut sums = [Sums::ZERO; BLOCK_GROUPS];
             for (row, weight) in self.rows {
                 let row = row.get(first..).unwrap_or(&[]);
-                for (sum, values) in out.iter_mut().zip(row.chunks(LANES)) {
-                    *sum = sum.add(&weight.scale(&group::<E>(values)));
+                for (sum, values) in sums.iter_mut().zip(row.chunks(LANES)) {
+                    sum.add_multiples(weight, &group::<E>(values));
                 }
             }
+            out.iter_mut().zip(&sums).for_each(|(out, sums)| *out = sums.reduce());
         }
     }
 }
@@ -115,7 +118,7 @@ pub(crate) fn sum_rows<'a, E: ProofField>(
     rows: impl Iterator<Item = (&'a [E::Base], E)>,
     groups: usize,
 ) -> Vec<Ext> {
-    let rows: Vec<(&[E::Base], Ext)> = rows.map(|(row, weight)| (row, Ext::splat(&raw(weight)))).collect();
+    let rows: Vec<(&[E::Base], [u32; 5])> = rows.map(|(row, weight)| (row, raw(weight))).collect();
     let mut out = vec![Ext::ZERO; groups];
     let each = groups.div_ceil(parallel::THREADS).next_multiple_of(BLOCK_GROUPS);
     let mut parts: Vec<(usize, &mut [Ext])> =
@@ -124,6 +127,22 @@ pub(crate) fn sum_rows<'a, E: ProofField>(
     parallel::for_each(&mut parts, |(first, out)| {
         vectorised(kernel, Rows::<E> { rows: &rows, first: *first, out });
     });
+    out
+}
+
+/// A vector of consecutive elements in the layout of sum-checks, where lanes are its sixteen parts: index `lane 2^k + group`.
+pub(crate) fn in_parts(consecutive: &[Ext]) -> Vec<Ext> {
+    let groups = consecutive.len();
+    let mut out = vec![Ext::ZERO; groups];
+    // Block by block: what is written stays in the first cache while all lanes of it are.
+    for (block, out) in out.chunks_mut(LANES).enumerate() {
+        for lane in 0..LANES {
+            let source = &consecutive[(lane * groups) / LANES + block];
+            for (at, group) in out.iter_mut().enumerate() {
+                group.put(lane, source.at(at));
+            }
+        }
+    }
     out
 }
 

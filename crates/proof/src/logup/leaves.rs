@@ -22,6 +22,8 @@ const BLOCK_LOG: usize = 4;
 const CHUNK_GROUPS: usize = 64;
 /// Groups of leaves of a part, at least.
 const PART_GROUPS: usize = 512;
+/// And at most: parts of some megabytes, whose memory is used again and not given back.
+const PART_GROUPS_MAX: usize = 1 << 15;
 
 /// The numerators of some leaves.
 #[derive(Clone, Debug)]
@@ -166,7 +168,8 @@ pub(super) fn packable<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -
 /// The leaves of one tree of `2^height` leaves in lanes; `blocks` fill it.
 pub(super) fn pack<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -> Packed {
     let groups = 1usize << (height - LANE_BITS);
-    let count = if groups >= parallel::THREADS * PART_GROUPS { parallel::THREADS } else { 1 };
+    let least = if groups >= parallel::THREADS * PART_GROUPS { parallel::THREADS } else { 1 };
+    let count = least.max(groups / PART_GROUPS_MAX);
     let each = groups / count;
     let smallest = blocks.iter().map(|block| 1usize << block.log).min().unwrap_or(1);
     // Every lane of a chunk reads one block.
@@ -180,9 +183,8 @@ pub(super) fn pack<E: ProofField>(blocks: &[Leaves<'_, E>], height: usize) -> Pa
     let mut parts: Vec<(usize, Vec<Run>)> = (0..count).map(|part| (part * each, Vec::new())).collect();
     parallel::for_each(&mut parts, |(first, runs)| {
         let of = |index: usize| starts.partition_point(|start| *start <= index) - 1;
-        let blocks_at = |at: usize| -> [usize; LANES] {
-            core::array::from_fn(|lane| of(lane * groups + *first + at))
-        };
+        let blocks_at =
+            |at: usize| -> [usize; LANES] { core::array::from_fn(|lane| of(lane * groups + *first + at)) };
         let mut at = 0;
         while at < each {
             // A run ends where the block of a lane does.
@@ -229,7 +231,13 @@ impl Run {
     }
 
     /// The cells of one lane in some of the groups, which begin at `offset` in `block`.
-    fn fill<E: ProofField>(&mut self, lane: usize, block: &Leaves<'_, E>, offset: usize, groups: Range<usize>) {
+    fn fill<E: ProofField>(
+        &mut self,
+        lane: usize,
+        block: &Leaves<'_, E>,
+        offset: usize,
+        groups: Range<usize>,
+    ) {
         let width = self.width();
         let cells = &mut self.cells[groups.start * width..groups.end * width];
         let mut column = |at: usize, values: &[E::Base]| {

@@ -56,7 +56,13 @@ impl State<'_> {
 
     /// One round: binds the coordinate of the round before, and gives the sums for 0 and for the leading coefficient, of the general
     /// summand, or b times that of leaves without its constant.
-    fn round(&mut self, kernel: Kernel, batch: &Fixed, bind: Option<&Fixed>, weights: &[[u32; 5]]) -> [Ext; 2] {
+    fn round(
+        &mut self,
+        kernel: Kernel,
+        batch: &Fixed,
+        bind: Option<&Fixed>,
+        weights: &[[u32; 5]],
+    ) -> [Ext; 2] {
         match (&mut *self, bind) {
             (State::Leaves(runs), None) => vectorised(kernel, LeavesFirst { runs, batch, weights }),
             (State::Leaves(runs), Some(r)) => {
@@ -138,7 +144,8 @@ pub(super) fn prove<E: ProofField>(
             terms.push(general(*coefficient, vectors.len()));
             vectors.extend([mixed, p1, q0, q1]);
         }
-        let Proved { point, mut values } = Sum { vectors, terms }.prove(transcript, layer, Some(point), claim)?;
+        let Proved { point, mut values } =
+            Sum { vectors, terms }.prove(transcript, layer, Some(point), claim)?;
         for children in values.as_chunks_mut::<4>().0 {
             children[0] -= batch * children[2];
         }
@@ -198,7 +205,8 @@ fn wide<E: ProofField>(
             debug_assert_eq!(state.groups() >> usize::from(bind.is_some()), 2 * weights.len());
             *sums = state.round(kernel, &fixed, bind.as_ref(), weights);
         });
-        let sums: Vec<(usize, [Ext; 2])> = work.into_iter().map(|(number, .., sums)| (number, sums)).collect();
+        let sums: Vec<(usize, [Ext; 2])> =
+            work.into_iter().map(|(number, .., sums)| (number, sums)).collect();
         let mut sent = [constant, E::ZERO];
         for (number, sums) in sums {
             for (sent, sum) in sent.iter_mut().zip(&sums) {
@@ -207,7 +215,8 @@ fn wide<E: ProofField>(
         }
         transcript.send("round", &sent);
         let r: E = transcript.sponge.challenge("bind");
-        claim = next_claim(claim, Some(eq[i]), sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
+        claim =
+            next_claim(claim, Some(eq[i]), sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
         bind = Some(Fixed::of(r));
         point[i] = r;
     }
@@ -230,8 +239,7 @@ fn wide<E: ProofField>(
         }
     }
     let sum = Sum { vectors, terms };
-    let mut values =
-        finish(sum, transcript, &mut point[..LANE_BITS], Some(lane_point), claim, constant)?;
+    let mut values = finish(sum, transcript, &mut point[..LANE_BITS], Some(lane_point), claim, constant)?;
     for (member, children) in members.iter().zip(values.as_chunks_mut::<4>().0) {
         if member.leaves {
             let [u0, u1, d0, d1] = *children;

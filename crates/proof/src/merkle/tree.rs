@@ -1,6 +1,6 @@
 //! The prover's trees, sixteen hashes at a time on two threads.
 
-use super::wide::{BLOCK_WORDS, CHUNK_BYTES, keyed};
+use super::wide::{BLOCK_WORDS, keyed};
 use super::{LEAF, NODE, node};
 use crate::lanes::{Base, Kernel, LANES};
 use crate::parallel;
@@ -46,30 +46,29 @@ pub(crate) fn leaves(
     slabs: &[Vec<Base>],
     rows: usize,
     count: usize,
-    place: impl Fn(usize) -> usize + Sync,
+    place: impl Fn(usize) -> usize,
 ) -> Vec<Hash> {
     let kernel = Kernel::detect();
-    let mut out = vec![[0; 32]; count];
-    let mut pieces: Vec<(usize, &mut [Hash])> = out.chunks_mut(PIECE).enumerate().collect();
+    // In the order of places, in which every slab is read from its beginning to its end.
+    let mut hashes = vec![[0; 32]; count];
+    let mut pieces: Vec<(usize, &mut [Hash])> = hashes.chunks_mut(PIECE).enumerate().collect();
     parallel::for_each(&mut pieces, |(piece, out)| {
         let mut bytes = Vec::with_capacity(4 * rows);
         let mut blocks = vec![[Base::ZERO; BLOCK_WORDS]; slabs.len()];
         for (number, out) in out.chunks_mut(LANES).enumerate() {
             let first = *piece * PIECE + number * LANES;
-            if out.len() < LANES || 4 * rows > CHUNK_BYTES {
+            if out.len() < LANES {
                 for (at, out) in out.iter_mut().enumerate() {
-                    let place = place(first + at);
                     bytes.clear();
-                    let integers = slabs.iter().flat_map(|slab| slab[place].0).take(rows);
+                    let integers = slabs.iter().flat_map(|slab| slab[first + at].0).take(rows);
                     integers.for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
                     *out = *blake3::keyed_hash(LEAF, &bytes).as_bytes();
                 }
                 continue;
             }
-            for lane in 0..LANES {
-                let place = place(first + lane);
-                for (block, slab) in blocks.iter_mut().zip(slabs) {
-                    for (word, x) in block.iter_mut().zip(slab[place].0) {
+            for (block, slab) in blocks.iter_mut().zip(slabs) {
+                for (lane, column) in slab[first..first + LANES].iter().enumerate() {
+                    for (word, x) in block.iter_mut().zip(column.0) {
                         word.0[lane] = x;
                     }
                 }
@@ -77,7 +76,7 @@ pub(crate) fn leaves(
             out.copy_from_slice(&keyed(kernel, LEAF, &blocks, 4 * rows));
         }
     });
-    out
+    (0..count).map(|i| hashes[place(i)]).collect()
 }
 
 impl Tree {

@@ -1,13 +1,15 @@
-//! BLAKE3 of sixteen short messages at once, in plain loops over lanes: what the hash crate does inside of long messages, for many.
+//! BLAKE3 of sixteen messages at once, in plain loops over lanes: what the hash crate does inside of long messages, for many.
 //!
-//! A message of at most 1024 bytes is one chunk: its blocks of 64 bytes are compressed one after the other, the first with the
-//! flag of a chunk's start, the last with those of its end and of the root (BLAKE3, section 2.4 to 2.6). Keys are the initial chaining value.
+//! A chunk is up to 1024 bytes: its blocks of 64 bytes are compressed one after the other, the first with the flag of a chunk's
+//! start, the last with that of its end. Longer messages are trees: the left child has the largest power of two of chunks that leaves
+//! one for the right. The last compression has the flag of the root (BLAKE3, section 2.1 to 2.6). Keys are the initial chaining value.
 
 use crate::lanes::{Base, Kernel, LANES, Task, vectorised};
 use crate::transcript::Hash;
+use alloc::vec::Vec;
 
-/// Bytes of a chunk: longer messages are trees.
-pub(super) const CHUNK_BYTES: usize = 1024;
+/// Blocks of a chunk: longer messages are trees.
+const CHUNK_BLOCKS: usize = 16;
 /// Words of a block.
 pub(super) const BLOCK_WORDS: usize = 16;
 
@@ -15,6 +17,7 @@ const IV: [u32; 4] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a];
 const PERMUTATION: [usize; 16] = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8];
 const START: u32 = 1;
 const END: u32 = 2;
+const PARENT: u32 = 4;
 const ROOT: u32 = 8;
 const KEYED: u32 = 16;
 const ROUNDS: usize = 7;
@@ -78,53 +81,87 @@ const SCHEDULE: [[usize; 16]; ROUNDS] = {
     schedule
 };
 
+/// Chaining values in lanes.
+type Chain = [Base; 8];
+
+/// One compression.
+#[inline(always)]
+fn compressed(chain: &Chain, block: &[Base; BLOCK_WORDS], counter: u32, length: u32, flags: u32) -> Chain {
+    let mut v = [Base::ZERO; 16];
+    v[..8].copy_from_slice(chain);
+    for word in 0..4 {
+        v[8 + word] = Base::splat(IV[word]);
+    }
+    v[12] = Base::splat(counter);
+    v[14] = Base::splat(length);
+    v[15] = Base::splat(flags);
+    for words in &SCHEDULE {
+        quarter(&mut v, [0, 4, 8, 12], &block[words[0]], &block[words[1]]);
+        quarter(&mut v, [1, 5, 9, 13], &block[words[2]], &block[words[3]]);
+        quarter(&mut v, [2, 6, 10, 14], &block[words[4]], &block[words[5]]);
+        quarter(&mut v, [3, 7, 11, 15], &block[words[6]], &block[words[7]]);
+        quarter(&mut v, [0, 5, 10, 15], &block[words[8]], &block[words[9]]);
+        quarter(&mut v, [1, 6, 11, 12], &block[words[10]], &block[words[11]]);
+        quarter(&mut v, [2, 7, 8, 13], &block[words[12]], &block[words[13]]);
+        quarter(&mut v, [3, 4, 9, 14], &block[words[14]], &block[words[15]]);
+    }
+    let mut out = [Base::ZERO; 8];
+    for word in 0..8 {
+        for lane in 0..LANES {
+            out[word].0[lane] = v[word].0[lane] ^ v[word + 8].0[lane];
+        }
+    }
+    out
+}
+
 impl Task for Messages<'_> {
-    type Output = [Base; 8];
+    type Output = Chain;
 
     #[inline(always)]
-    fn run(self) -> [Base; 8] {
-        let mut chain = [Base::ZERO; 8];
+    fn run(self) -> Chain {
+        let mut key = [Base::ZERO; 8];
         for word in 0..8 {
-            chain[word] = Base::splat(self.key[word]);
+            key[word] = Base::splat(self.key[word]);
         }
-        for (number, block) in self.blocks.iter().enumerate() {
-            let last = number + 1 == self.blocks.len();
-            let flags = KEYED | if number == 0 { START } else { 0 } | if last { END | ROOT } else { 0 };
-            let mut v = [Base::ZERO; 16];
-            v[..8].copy_from_slice(&chain);
-            for word in 0..4 {
-                v[8 + word] = Base::splat(IV[word]);
+        // Chaining values of whole subtrees, largest first, and how many chunks each has.
+        let mut stack: Vec<(Chain, usize)> = Vec::new();
+        let chunks = self.blocks.len().div_ceil(CHUNK_BLOCKS);
+        for (counter, blocks) in self.blocks.chunks(CHUNK_BLOCKS).enumerate() {
+            let mut chain = key;
+            for (number, block) in blocks.iter().enumerate() {
+                let (last, ends) = (number + 1 == blocks.len(), counter + 1 == chunks);
+                let root = if chunks == 1 { ROOT } else { 0 };
+                let flags = KEYED | if number == 0 { START } else { 0 } | if last { END | root } else { 0 };
+                let length = if last && ends { self.rest } else { 64 };
+                chain = compressed(&chain, block, counter as u32, length, flags);
             }
-            v[14] = Base::splat(if last { self.rest } else { 64 });
-            v[15] = Base::splat(flags);
-            for words in &SCHEDULE {
-                quarter(&mut v, [0, 4, 8, 12], &block[words[0]], &block[words[1]]);
-                quarter(&mut v, [1, 5, 9, 13], &block[words[2]], &block[words[3]]);
-                quarter(&mut v, [2, 6, 10, 14], &block[words[4]], &block[words[5]]);
-                quarter(&mut v, [3, 7, 11, 15], &block[words[6]], &block[words[7]]);
-                quarter(&mut v, [0, 5, 10, 15], &block[words[8]], &block[words[9]]);
-                quarter(&mut v, [1, 6, 11, 12], &block[words[10]], &block[words[11]]);
-                quarter(&mut v, [2, 7, 8, 13], &block[words[12]], &block[words[13]]);
-                quarter(&mut v, [3, 4, 9, 14], &block[words[14]], &block[words[15]]);
-            }
-            for word in 0..8 {
-                for lane in 0..LANES {
-                    chain[word].0[lane] = v[word].0[lane] ^ v[word + 8].0[lane];
+            stack.push((chain, 1));
+            // Equal subtrees become one; behind the last chunk, whatever is left.
+            while stack.len() > 1 {
+                let ((left, many), (right, few)) = (stack[stack.len() - 2], stack[stack.len() - 1]);
+                if many != few && counter + 1 < chunks {
+                    break;
                 }
+                let mut block = [Base::ZERO; BLOCK_WORDS];
+                block[..8].copy_from_slice(&left);
+                block[8..].copy_from_slice(&right);
+                stack.truncate(stack.len() - 2);
+                let root = if stack.is_empty() && many + few == chunks { ROOT } else { 0 };
+                stack.push((compressed(&key, &block, 0, 64, KEYED | PARENT | root), many + few));
             }
         }
-        chain
+        stack.pop().map_or(key, |(chain, _)| chain)
     }
 }
 
-/// The keyed hashes of sixteen messages of `bytes` bytes each, 1 to [`CHUNK_BYTES`], given as words in lanes, filled up with zeros.
+/// The keyed hashes of sixteen messages of `bytes` bytes each, at least 1, given as words in lanes, filled up with zeros.
 pub(super) fn keyed(
     kernel: Kernel,
     key: &Hash,
     blocks: &[[Base; BLOCK_WORDS]],
     bytes: usize,
 ) -> [Hash; LANES] {
-    debug_assert!(bytes.div_ceil(64) == blocks.len() && bytes <= CHUNK_BYTES);
+    debug_assert!(bytes.div_ceil(64) == blocks.len());
     let mut words = [0; 8];
     words.iter_mut().zip(key.as_chunks::<4>().0).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
     let rest = (bytes - 64 * (blocks.len() - 1)) as u32;

@@ -10,6 +10,7 @@ use super::next_claim;
 use super::prover::{Proved, Sum, Term, finish};
 use crate::error::ProveError;
 use crate::field::ProofField;
+use crate::lanes::sums::Fixed;
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
 use crate::multilinear::{doubled, eq_table};
 use crate::parallel;
@@ -31,6 +32,13 @@ pub(crate) struct Part {
     scratch: Vec<[Ext; 2]>,
 }
 
+impl Part {
+    /// Of these vectors.
+    pub(crate) fn new(vectors: Vec<Vec<Ext>>) -> Part {
+        Part { vectors, ..Part::default() }
+    }
+}
+
 /// How many parts `groups` groups are cut into.
 pub(crate) fn parts(groups: usize) -> usize {
     if groups >= parallel::THREADS * PART_GROUPS { parallel::THREADS } else { 1 }
@@ -41,7 +49,7 @@ struct Round<'a, E> {
     part: &'a mut Part,
     terms: &'a [Term<E>],
     /// Binds the coordinate of the round before.
-    bind: Option<&'a Ext>,
+    bind: Option<&'a Fixed>,
     /// eq of the groups, coordinate by coordinate: of pair x entry `(first + x) >> shift`.
     weights: Option<&'a [[u32; 5]]>,
     first: usize,
@@ -61,7 +69,7 @@ impl<E: ProofField> Task for Round<'_, E> {
                 let (first, second) = match self.bind {
                     Some(r) => {
                         let four = &vector[4 * pair..4 * pair + 4];
-                        let (first, second) = (four[0].line(&four[1], r), four[2].line(&four[3], r));
+                        let (first, second) = (four[0].toward(&four[1], r), four[2].toward(&four[3], r));
                         vector[2 * pair] = first;
                         vector[2 * pair + 1] = second;
                         (first, second)
@@ -88,10 +96,10 @@ impl<E: ProofField> Task for Round<'_, E> {
                     low = low.add(&scratch[*vector][0]);
                 }
                 if let Some(weights) = self.weights {
-                    let weight = Ext::splat(&weights[(self.first + pair) >> self.shift]);
-                    low = low.mul(&weight);
+                    let weight = Fixed::new(weights[(self.first + pair) >> self.shift]);
+                    low = low.times(&weight);
                     if !term.products.is_empty() {
-                        high = high.mul(&weight);
+                        high = high.times(&weight);
                     }
                 }
                 *at_zero = at_zero.add(&low);
@@ -107,7 +115,7 @@ impl<E: ProofField> Task for Round<'_, E> {
 /// Binds the last coordinate that is left to groups.
 struct Bind<'a> {
     vector: &'a mut Vec<Ext>,
-    r: &'a Ext,
+    r: &'a Fixed,
 }
 
 impl Task for Bind<'_> {
@@ -117,7 +125,7 @@ impl Task for Bind<'_> {
     fn run(self) {
         let half = self.vector.len() / 2;
         for i in 0..half {
-            self.vector[i] = self.vector[2 * i].line(&self.vector[2 * i + 1], self.r);
+            self.vector[i] = self.vector[2 * i].toward(&self.vector[2 * i + 1], self.r);
         }
         self.vector.truncate(half);
     }
@@ -155,7 +163,7 @@ pub(crate) fn prove<E: ProofField>(
         tables.push(doubled(&tables[tables.len() - 1], *t));
     }
     let mut point = vec![E::ZERO; log];
-    let mut bind: Option<Ext> = None;
+    let mut bind: Option<Fixed> = None;
     for i in (LANE_BITS..log).rev() {
         join(&mut parts);
         // Variables behind those of eq share the weight of what is in front of them.
@@ -181,7 +189,7 @@ pub(crate) fn prove<E: ProofField>(
         let r: E = transcript.sponge.challenge("bind");
         let t = eq.and_then(|eq| eq.get(i).copied());
         claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
-        bind = Some(Ext::splat(&lanes::raw(r)));
+        bind = Some(Fixed::of(r));
         point[i] = r;
     }
     join(&mut parts);

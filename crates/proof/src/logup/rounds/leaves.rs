@@ -2,12 +2,9 @@
 
 use super::super::leaves::Run;
 use crate::lanes::sums::{Fixed, Sums};
-use crate::lanes::{Base, Ext, Task};
+use crate::lanes::{Base, Ext, LANES, ONE, Task};
 use alloc::vec::Vec;
 use core::ops::Range;
-
-/// 1 in Montgomery form: `2^32 mod p`.
-const ONE: u32 = 0x01ff_fffe;
 
 /// u of even and odd leaves, and d where it is not 0.
 #[derive(Debug, Default)]
@@ -88,7 +85,7 @@ impl Affine {
     #[inline(always)]
     fn new(run: &Run, batch: &Fixed) -> Affine {
         let mut one = Ext::ZERO;
-        one.0[0] = [ONE; crate::lanes::LANES];
+        one.0[0] = [ONE; LANES];
         let constant = run.constant.times(batch);
         let mut factors = Vec::with_capacity(run.width());
         for factor in &run.factors {
@@ -209,7 +206,8 @@ impl Task for LeavesBound<'_> {
                 for group in 0..run.groups.len() / 4 {
                     let mut d = [Ext::ZERO; 2];
                     for side in 0..2 {
-                        let [low, high] = [run.numerators(4 * group + side), run.numerators(4 * group + side + 2)];
+                        let [low, high] =
+                            [run.numerators(4 * group + side), run.numerators(4 * group + side + 2)];
                         let mut both = Sums::ZERO;
                         both.add_multiples(&self.r.element(), &high.sub(low));
                         d[side] = both.reduce();
