@@ -35,19 +35,19 @@ pub(crate) const ONE: u32 = 0x01ff_fffe;
 const P: u32 = 0x7f00_0001;
 
 #[inline(always)]
-fn add(a: u32, b: u32) -> u32 {
+pub(crate) fn add(a: u32, b: u32) -> u32 {
     let sum = a + b;
     sum.min(sum.wrapping_sub(P))
 }
 
 #[inline(always)]
-fn sub(a: u32, b: u32) -> u32 {
+pub(crate) fn sub(a: u32, b: u32) -> u32 {
     let difference = a.wrapping_sub(b);
     difference.min(difference.wrapping_add(P))
 }
 
 #[inline(always)]
-fn wide(a: u32, b: u32) -> u64 {
+pub(crate) fn wide(a: u32, b: u32) -> u64 {
     a as u64 * b as u64
 }
 
@@ -59,7 +59,7 @@ fn below(x: u64) -> u64 {
 
 /// `x / 2^32 mod p`, for x below `2^32 p`. The inverse of p modulo `2^32` is `2^31 + 2^24 + 1`: two shifts.
 #[inline(always)]
-fn reduce(x: u64) -> u32 {
+pub(crate) fn reduce(x: u64) -> u32 {
     let t = x.wrapping_add(x << 24).wrapping_add(x << 31) as u32;
     sub((x >> 32) as u32, (wide(t, P) >> 32) as u32)
 }

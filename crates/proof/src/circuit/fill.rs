@@ -4,7 +4,7 @@ use super::{Bit, Circuit, Linear, Source, View};
 use crate::field::{ProofField, centred};
 use crate::lanes::sums::Sums;
 use crate::lanes::vectors::{elements, sum_rows};
-use crate::lanes::{self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
+use crate::lanes::{self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Task, reduce, vectorised, wide};
 use crate::multilinear::eq_table;
 use crate::parallel;
 use alloc::borrow::Cow;
@@ -185,8 +185,14 @@ impl Task for Times<'_> {
 
     #[inline(always)]
     fn run(self) {
-        for (out, factor) in self.out.iter_mut().zip(self.factor) {
-            *out = out.mul(factor);
+        // Four at a time: a loop over lanes that is long enough to stay one, and is what the compiler vectorises.
+        for (out, factor) in self.out.as_chunks_mut::<4>().0.iter_mut().zip(self.factor.as_chunks::<4>().0) {
+            for lane in 0..LANES {
+                out[0].0[lane] = reduce(wide(out[0].0[lane], factor[0].0[lane]));
+                out[1].0[lane] = reduce(wide(out[1].0[lane], factor[1].0[lane]));
+                out[2].0[lane] = reduce(wide(out[2].0[lane], factor[2].0[lane]));
+                out[3].0[lane] = reduce(wide(out[3].0[lane], factor[3].0[lane]));
+            }
         }
     }
 }
@@ -203,9 +209,14 @@ impl Task for Plus<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let coefficient = Lanes::splat(self.coefficient);
-        for (out, x) in self.out.iter_mut().zip(self.column) {
-            *out = out.add(&x.mul(&coefficient));
+        let c = self.coefficient;
+        for (out, x) in self.out.as_chunks_mut::<4>().0.iter_mut().zip(self.column.as_chunks::<4>().0) {
+            for lane in 0..LANES {
+                out[0].0[lane] = lanes::add(out[0].0[lane], reduce(wide(x[0].0[lane], c)));
+                out[1].0[lane] = lanes::add(out[1].0[lane], reduce(wide(x[1].0[lane], c)));
+                out[2].0[lane] = lanes::add(out[2].0[lane], reduce(wide(x[2].0[lane], c)));
+                out[3].0[lane] = lanes::add(out[3].0[lane], reduce(wide(x[3].0[lane], c)));
+            }
         }
     }
 }

@@ -11,7 +11,7 @@
 use super::Shape;
 use crate::field::ProofField;
 use crate::lanes::vectors::group;
-use crate::lanes::{Base, Kernel, LANES, Task, canonical, vectorised};
+use crate::lanes::{Base, Kernel, LANES, Task, add, canonical, reduce, sub, vectorised, wide};
 use crate::parallel;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -55,38 +55,127 @@ impl<E: ProofField> Task for Slab<'_, E> {
                 }
             }
         }
-        for powers in self.shifts {
-            let first = self.out.len();
-            for (x, power) in message.iter().zip(powers) {
-                self.out.push(x.mul(&Base::splat(*power)));
+        self.out.resize(size << self.shape.log_inverse_rate, Base::ZERO);
+        for (coset, powers) in self.out.chunks_exact_mut(size).zip(self.shifts) {
+            if size < 4 {
+                small(&message, powers, coset);
+                continue;
             }
-            let coset = &mut self.out[first..];
-            transform(coset, self.twiddles);
-            for x in coset {
-                for lane in 0..LANES {
-                    x.0[lane] = canonical(x.0[lane]);
-                }
-            }
+            first(&message, powers, self.twiddles, coset);
+            transform(coset, self.twiddles, size / 4);
         }
     }
 }
 
-/// Decimation in frequency: butterflies of falling distance, results in bit-reversed order.
+/// Places of a block whose layers are computed one after the other: it fits the first cache.
+const BLOCK: usize = 256;
+
+/// One place of four in two layers of butterflies; `t` are the powers for the first two places and for the layer behind.
 #[inline(always)]
-fn transform(x: &mut [Base], twiddles: &[u32]) {
-    let mut half = x.len() / 2;
-    let mut stride = 1;
-    while half > 0 {
-        for block in x.chunks_exact_mut(2 * half) {
-            let (low, high) = block.split_at_mut(half);
-            for (at, (a, b)) in low.iter_mut().zip(high).enumerate() {
-                let difference = a.sub(b);
-                *a = a.add(b);
-                *b = difference.mul(&Base::splat(twiddles[at * stride]));
-            }
+fn four([a, b, c, d]: [u32; 4], t: [u32; 3]) -> [u32; 4] {
+    let (c, a) = (reduce(wide(sub(a, c), t[0])), add(a, c));
+    let (d, b) = (reduce(wide(sub(b, d), t[1])), add(b, d));
+    [add(a, b), reduce(wide(sub(a, b), t[2])), add(c, d), reduce(wide(sub(c, d), t[2]))]
+}
+
+/// The transform of 1 or 2 points of the message times powers.
+#[inline(always)]
+fn small(message: &[Base], powers: &[u32], out: &mut [Base]) {
+    for lane in 0..LANES {
+        let a = canonical(message[0].0[lane]);
+        let b = message.get(1).map_or(0, |b| canonical(reduce(wide(b.0[lane], powers[1]))));
+        out[0].0[lane] = add(a, b);
+        if let Some(out) = out.get_mut(1) {
+            out.0[lane] = sub(a, b);
         }
-        half /= 2;
-        stride *= 2;
+    }
+}
+
+/// The first two layers, of the message times powers.
+#[inline(always)]
+fn first(message: &[Base], powers: &[u32], twiddles: &[u32], out: &mut [Base]) {
+    let quarter = message.len() / 4;
+    for at in 0..quarter {
+        let places = [at, at + quarter, at + 2 * quarter, at + 3 * quarter];
+        let x = places.map(|place| message[place]);
+        let power = places.map(|place| powers[place]);
+        let t = [twiddles[at], twiddles[at + quarter], twiddles[2 * at]];
+        let mut results = [Base::ZERO; 4];
+        for lane in 0..LANES {
+            let x = [
+                reduce(wide(x[0].0[lane], power[0])),
+                reduce(wide(x[1].0[lane], power[1])),
+                reduce(wide(x[2].0[lane], power[2])),
+                reduce(wide(x[3].0[lane], power[3])),
+            ];
+            let y = four(x, t);
+            results[0].0[lane] = y[0];
+            results[1].0[lane] = y[1];
+            results[2].0[lane] = y[2];
+            results[3].0[lane] = y[3];
+        }
+        places.iter().zip(results).for_each(|(place, result)| out[*place] = result);
+    }
+}
+
+/// Decimation in frequency of blocks of `size`: butterflies of falling distance, two layers at a time, results in bit-reversed order, as
+/// canonical integers.
+#[inline(always)]
+fn transform(x: &mut [Base], twiddles: &[u32], size: usize) {
+    let stride = 2 * twiddles.len() / size;
+    let mut large = size;
+    let mut step = stride;
+    while large > BLOCK {
+        x.chunks_exact_mut(large).for_each(|block| layers(block, twiddles, step));
+        (large, step) = (large / 4, 4 * step);
+    }
+    for block in x.chunks_exact_mut(large) {
+        let (mut size, mut step) = (large, step);
+        while size >= 4 {
+            block.chunks_exact_mut(size).for_each(|block| layers(block, twiddles, step));
+            (size, step) = (size / 4, 4 * step);
+        }
+        last(block, size);
+    }
+}
+
+/// Two layers of one block.
+#[inline(always)]
+fn layers(block: &mut [Base], twiddles: &[u32], step: usize) {
+    let quarter = block.len() / 4;
+    let (low, high) = block.split_at_mut(2 * quarter);
+    let ((a, b), (c, d)) = (low.split_at_mut(quarter), high.split_at_mut(quarter));
+    for at in 0..quarter {
+        let t = [twiddles[at * step], twiddles[(at + quarter) * step], twiddles[2 * at * step]];
+        let x = [a[at], b[at], c[at], d[at]];
+        let mut results = [Base::ZERO; 4];
+        for lane in 0..LANES {
+            let y = four([x[0].0[lane], x[1].0[lane], x[2].0[lane], x[3].0[lane]], t);
+            results[0].0[lane] = y[0];
+            results[1].0[lane] = y[1];
+            results[2].0[lane] = y[2];
+            results[3].0[lane] = y[3];
+        }
+        (a[at], b[at], c[at], d[at]) = (results[0], results[1], results[2], results[3]);
+    }
+}
+
+/// What is left: one layer of pairs if `size` is 2, and canonical integers.
+#[inline(always)]
+fn last(block: &mut [Base], size: usize) {
+    for pair in block.chunks_mut(2) {
+        let [first, second] = pair else {
+            for lane in 0..LANES {
+                pair[0].0[lane] = canonical(pair[0].0[lane]);
+            }
+            continue;
+        };
+        for lane in 0..LANES {
+            let (a, b) = (reduce(first.0[lane].into()), reduce(second.0[lane].into()));
+            let pairs = size == 2;
+            first.0[lane] = if pairs { add(a, b) } else { a };
+            second.0[lane] = if pairs { sub(a, b) } else { b };
+        }
     }
 }
 
@@ -103,10 +192,7 @@ impl Code {
         let cosets = 0..1u64 << shape.log_inverse_rate;
         let shifts: Vec<Vec<u32>> = cosets.map(|j| powers::<E>(generator.exp_u64(j), size)).collect();
         let rows: Vec<&[E::Base]> = cells.chunks(size).collect();
-        let mut slabs: Vec<Work<'_, E::Base>> = rows
-            .chunks(LANES)
-            .map(|rows| (rows, Vec::with_capacity(size << shape.log_inverse_rate)))
-            .collect();
+        let mut slabs: Vec<Work<'_, E::Base>> = rows.chunks(LANES).map(|rows| (rows, Vec::new())).collect();
         let kernel = Kernel::detect();
         parallel::for_each(&mut slabs, |(rows, out)| {
             let slab = Slab::<E> { rows, shape: &shape, twiddles: &twiddles, shifts: &shifts, out };

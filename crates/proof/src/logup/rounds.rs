@@ -112,9 +112,10 @@ struct Member<'a, E> {
 }
 
 impl<E> Member<'_, E> {
-    /// Few groups are one part.
+    /// Few groups are one part; columns have many, and no vectors to join.
     fn join(&mut self, pairs: usize) {
-        if self.parts.len() > 1 && pairs < PART_GROUPS {
+        let columns = self.parts.iter().any(|part| matches!(part, State::Leaves(_) | State::Sums(_)));
+        if self.parts.len() > 1 && pairs < PART_GROUPS && !columns {
             let mut parts = self.parts.drain(..);
             if let Some(mut first) = parts.next() {
                 parts.for_each(|part| first.append(part));

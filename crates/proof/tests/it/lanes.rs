@@ -176,7 +176,10 @@ fn wide_trees_are_accepted() {
 /// numerators of 1 and others, one column, several and none, blocks of one lane and of many.
 #[test]
 fn columns_and_fractions_give_one_proof() {
-    let shapes: [&[(usize, bool, usize)]; 8] = [
+    let shapes: [&[(usize, bool, usize)]; 10] = [
+        // Two parts, and a table in one lane of one of them.
+        &[(13, true, 1), (12, true, 2), (11, false, 2), (10, true, 1), (10, true, 2)],
+        &[(14, true, 2), (13, false, 1), (13, true, 1), (12, true, 3), (5, false, 1), (4, true, 2)],
         &[(5, true, 1), (4, true, 2), (3, false, 1), (2, true, 3), (1, true, 1), (0, false, 2), (0, true, 1)],
         &[(11, true, 2), (10, true, 1), (9, true, 0), (8, true, 1), (8, true, 2)],
         &[(12, true, 1), (10, true, 2), (10, false, 1)],
