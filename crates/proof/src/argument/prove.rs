@@ -272,7 +272,7 @@ fn vanishes<E: ProofField>(
                 }
             }
             for (coefficient, left, right) in &constraint.products {
-                let [left, right] = [left, right].map(|linear| fill::in_lanes::<E>(cells, linear, log));
+                let [left, right] = [left, right].map(|linear| fill::in_lanes(cells, linear, log));
                 products.push(Product { coefficient: power * *coefficient, left, right });
             }
         }

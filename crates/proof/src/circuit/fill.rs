@@ -155,19 +155,49 @@ pub fn base_vector<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, lo
     out
 }
 
-/// A view over its space of `2^log` cells in lanes: index `lane 2^k + group`.
-fn view_in_lanes<E: ProofField>(cells: &Cells<'_, E::Base>, view: &View, log: usize) -> Vec<Lanes> {
+/// [`ProofField::raw`].
+#[inline(always)]
+fn raw<B: PrimeField32>(x: B) -> u32 {
+    x.to_unique_u32()
+}
+
+/// Which cell lane l of group g is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// `l 2^k + g`: lanes are sixteen parts, as sum-checks have them.
+    Parts,
+    /// `16 g + l`.
+    Consecutive,
+}
+
+/// A view over its space of `2^log` cells in lanes.
+fn view_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, view: &View, log: usize, order: Order) -> Vec<Lanes> {
     let (source, indices) = (cells.source(view.source), Indices::new(&view.bits, log));
     let groups = 1usize << (log - LANE_BITS);
     let mut out = vec![Lanes::ZERO; groups];
-    // Blocks of sixteen cells of every lane: what is written stays in the first cache while all lanes of it are.
-    for (block, out) in out.chunks_mut(LANES).enumerate() {
-        for lane in 0..LANES {
-            let at = lane * groups + block * LANES;
-            let high = indices.high[at >> indices.low_bits];
-            let low = &indices.low[at & ((1 << indices.low_bits) - 1)..][..LANES];
-            for (out, low) in out.iter_mut().zip(low) {
-                out.0[lane] = E::raw(source[high + low]);
+    // Sixteen consecutive cells are of one entry of the upper table.
+    let cells = |at: usize| {
+        let low = &indices.low[at & ((1 << indices.low_bits) - 1)..][..LANES];
+        (indices.high[at >> indices.low_bits], low)
+    };
+    match order {
+        Order::Consecutive => {
+            for (group, out) in out.iter_mut().enumerate() {
+                let (high, low) = cells(group * LANES);
+                for (out, low) in out.0.iter_mut().zip(low) {
+                    *out = raw(source[high + low]);
+                }
+            }
+        }
+        // Block by block: what is written stays in the first cache while all lanes of it are.
+        Order::Parts => {
+            for (block, out) in out.chunks_mut(LANES).enumerate() {
+                for lane in 0..LANES {
+                    let (high, low) = cells(lane * groups + block * LANES);
+                    for (out, low) in out.iter_mut().zip(low) {
+                        out.0[lane] = raw(source[high + low]);
+                    }
+                }
             }
         }
     }
@@ -221,13 +251,14 @@ impl Task for Plus<'_> {
     }
 }
 
-/// The product of some views in lanes; `log` is at least twice [`LANE_BITS`], and two.
-pub(crate) fn product_in_lanes<E: ProofField>(
-    cells: &Cells<'_, E::Base>,
+/// The product of some views in lanes.
+fn product_in_lanes<B: PrimeField32>(
+    cells: &Cells<'_, B>,
     views: &[View],
     log: usize,
+    order: Order,
 ) -> Vec<Lanes> {
-    let mut views = views.iter().map(|view| view_in_lanes::<E>(cells, view, log));
+    let mut views = views.iter().map(|view| view_in_lanes(cells, view, log, order));
     let mut out = views.next().unwrap_or_else(|| vec![Lanes::splat(lanes::ONE); 1 << (log - LANE_BITS)]);
     for factor in views {
         vectorised(Kernel::detect(), Times { out: &mut out, factor: &factor });
@@ -235,19 +266,24 @@ pub(crate) fn product_in_lanes<E: ProofField>(
     out
 }
 
-/// The vector of `linear` in lanes.
-pub(crate) fn in_lanes<E: ProofField>(
-    cells: &Cells<'_, E::Base>,
-    linear: &Linear<E::Base>,
+fn linear_in_lanes<B: PrimeField32>(
+    cells: &Cells<'_, B>,
+    linear: &Linear<B>,
     log: usize,
+    order: Order,
 ) -> Vec<Lanes> {
-    let mut out = vec![Lanes::splat(E::raw(linear.constant)); 1 << (log - LANE_BITS)];
+    let mut out = vec![Lanes::splat(raw(linear.constant)); 1 << (log - LANE_BITS)];
     for term in &linear.terms {
-        let column = product_in_lanes::<E>(cells, &term.views, log);
-        let coefficient = E::raw(term.coefficient);
+        let column = product_in_lanes(cells, &term.views, log, order);
+        let coefficient = raw(term.coefficient);
         vectorised(Kernel::detect(), Plus { out: &mut out, column: &column, coefficient });
     }
     out
+}
+
+/// The vector of `linear` in lanes: index `lane 2^k + group`; `log` is at least twice [`LANE_BITS`], and two.
+pub(crate) fn in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<Lanes> {
+    linear_in_lanes(cells, linear, log, Order::Parts)
 }
 
 /// `out = out + sum of coefficient * column`.
@@ -287,7 +323,9 @@ pub(crate) fn weighed<E: ProofField>(
             terms.iter().map(|(coefficient, _)| (lanes::raw(*coefficient), Vec::new())).collect();
         let mut work: Vec<(&[View], &mut Vec<Lanes>)> =
             terms.iter().map(|(_, views)| *views).zip(columns.iter_mut().map(|(_, column)| column)).collect();
-        parallel::for_each(&mut work, |(views, column)| **column = product_in_lanes::<E>(cells, views, log));
+        parallel::for_each(&mut work, |(views, column)| {
+            **column = product_in_lanes(cells, views, log, Order::Parts)
+        });
         vectorised(Kernel::detect(), Weighed { out: &mut out, columns: &columns });
     }
     out
@@ -296,7 +334,36 @@ pub(crate) fn weighed<E: ProofField>(
 /// The integers of `linear`: the representatives of its cells that are smallest in magnitude.
 #[must_use]
 pub fn integers<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<i64> {
-    base_vector(cells, linear, log).into_iter().map(centred).collect()
+    if log < 2 * LANE_BITS + 2 {
+        return base_vector(cells, linear, log).into_iter().map(centred).collect();
+    }
+    let groups = linear_in_lanes(cells, linear, log, Order::Consecutive);
+    let mut out = Vec::with_capacity(1 << log);
+    vectorised(Kernel::detect(), Centred { groups: &groups, order: B::ORDER_U32, out: &mut out });
+    out
+}
+
+/// The integers of smallest magnitude.
+struct Centred<'a> {
+    groups: &'a [Lanes],
+    order: u32,
+    out: &'a mut Vec<i64>,
+}
+
+impl Task for Centred<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for group in self.groups {
+            let mut integers = [0; LANES];
+            for lane in 0..LANES {
+                let x = lanes::canonical(group.0[lane]);
+                integers[lane] = i64::from(x) - if x > self.order / 2 { i64::from(self.order) } else { 0 };
+            }
+            self.out.extend_from_slice(&integers);
+        }
+    }
 }
 
 /// Adds `scale * linear` to `out`, cell by cell.

@@ -97,8 +97,8 @@ fn first(message: &[Base], powers: &[u32], twiddles: &[u32], out: &mut [Base]) {
     let quarter = message.len() / 4;
     for at in 0..quarter {
         let places = [at, at + quarter, at + 2 * quarter, at + 3 * quarter];
-        let x = places.map(|place| message[place]);
-        let power = places.map(|place| powers[place]);
+        let x = [message[places[0]], message[places[1]], message[places[2]], message[places[3]]];
+        let power = [powers[places[0]], powers[places[1]], powers[places[2]], powers[places[3]]];
         let t = [twiddles[at], twiddles[at + quarter], twiddles[2 * at]];
         let mut results = [Base::ZERO; 4];
         for lane in 0..LANES {
@@ -114,7 +114,9 @@ fn first(message: &[Base], powers: &[u32], twiddles: &[u32], out: &mut [Base]) {
             results[2].0[lane] = y[2];
             results[3].0[lane] = y[3];
         }
-        places.iter().zip(results).for_each(|(place, result)| out[*place] = result);
+        for place in 0..4 {
+            out[places[place]] = results[place];
+        }
     }
 }
 
@@ -126,13 +128,18 @@ fn transform(x: &mut [Base], twiddles: &[u32], size: usize) {
     let mut large = size;
     let mut step = stride;
     while large > BLOCK {
-        x.chunks_exact_mut(large).for_each(|block| layers(block, twiddles, step));
+        // Not `for_each`, here and below: what it calls is not inlined.
+        for block in x.chunks_exact_mut(large) {
+            layers(block, twiddles, step);
+        }
         (large, step) = (large / 4, 4 * step);
     }
     for block in x.chunks_exact_mut(large) {
         let (mut size, mut step) = (large, step);
         while size >= 4 {
-            block.chunks_exact_mut(size).for_each(|block| layers(block, twiddles, step));
+            for block in block.chunks_exact_mut(size) {
+                layers(block, twiddles, step);
+            }
             (size, step) = (size / 4, 4 * step);
         }
         last(block, size);

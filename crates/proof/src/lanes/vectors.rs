@@ -108,7 +108,9 @@ impl<E: ProofField> Task for Rows<'_, E> {
                     sum.add_multiples(weight, &group::<E>(values));
                 }
             }
-            out.iter_mut().zip(&sums).for_each(|(out, sums)| *out = sums.reduce());
+            for (out, sums) in out.iter_mut().zip(&sums) {
+                *out = sums.reduce();
+            }
         }
     }
 }
