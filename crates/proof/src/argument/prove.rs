@@ -224,7 +224,7 @@ fn lookups<E: ProofField>(
         let numerators = if leaf.numerator.terms.is_empty() && leaf.numerator.constant == E::Base::ONE {
             Numerators::One
         } else {
-            Numerators::Each(fill::base_vector(cells, &leaf.numerator, leaf.log).into())
+            Numerators::Each(fill::column(cells, &leaf.numerator, leaf.log))
         };
         let (mut constant, mut columns) = (alpha - leaf.tag, Vec::new());
         let mut factor = -gamma;
@@ -232,7 +232,7 @@ fn lookups<E: ProofField>(
             if linear.terms.is_empty() {
                 constant += factor * linear.constant;
             } else {
-                columns.push((factor, fill::base_vector(cells, linear, leaf.log).into()));
+                columns.push((factor, fill::column(cells, linear, leaf.log)));
             }
             factor *= gamma;
         }

@@ -155,6 +155,18 @@ pub fn base_vector<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, lo
     out
 }
 
+/// The vector of `linear`, as it is if it is one.
+#[must_use]
+pub fn column<'a, B: PrimeField32>(cells: &Cells<'a, B>, linear: &Linear<B>, log: usize) -> Cow<'a, [B]> {
+    if let [term] = &linear.terms[..]
+        && let [view] = &term.views[..]
+        && (linear.constant, term.coefficient) == (B::ZERO, B::ONE)
+    {
+        return self::view(cells, view, log);
+    }
+    base_vector(cells, linear, log).into()
+}
+
 /// [`ProofField::raw`].
 #[inline(always)]
 fn raw<B: PrimeField32>(x: B) -> u32 {

@@ -15,6 +15,7 @@
 
 use super::{Claims, Layout};
 use crate::field::ProofField;
+use crate::lanes::sums::Sums;
 use crate::lanes::vectors::{dot, elements, eq_groups, group};
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised, weighted};
 use crate::multilinear::{bind_last, eq, eq_table};
@@ -105,13 +106,17 @@ impl<E: ProofField> Task for Rows<'_, E> {
 
     #[inline(always)]
     fn run(self) {
+        let mut sums = vec![Sums::ZERO; self.out.len()];
         for (cells, factor) in self.columns {
             for (row, high) in cells.chunks(cells.len() / self.high.len()).zip(self.high) {
-                let weight = Ext::splat(&lanes::raw(*factor * *high));
-                for (sum, values) in self.out.iter_mut().zip(row.chunks(LANES)) {
-                    *sum = sum.add(&weight.scale(&group::<E>(values)));
+                let weight = lanes::raw(*factor * *high);
+                for (sum, values) in sums.iter_mut().zip(row.chunks(LANES)) {
+                    sum.add_multiples(&weight, &group::<E>(values));
                 }
             }
+        }
+        for (out, sums) in self.out.iter_mut().zip(&sums) {
+            *out = out.add(&sums.reduce());
         }
     }
 }

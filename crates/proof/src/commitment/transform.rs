@@ -47,11 +47,13 @@ impl<E: ProofField> Task for Slab<'_, E> {
     fn run(self) {
         let size = 1 << self.shape.log_cols;
         let mut message = vec![Base::ZERO; size];
-        for (lane, row) in self.rows.iter().enumerate() {
-            for (values, out) in row.chunks(LANES).zip(message.chunks_mut(LANES)) {
-                let values = group::<E>(values);
-                for (x, out) in values.0.iter().zip(out) {
-                    out.0[lane] = *x;
+        // Block by block: what is written stays in the first cache while all rows of it are.
+        for (block, out) in message.chunks_mut(LANES).enumerate() {
+            for (lane, row) in self.rows.iter().enumerate() {
+                let row = row.get(block * LANES..).unwrap_or(&[]);
+                let values = group::<E>(&row[..row.len().min(out.len())]);
+                for (out, x) in out.iter_mut().zip(values.0) {
+                    out.0[lane] = x;
                 }
             }
         }

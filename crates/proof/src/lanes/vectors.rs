@@ -132,22 +132,6 @@ pub(crate) fn sum_rows<'a, E: ProofField>(
     out
 }
 
-/// A vector of consecutive elements in the layout of sum-checks, where lanes are its sixteen parts: index `lane 2^k + group`.
-pub(crate) fn in_parts(consecutive: &[Ext]) -> Vec<Ext> {
-    let groups = consecutive.len();
-    let mut out = vec![Ext::ZERO; groups];
-    // Block by block: what is written stays in the first cache while all lanes of it are.
-    for (block, out) in out.chunks_mut(LANES).enumerate() {
-        for lane in 0..LANES {
-            let source = &consecutive[(lane * groups) / LANES + block];
-            for (at, group) in out.iter_mut().enumerate() {
-                group.put(lane, source.at(at));
-            }
-        }
-    }
-    out
-}
-
 /// The first `count` elements.
 pub(crate) fn elements<E: ProofField>(groups: &[Ext], count: usize) -> Vec<E> {
     let all = groups.iter().flat_map(|group| (0..LANES).map(move |lane| element(group.at(lane))));
