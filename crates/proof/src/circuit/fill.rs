@@ -336,7 +336,7 @@ pub(crate) fn weighed<E: ProofField>(
         let mut work: Vec<(&[View], &mut Vec<Lanes>)> =
             terms.iter().map(|(_, views)| *views).zip(columns.iter_mut().map(|(_, column)| column)).collect();
         parallel::for_each(&mut work, |(views, column)| {
-            **column = product_in_lanes(cells, views, log, Order::Parts)
+            **column = product_in_lanes(cells, views, log, Order::Parts);
         });
         vectorised(Kernel::detect(), Weighed { out: &mut out, columns: &columns });
     }
