@@ -301,5 +301,8 @@ fn proofs(corpus: &Path) -> Done {
 fn answers(corpus: &Path) -> Done {
     let file = lockstep_fuzz::proved_answer().to_bytes();
     write(corpus, "answer_file", "honest", &file)?;
-    write(corpus, "answer_file", "cut", &file[..file.len() / 8])
+    write(corpus, "answer_file", "cut", &file[..file.len() / 8])?;
+    let (key, file) = lockstep_fuzz::keyed_answer();
+    write(corpus, "answer_file", "keyed", &file.to_bytes())?;
+    write(corpus, "answer_key", "honest", &key.to_bytes())
 }

@@ -6,7 +6,7 @@
 
 mod answer;
 
-pub use answer::{answer_file, proved_answer};
+pub use answer::{answer_file, answer_key, keyed_answer, proved_answer};
 use lockstep_base::cbor;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::manifest::{self, Entry, EntryKind};

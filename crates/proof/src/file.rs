@@ -73,7 +73,7 @@ pub struct OpenedRow {
     #[cbor(n(0), with = "minicbor::bytes")]
     pub codes: Vec<u8>,
     /// The siblings up to the root of the table.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "crate::few::decode")]
     pub path: Vec<Digest>,
 }
 
@@ -85,10 +85,10 @@ pub struct Keyed {
     #[n(0)]
     pub digest: Digest,
     /// Rows of the distinct tokens of all positions, in ascending order.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "crate::few::decode")]
     pub tokens: Vec<OpenedRow>,
     /// Rows of the positions, where they are learned.
-    #[n(2)]
+    #[cbor(n(2), decode_with = "crate::few::decode")]
     pub positions: Vec<OpenedRow>,
 }
 
@@ -119,7 +119,7 @@ struct Body {
     tokens: Vec<u32>,
     #[n(2)]
     generated: u32,
-    #[n(3)]
+    #[cbor(n(3), decode_with = "crate::few::decode")]
     stages: Vec<BodyStage>,
     #[n(4)]
     sample: Option<Sample>,
@@ -303,14 +303,6 @@ impl AnswerFile {
             return Err(FileError::Version { got });
         }
         let body: Body = cbor::decode("proof of an answer", &bytes[HEADER_BYTES..])?;
-        let got = body.tokens.len();
-        if !(2..=FILE_TOKENS_MAX).contains(&got) {
-            return Err(FileError::Tokens { got });
-        }
-        let (tokens, generated) = (got as u32, body.generated);
-        if !(1..tokens).contains(&generated) {
-            return Err(FileError::Generated { got: generated, limit: tokens - 1, tokens });
-        }
         let mut stages = Vec::with_capacity(body.stages.len());
         for stage in body.stages {
             let proof = stage.proof.map(|bytes| Proof::new(&bytes));
@@ -321,14 +313,23 @@ impl AnswerFile {
             }
             stages.push(StageProof { end: stage.end, leaving: stage.leaving.map(|root| *root), proof });
         }
-        let Body { root, tokens, sample, keyed, .. } = body;
+        let Body { root, tokens, generated, sample, keyed, .. } = body;
         let file = AnswerFile { root, tokens, generated: generated as usize, stages, sample, keyed };
-        file.check_stages()?;
+        file.check_parts()?;
         Ok(file)
     }
 
-    /// Stages are in order, and exactly those are proved that were drawn.
-    fn check_stages(&self) -> Result<(), FileError> {
+    /// There are tokens and an answer, stages are in order, and exactly those are proved that were drawn. Checked by whoever reads a file, and by whoever
+    /// verifies one: its fields may have been set in between.
+    fn check_parts(&self) -> Result<(), FileError> {
+        let got = self.tokens.len();
+        if !(2..=FILE_TOKENS_MAX).contains(&got) {
+            return Err(FileError::Tokens { got });
+        }
+        if !(1..got).contains(&self.generated) {
+            let (tokens, generated) = (got as u32, u32::try_from(self.generated).unwrap_or(u32::MAX));
+            return Err(FileError::Generated { got: generated, limit: tokens - 1, tokens });
+        }
         let stages = self.stages.len();
         let mut before = 0;
         for (stage, StageProof { end, leaving, .. }) in self.stages.iter().enumerate() {

@@ -6,6 +6,8 @@
 //!
 //! A key is one CBOR value in deterministic encoding ([`lockstep_base::cbor`]). A hostile one is refused: every count is compared with the configuration's.
 
+mod bounds;
+
 use crate::error::PlanError;
 use crate::gadget::attention::TOKENS_MAX;
 use crate::transcript::Hash;
@@ -30,8 +32,6 @@ pub const VERSION: u16 = 0;
 const EXP2_ENTRIES: usize = 4096;
 /// Entries of the table of an activation.
 const ACTIVATION_ENTRIES: usize = 8192;
-/// Largest multiplier of a row.
-const MULTIPLIER_MAX: u8 = 31;
 
 /// Why bytes are no key, or a model has none.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -169,9 +169,6 @@ impl MatrixKey {
         ] {
             count(&format!("{what} of {name}"), got, expected)?;
         }
-        if let Some(got) = multipliers.iter().find(|m| !(1..=MULTIPLIER_MAX).contains(*m)) {
-            return Err(KeyError::Bounds { what: format!("a multiplier of {name}"), got: (*got).into() });
-        }
         Ok(Linear {
             rows: rows as usize,
             cols: cols as usize,
@@ -223,13 +220,13 @@ struct Body {
     #[n(2)]
     config: ModelConfig,
     /// Angles of the positions that a proof can have.
-    #[n(3)]
+    #[cbor(n(3), decode_with = "crate::few::decode")]
     rope: Vec<Vec<i16>>,
     #[n(4)]
     exp2: Vec<u16>,
     #[n(5)]
     activation: Vec<i16>,
-    #[n(6)]
+    #[cbor(n(6), decode_with = "crate::few::decode")]
     layers: Vec<LayerKey>,
     #[n(7)]
     head: MatrixKey,
@@ -237,7 +234,7 @@ struct Body {
     embed: TableKey,
     #[n(9)]
     positions: Option<TableKey>,
-    #[n(10)]
+    #[cbor(n(10), decode_with = "crate::few::decode")]
     stages: Vec<StageKey>,
 }
 
@@ -336,6 +333,7 @@ impl Key {
         }
         count("layers of all stages", before as usize, config.n_layers as usize)?;
         let weights = stripped(&body)?;
+        bounds::check(&body)?;
         Ok(Key { body, weights })
     }
 

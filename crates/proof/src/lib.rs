@@ -25,6 +25,7 @@ pub mod claims;
 pub mod commitment;
 pub mod decoder;
 pub mod error;
+mod few;
 pub mod field;
 pub mod file;
 pub mod gadget;

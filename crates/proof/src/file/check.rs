@@ -29,6 +29,7 @@ impl AnswerFile {
     /// # Errors
     /// The first check that fails; then nothing is known.
     pub fn verify(&self, weights: &ModelWeights, root: Digest) -> Result<(), FileError> {
+        self.check_parts()?;
         self.check_model(root)?;
         if let Some(Keyed { digest, .. }) = &self.keyed {
             return Err(FileError::NeedsKey { got: *digest });
@@ -45,6 +46,7 @@ impl AnswerFile {
     /// # Errors
     /// The first check that fails; then nothing is known.
     pub fn verify_with_key(&self, key: &Key) -> Result<(), FileError> {
+        self.check_parts()?;
         self.check_model(key.root())?;
         let expected = key.digest();
         let keyed = match &self.keyed {

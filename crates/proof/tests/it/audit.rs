@@ -1,5 +1,8 @@
 //! What an auditor of the circuit tried (proofs.md, 3 and 4): shapes that are filled up, identities that could wrap, tables that a bundle may hold.
 
+mod cbor;
+mod files;
+mod keys;
 mod pruned;
 mod satisfied;
 

@@ -18,19 +18,24 @@ use lockstep_runtime::observe::Silent;
 use lockstep_runtime::synthetic;
 use std::sync::Arc;
 
-const ROOT: Digest = Digest([9; 32]);
+pub(crate) const ROOT: Digest = Digest([9; 32]);
 
 /// A model of two layers, an answer of it, and the rows between its layers as the runtime computes them.
-struct Chain {
-    weights: Arc<ModelWeights>,
-    tokens: Vec<u32>,
-    between: Vec<i32>,
+pub(crate) struct Chain {
+    pub(crate) weights: Arc<ModelWeights>,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) between: Vec<i32>,
 }
 
 impl Chain {
-    fn new(kind: usize, format: WeightFormat) -> Chain {
+    pub(crate) fn new(kind: usize, format: WeightFormat) -> Chain {
+        Chain::of(kind, format, 5)
+    }
+
+    /// The same for another prompt.
+    pub(crate) fn of(kind: usize, format: WeightFormat, seed: u64) -> Chain {
         let weights = Arc::new(synthetic::model(&config(kind), format, 3));
-        let tokens = answered(&weights, 5, 6, 3);
+        let tokens = answered(&weights, seed, 6, 3);
         let first = Arc::new(weights.restrict(&lockstep_base::part::Part::layers(0..1, 2)));
         let engine = Engine::new(first, Arc::new(crate::support::compute()));
         let mut cache = engine.new_cache();
@@ -39,7 +44,7 @@ impl Chain {
         Chain { weights, tokens, between: x }
     }
 
-    fn answer(&self) -> Answer<'_> {
+    pub(crate) fn answer(&self) -> Answer<'_> {
         Answer { weights: &self.weights, root: ROOT, tokens: &self.tokens, generated: 3 }
     }
 
@@ -145,7 +150,7 @@ fn weights_that_are_committed_to_need_not_be_held() {
 }
 
 /// The file of an answer in two stages.
-fn made(chain: &Chain, key: Option<&Key>, sample: Option<Sample>) -> AnswerFile {
+pub(crate) fn made(chain: &Chain, key: Option<&Key>, sample: Option<Sample>) -> AnswerFile {
     let between = [chain.between.clone()];
     let order = Order { answer: chain.answer(), ends: &[1, 2], between: &between, sample, key };
     let file = make(&order, &mut |_, _, _| {}).expect("a file");
