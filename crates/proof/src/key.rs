@@ -18,8 +18,10 @@ use lockstep_base::cbor::{self, CborError};
 use lockstep_base::config::{ConfigError, FeedForward, ModelConfig, Positions};
 #[cfg(feature = "prover")]
 use lockstep_base::manifest::embedding_root;
+#[cfg(feature = "prover")]
+use lockstep_base::weights::Embedding;
 use lockstep_base::weights::{
-    DenseWeights, Embedding, FfnWeights, LayerWeights, Linear, ModelWeights, Region, Tables, WeightFormat,
+    DenseWeights, FfnWeights, LayerWeights, Linear, ModelWeights, Region, Tables, WeightFormat,
 };
 use lockstep_base::{Digest, merkle};
 use minicbor::{Decode, Encode};
