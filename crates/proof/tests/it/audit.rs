@@ -5,6 +5,7 @@ mod files;
 mod keys;
 mod pruned;
 mod satisfied;
+mod unread;
 
 use crate::decoder::{answered, config};
 use crate::harness::{Base, Case};

@@ -29,7 +29,12 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let mut one_hot = vec![E::Base::ZERO; rows << self.tokens];
         (0..rows).for_each(|row| one_hot[(row << self.tokens) + at(row) - 1] = E::Base::ONE);
         let picked = builder.circuit.vector(one_hot);
-        // Nobody reads the others.
+        // Nobody reads the others; that they are in range is part of the statement.
+        for (part, channels) in stream.iter().zip(&self.plan.stream).filter(|_| generated < self.positions())
+        {
+            let (log, at_most) = (self.tokens + channels, part.owed.min(super::STREAM_MAX));
+            builder.owed("unread", log, &part.x, at_most, i64::MAX);
+        }
         let picked = |(stream, channels): (Stream<E::Base>, &usize)| Stream {
             x: pick(builder, (picked, log), (self.tokens, *channels), &stream.x),
             ..stream
