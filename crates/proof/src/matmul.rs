@@ -12,6 +12,8 @@
 use crate::circuit::Placed;
 use crate::field::ProofField;
 use crate::multilinear::eq_table;
+#[cfg(feature = "prover")]
+use crate::parallel;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -121,6 +123,10 @@ pub fn weights_at<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed, point: &[
     folded.iter().zip(eq_table(col_point)).map(|(w, eq)| *w * eq).sum()
 }
 
+/// Rows of a matrix that one thread takes at once.
+#[cfg(feature = "prover")]
+const ROWS_AT_ONCE: usize = 64;
+
 /// The products of `codes`, `(examples, 2^log_cols)`, with the rows of the matrix: `(examples, 2^log_rows)`, over the integers.
 #[cfg(feature = "prover")]
 #[must_use]
@@ -136,17 +142,32 @@ pub fn accumulate(matrix: &Matrix<'_>, placed: &Placed, codes: &[i64]) -> Vec<i6
         .iter()
         .map(|codes| codes.iter().map(|code| Some(i16::from(i8::try_from(*code).ok()?))).collect())
         .collect();
-    for (row, place) in placed.rows.iter().enumerate() {
-        let cols = placed.first_col..placed.first_col + placed.cols.len();
-        let weights: Vec<i8> = matrix.row_part(placed.first_row + row, cols).collect();
-        for example in 0..examples {
-            out[(example << placed.log_rows) + *place as usize] = match &narrow {
+    let cols = placed.first_col..placed.first_col + placed.cols.len();
+    let product = |row: usize, sums: &mut [i64]| {
+        let weights: Vec<i8> = matrix.row_part(placed.first_row + row, cols.clone()).collect();
+        for (example, sum) in sums.iter_mut().enumerate() {
+            *sum = match &narrow {
                 Some(codes) => {
                     let products = codes[example].iter().zip(&weights);
                     i64::from(products.map(|(x, w)| i32::from(*x) * i32::from(*w)).sum::<i32>())
                 }
                 None => gathered[example].iter().zip(&weights).map(|(x, w)| x * i64::from(*w)).sum(),
             };
+        }
+    };
+    // Rows of the matrix, each with what it gives for all examples.
+    let mut rows: Vec<(usize, Vec<i64>)> =
+        (0..placed.rows.len()).step_by(ROWS_AT_ONCE).map(|first| (first, Vec::new())).collect();
+    parallel::for_each(&mut rows, |(first, sums)| {
+        let count = ROWS_AT_ONCE.min(placed.rows.len() - *first);
+        *sums = vec![0; count * examples];
+        sums.chunks_mut(examples.max(1)).enumerate().for_each(|(row, sums)| product(*first + row, sums));
+    });
+    for (first, sums) in rows {
+        for (place, sums) in placed.rows[first..].iter().zip(sums.chunks(examples.max(1))) {
+            for (example, sum) in sums.iter().enumerate() {
+                out[(example << placed.log_rows) + *place as usize] = *sum;
+            }
         }
     }
     out
