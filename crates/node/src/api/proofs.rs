@@ -11,12 +11,13 @@
 
 use super::Api;
 use super::error::ApiError;
-use super::shape::random_id;
 use crate::proving::Prover;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use rand::TryRngCore as _;
+use rand::rngs::OsRng;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,21 +95,31 @@ impl Keep {
     #[must_use]
     pub fn answered(&self, answer: &[u32]) -> Value {
         let tokens = [&self.prompt[..], answer].concat();
-        json!({ "id": self.proofs.keep(tokens, answer.len(), self.prover.clone()) })
+        match secret_id() {
+            Some(id) => {
+                self.proofs.keep(id.clone(), tokens, answer.len(), self.prover.clone());
+                json!({ "id": id })
+            }
+            None => json!({ "error": "this machine has no randomness now: the answer is not kept" }),
+        }
     }
 }
 
+/// A name that nobody guesses: whoever knows it gets prompt and answer. None where the system has no randomness.
+fn secret_id() -> Option<String> {
+    let mut bytes = [0; 16];
+    OsRng.try_fill_bytes(&mut bytes).ok()?;
+    Some(format!("proof-{}", lockstep_base::digest::hex(&bytes)))
+}
+
 impl Proofs {
-    fn keep(&self, tokens: Vec<u32>, generated: usize, prover: Prover) -> String {
-        let id = format!("proof-{}", random_id());
-        let entry =
-            Entry { id: id.clone(), tokens: Arc::new(tokens), generated, prover, status: Status::Kept };
+    fn keep(&self, id: String, tokens: Vec<u32>, generated: usize, prover: Prover) {
+        let entry = Entry { id, tokens: Arc::new(tokens), generated, prover, status: Status::Kept };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() == KEPT_MAX {
             entries.pop_front();
         }
         entries.push_back(entry);
-        id
     }
 
     fn with<T>(&self, id: &str, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {

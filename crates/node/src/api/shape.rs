@@ -257,7 +257,7 @@ impl Shape {
 }
 
 /// 12 random bytes in hex.
-pub(super) fn random_id() -> String {
+fn random_id() -> String {
     let mut bytes = [0; 12];
     // An id is a name, not a secret: where the system has no randomness the clock must do.
     if OsRng.try_fill_bytes(&mut bytes).is_err() {

@@ -22,7 +22,7 @@ use lockstep_model::chat::Message;
 use lockstep_model::tokenizer::Tokenizer;
 use lockstep_proof::decoder::plan::Plan;
 use lockstep_proof::decoder::statement::Answer;
-use lockstep_proof::file::make::Order;
+use lockstep_proof::file::make::{Order, outline};
 use lockstep_proof::file::{AnswerFile, FILE_TOKENS_MAX};
 use serde_json::{Value, json};
 use stages::{StageArgs, check_writable};
@@ -101,6 +101,9 @@ pub fn run(args: ProveArgs) -> CommandResult {
     let answer = Answer { weights, root: bundle.model_root(), tokens: &tokens, generated };
     let rows = between(weights, &compute, &tokens, &ends)?;
     let order = Order { answer, ends: &ends, between: &rows, sample, key: key.as_ref() };
+    if args.stages.commit {
+        return commit(&order, args.json);
+    }
     let proved = Proved { work: prove(&order, args.json)?, reason, inference };
     let content = proved.work.file.to_bytes();
     std::fs::write(&args.out, &content).map_err(|error| format!("{}: {error}", args.out.display()))?;
@@ -109,6 +112,17 @@ pub fn run(args: ProveArgs) -> CommandResult {
         println!("{}", to_json(&proved, &args.out, bundle.config(), content.len(), &texts));
     } else {
         print(&proved, &args.out, bundle.config(), content.len(), &texts);
+    }
+    Ok(())
+}
+
+/// Says what is fixed before a beacon is drawn.
+fn commit(order: &Order<'_>, json: bool) -> CommandResult {
+    let commitment = outline(order)?.commitment();
+    if json {
+        println!("{}", json!({ "commitment": commitment.hex(), "stages": order.ends.len() }));
+    } else {
+        println!("commitment {commitment}, {} stages", order.ends.len());
     }
     Ok(())
 }
@@ -215,6 +229,7 @@ fn to_json(
         "finish_reason": proved.reason.as_str(),
         "inference_cpu_seconds": proved.inference.cpu,
         "overhead": overhead(proved),
+        "commitment": file.commitment().hex(),
         "stages": file.stages.len(),
         "proved_stages": file.proved(),
         "key": file.keyed.as_ref().map(|keyed| keyed.digest.hex()),

@@ -1,9 +1,10 @@
 //! `lockstep verify-proof`: checks the proof of an answer, from files alone.
 
 use super::CommandResult;
-use super::prove::stages::read_key;
+use super::prove::stages::{digest, read_key};
 use super::prove::texts;
 use crate::bundles;
+use lockstep_base::Digest;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::part::Part;
 use lockstep_proof::file::{AnswerFile, FILE_BYTES_MAX};
@@ -16,6 +17,9 @@ use std::time::Instant;
 /// What a proof that verifies shows.
 const SHOWN: &str = "the model with this root, given these tokens, gives the answer greedily: each token has the \
                      largest logit, the first of equal ones, in exact arithmetic";
+/// What one shows that has only some stages.
+const SHOWN_OF_SOME: &str = "of some layers of the model with this root, those that the beacon drew: they give what the file says that they give; an answer \
+                             follows only with all layers";
 /// And what it does not.
 const NOT_SHOWN: [&str; 2] = [
     "nothing is hidden: the file holds prompt and answer, and the proof is succinct, not zero-knowledge",
@@ -31,6 +35,8 @@ const TRUSTS: &str =
 ///
 /// Needs the file that `lockstep prove` wrote and the model's bundle, nothing else; or, if it was written for one, the model's key. Prompt and
 /// answer are printed as the model's tokenizer reads the tokens of the file (with a key alone, as token numbers), and only if the proof holds.
+/// A file with proofs of only some stages needs --beacon: the number that drew them, from where you know that it is younger than the
+/// file's commitment. Without it a prover could have chosen both.
 /// Exit status: 0 verified, 1 not.
 ///
 /// Examples:
@@ -47,6 +53,9 @@ pub struct VerifyProofArgs {
     /// Key of the model (`lockstep proof-key`), for proofs that were made for it: the weights are not needed
     #[arg(long, value_name = "KEY", conflicts_with = "bundle")]
     key: Option<PathBuf>,
+    /// Beacon that drew the stages, for files that have not all of them
+    #[arg(long, value_name = "HEX", value_parser = digest)]
+    beacon: Option<Digest>,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -78,6 +87,10 @@ struct Verified {
 }
 
 impl Verified {
+    fn shown(&self) -> &'static str {
+        if self.file.sample.is_some() { SHOWN_OF_SOME } else { SHOWN }
+    }
+
     fn not_shown(&self) -> Vec<String> {
         let relies = if self.file.keyed.is_some() { TRUSTS } else { HOLDS };
         let mut lines = NOT_SHOWN.map(String::from).to_vec();
@@ -85,9 +98,10 @@ impl Verified {
         let (all, proved) = (self.file.stages.len(), self.file.proved());
         if let Some(sample) = self.file.sample {
             lines.push(format!(
-                "the other {} of {all} stages: who is wrong in one stage is found out in {proved} of {all} cases, if beacon {} is younger than the answer",
+                "the other {} of {all} stages: who is wrong in one stage is found out in {proved} of {all} cases, if beacon {} is younger than commitment {}",
                 all - proved,
-                sample.beacon
+                sample.beacon,
+                self.file.commitment()
             ));
         }
         lines
@@ -98,6 +112,7 @@ fn check(args: &VerifyProofArgs) -> Result<Verified, Box<dyn Error>> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", args.file.display());
     let content = read(&args.file).map_err(|error| named(&error))?;
     let file = AnswerFile::from_bytes(&content).map_err(|error| named(&error))?;
+    check_beacon(&file, args.beacon).map_err(|error| named(&error))?;
     let bytes = content.len();
     if let Some(path) = &args.key {
         let key = read_key(path)?;
@@ -118,6 +133,23 @@ fn check(args: &VerifyProofArgs) -> Result<Verified, Box<dyn Error>> {
     Ok(Verified { config: bundle.config().clone(), file, texts, bytes, seconds })
 }
 
+/// Whether the stages were drawn by the beacon that the verifier knows.
+fn check_beacon(file: &AnswerFile, known: Option<Digest>) -> Result<(), String> {
+    let (all, proved) = (file.stages.len(), file.proved());
+    match (file.sample, known) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err("all stages are proved, expected no --beacon".into()),
+        (Some(sample), Some(known)) if sample.beacon == known => Ok(()),
+        (Some(sample), Some(known)) => {
+            Err(format!("the stages were drawn by beacon {}, expected {known}", sample.beacon))
+        }
+        (Some(_), None) => Err(format!(
+            "only {proved} of {all} stages are proved: expected --beacon with what drew them, known from elsewhere and younger than commitment {}",
+            file.commitment()
+        )),
+    }
+}
+
 /// A file with a limit on its size. A pipe or a device tells no length: one byte more than is allowed is read, at most.
 fn read(path: &Path) -> Result<Vec<u8>, std::io::Error> {
     let mut content = Vec::new();
@@ -127,13 +159,18 @@ fn read(path: &Path) -> Result<Vec<u8>, std::io::Error> {
 
 fn print(verified: &Verified) {
     let Verified { file, config, texts: [prompt, answer], .. } = verified;
-    println!("verified: {} tokens after a prompt of {}", file.generated, file.prompt().len());
-    println!("  model   {} ({})", config.name, file.root);
+    let (all, proved) = (file.stages.len(), file.proved());
+    let part = if all == proved { String::new() } else { format!("{proved} of {all} stages of ") };
+    println!("verified: {part}{} tokens after a prompt of {}", file.generated, file.prompt().len());
+    println!("  model   {:?} ({})", config.name, file.root);
+    if let Some(keyed) = &file.keyed {
+        println!("  key     {}", keyed.digest);
+    }
     // Quoted, so that no character of a stranger's prompt does anything to a terminal; token numbers need not be.
     let quoted = |text: &str| if file.keyed.is_some() { text.to_owned() } else { format!("{text:?}") };
     println!("  prompt  {}", quoted(prompt));
     println!("  answer  {}", quoted(answer));
-    println!("shown:     {SHOWN} (opset {})", config.opset);
+    println!("shown:     {} (opset {:?})", verified.shown(), config.opset);
     verified.not_shown().iter().for_each(|line| println!("not shown: {line}"));
     let seconds = 1e3 * verified.seconds;
     println!("[{} bytes, {seconds:.1} ms for the proof alone]", verified.bytes);
@@ -154,7 +191,8 @@ fn to_json(result: &Result<Verified, Box<dyn Error>>, seconds: f64) -> Value {
             "proof_bytes": bytes,
             "verify_seconds": verify,
             "seconds": seconds,
-            "shown": SHOWN,
+            "shown": verified.shown(),
+            "commitment": file.commitment().hex(),
             "stages": file.stages.len(),
             "proved_stages": file.proved(),
             "key": file.keyed.as_ref().map(|keyed| keyed.digest.hex()),

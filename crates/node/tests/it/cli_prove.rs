@@ -245,8 +245,18 @@ fn answers_are_proved_in_stages_and_for_keys() {
     let beacon = "ab".repeat(32);
     let (drawn, file) = prove("drawn.proof", &["--stages", "2", "--sample", "1", "--beacon", &beacon]);
     assert_eq!((&drawn["stages"], &drawn["proved_stages"]), (&2.into(), &1.into()));
-    let said = stdout(&files.run(&["verify-proof", &file, "--bundle", &bundle]));
-    assert!(said.contains("found out in 1 of 2 cases"), "{said}");
+    let fixed =
+        ["prove", "--bundle", &bundle, "--prompt", "a boat", "--max-tokens", "4", "--json", "--out", &out];
+    let fixed = json(&files.run(&[&fixed[..], &["--stages", "2", "--commit"]].concat()));
+    assert_eq!(fixed["commitment"], drawn["commitment"], "what is fixed before the draw");
+    let said = stdout(&files.run(&["verify-proof", &file, "--bundle", &bundle, "--beacon", &beacon]));
+    for line in ["verified: 1 of 2 stages of 4 tokens", "found out in 1 of 2 cases", "only with all layers"] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+    // A beacon that only the file names shows nothing: a prover could have chosen it.
+    assert!(files.refusal(&file, &bundle).contains("only 1 of 2 stages are proved: expected --beacon"));
+    let told = files.run(&["verify-proof", &file, "--bundle", &bundle, "--beacon", &"cd".repeat(32)]);
+    assert!(!told.status.success() && stderr(&told).contains("drawn by beacon abab"), "{}", stderr(&told));
 
     for (args, expected) in [
         (&["--stages", "3"][..], "--stages 3, expected 1 to 2"),

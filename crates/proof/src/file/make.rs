@@ -30,23 +30,23 @@ pub struct Order<'a> {
 /// What a maker is doing: which stage, of how many, and what with it.
 pub type Watch<'a> = dyn FnMut(usize, usize, Phase) + 'a;
 
-/// Proves an answer.
+/// The file without its proofs: everything that is fixed before a beacon may be known ([`AnswerFile::commitment`]).
 ///
 /// # Errors
-/// If it is not the model's, or cannot be proved yet.
-pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, ProveError> {
+/// If the stages are not the model's, or the rows not theirs.
+pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
     let Order { answer, ends, between, sample, key } = order;
     let config = &answer.weights.config;
     let (width, positions) = (config.d_model as usize, answer.tokens.len().saturating_sub(1));
     if ends.last() != Some(&(config.n_layers as usize)) {
-        return Err(PlanError::Layers { first: 0, end: ends.last().copied().unwrap_or(0) }.into());
+        return Err(PlanError::Layers { first: 0, end: ends.last().copied().unwrap_or(0) });
     }
     let expected = ends.len() - 1;
     if between.len() != expected {
-        return Err(PlanError::Boundaries { got: between.len(), expected }.into());
+        return Err(PlanError::Boundaries { got: between.len(), expected });
     }
     if let Some(rows) = between.iter().find(|rows| rows.len() != width * positions) {
-        return Err(PlanError::Entering { got: rows.len(), expected: width * positions }.into());
+        return Err(PlanError::Entering { got: rows.len(), expected: width * positions });
     }
     let roots: Vec<_> = between.iter().map(|rows| commit(rows, width, positions).root()).collect();
     let stages = ends.iter().enumerate().map(|(stage, end)| StageProof {
@@ -65,6 +65,18 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
     if let Some(key) = key {
         file.keyed = Some(Keyed { digest: key.digest(), tokens: Vec::new(), positions: Vec::new() });
     }
+    Ok(file)
+}
+
+/// Proves an answer.
+///
+/// # Errors
+/// If it is not the model's, or cannot be proved yet.
+pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, ProveError> {
+    let Order { answer, ends, between, key, .. } = order;
+    let mut file = outline(order)?;
+    let width = answer.weights.config.d_model as usize;
+    let positions = answer.tokens.len().saturating_sub(1);
     let drawn = file.drawn();
     let (mut first, mut entering) = (0, None);
     for (number, end) in ends.iter().enumerate() {

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// What to prove, and for whom.
+/// What to prove, and for whom. The commitment that a beacon must be younger than is what --commit prints.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StageArgs {
     /// Prove the layers in N stages, one by one: less memory, a larger file [default: 1, or those of the key]
@@ -21,9 +21,12 @@ pub struct StageArgs {
     /// Prove only K of the stages, those that --beacon draws
     #[arg(long, value_name = "K", requires = "beacon")]
     sample: Option<u32>,
-    /// 32 bytes in hex that nobody knew when the answer was fixed, such as the hash of a later block
+    /// 32 bytes in hex that nobody knew when the commitment was published, such as the hash of a later block
     #[arg(long, value_name = "HEX", requires = "sample", value_parser = digest)]
     beacon: Option<Digest>,
+    /// Prove nothing yet: print what --beacon must be younger than; the same command with --sample and --beacon has the same commitment
+    #[arg(long, conflicts_with = "sample")]
+    pub commit: bool,
 }
 
 impl StageArgs {
@@ -67,7 +70,10 @@ impl StageArgs {
 }
 
 /// 32 bytes in hex.
-fn digest(text: &str) -> Result<Digest, String> {
+///
+/// # Errors
+/// If it is anything else.
+pub fn digest(text: &str) -> Result<Digest, String> {
     Digest::from_hex(text).ok_or_else(|| format!("{} characters that are no 32 bytes in hex", text.len()))
 }
 
