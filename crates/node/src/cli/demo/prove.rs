@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Tokens of the answer at most. A proof may cover 128 with the prompt, but costs about as many seconds as tokens here: a
-/// demonstration should end soon.
-const MAX_TOKENS: &str = "40";
+/// Tokens of the answer at most: as many as a proof covers with the prompt.
+const MAX_TOKENS: &str = "128";
 
 /// Proves a greedy answer to `prompt` and verifies the file.
 pub(super) async fn prove(prompt: &str, folder: &Path, report: &Report) -> Result<Value, Error> {
     let path = folder.join("answer.proof");
-    report.step(&format!("Proving {MAX_TOKENS} tokens of a greedy answer to the same question"));
+    report.step("Proving a greedy answer to the same question");
     let args = ["prove", "--chat", "--max-tokens", MAX_TOKENS, "--prompt", prompt, "--out"].map(OsStr::new);
     let proved = command(&[&args[..], &[path.as_os_str()]].concat()).await?;
     report.text(proved["text"].as_str().unwrap_or_default());

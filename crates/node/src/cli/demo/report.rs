@@ -164,22 +164,25 @@ impl AnswerView {
 
 /// Where the first line of `text` ends: at a line break, or at the last space of a full line.
 fn line_end(text: &str) -> Option<usize> {
-    if let Some(at) = text.find('\n') {
+    let full = text.char_indices().nth(COLUMNS).map(|(at, _)| at);
+    let line = &text[..full.unwrap_or(text.len())];
+    if let Some(at) = line.find('\n') {
         return Some(at + 1);
     }
-    let full = text.char_indices().nth(COLUMNS)?.0;
-    Some(text[..full].rfind(' ').map_or(full, |space| space + 1))
+    full.map(|full| line.rfind(' ').map_or(full, |space| space + 1))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::line_end;
+    use super::{COLUMNS, line_end};
 
     /// Lines break at line breaks, else at the last space that fits, else hard.
     #[test]
     fn lines_break_at_spaces() {
         assert_eq!(line_end("one\ntwo"), Some(4));
         assert_eq!(line_end("short"), None);
+        let long = "word ".repeat(COLUMNS);
+        assert_eq!(line_end(&format!("{long}\nend")), line_end(&long), "a break behind a full line");
         let long = format!("{} {}", "a".repeat(50), "b".repeat(50));
         assert_eq!(line_end(&long), Some(51));
         assert_eq!(line_end(&"é".repeat(80)), Some(2 * 76));
