@@ -87,7 +87,7 @@ impl Prover {
     ) -> Result<AnswerFile, ProvingError> {
         let answer = Answer { weights: &self.weights, root: self.root, tokens, generated };
         let rows = between(&self.weights, &self.compute, tokens, &self.ends)?;
-        let order = Order { answer, ends: &self.ends, between: &rows, sample: None, key: None };
+        let order = Order { answer, ends: &self.ends, between: &rows, sample: None, key: None, kept: None };
         Ok(make(&order, watch)?)
     }
 }

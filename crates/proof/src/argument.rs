@@ -16,6 +16,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
+/// Cells of a witness.
+pub const WITNESS_CELLS_MAX: usize = 1 << 26;
 /// Lookups and entries of tables, together.
 pub const FRACTIONS_MAX: usize = 1 << 27;
 /// Numbers of one lookup.
@@ -65,11 +67,11 @@ pub struct Argument<'a, E: ProofField> {
     pub sponge: Sponge,
 }
 
-/// `what` is not too large to be committed to.
-fn layout_of(logs: Vec<usize>) -> Result<Layout, PlanError> {
+/// Columns that are not too large to be committed to.
+fn layout_of(logs: Vec<usize>, limit: usize) -> Result<Layout, PlanError> {
     let layout = Layout::new(logs);
-    if layout.cells() > CELLS_MAX {
-        return Err(PlanError::TooLarge { got: layout.cells(), limit: CELLS_MAX });
+    if layout.cells() > limit {
+        return Err(PlanError::TooLarge { got: layout.cells(), limit });
     }
     Ok(layout)
 }
@@ -79,7 +81,7 @@ fn layout_of(logs: Vec<usize>) -> Result<Layout, PlanError> {
 /// # Errors
 /// If they are too large for one.
 pub fn layout_of_weights<B>(circuit: &Circuit<B>) -> Result<Layout, PlanError> {
-    layout_of(circuit.weights.iter().map(|placed| placed.log_rows + placed.log_cols).collect())
+    layout_of(circuit.weights.iter().map(|placed| placed.log_rows + placed.log_cols).collect(), CELLS_MAX)
 }
 
 impl<'a, E: ProofField> Argument<'a, E> {
@@ -130,8 +132,8 @@ impl<'a, E: ProofField> Argument<'a, E> {
             places.push((home, logs[home].len()));
             logs[home].push(column.log);
         }
-        let mut layouts = logs.into_iter().map(layout_of);
-        let layout = layouts.next().unwrap_or_else(|| layout_of(Vec::new()))?;
+        let mut layouts = logs.into_iter().map(|logs| layout_of(logs, WITNESS_CELLS_MAX));
+        let layout = layouts.next().unwrap_or_else(|| layout_of(Vec::new(), 0))?;
         let mut outside = Vec::with_capacity(roots.columns.len() + 1);
         for (root, layout) in roots.columns.iter().zip(layouts) {
             outside.push(Outside { root: *root, layout: layout? });

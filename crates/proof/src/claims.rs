@@ -24,15 +24,22 @@ use alloc::vec;
 use alloc::vec::Vec;
 #[cfg(feature = "prover")]
 use {
+    crate::cells::CellsRef,
     crate::commitment::Committed,
     crate::error::ProveError,
     crate::lanes::{
         Ext,
         vectors::{dot, eq_groups},
     },
+    crate::multilinear::eq_table,
+    crate::parallel,
     crate::transcript::ProverTranscript,
     p3_field::PrimeCharacteristicRing,
 };
+
+/// Rows that one thread takes at once.
+#[cfg(feature = "prover")]
+const ROWS_AT_ONCE: usize = 64;
 
 /// Where each column lies.
 #[derive(Clone, Debug)]
@@ -72,8 +79,15 @@ impl Layout {
     /// The cells of a column among all of them.
     #[cfg(feature = "prover")]
     #[must_use]
-    pub fn cells_of<'a, B>(&self, column: usize, cells: &'a [B]) -> &'a [B] {
-        &cells[self.offsets[column]..][..1 << self.logs[column]]
+    pub fn cells_of<'a, B: Copy>(&self, column: usize, cells: CellsRef<'a, B>) -> CellsRef<'a, B> {
+        let first = self.offsets[column];
+        cells.part(first..first + (1 << self.logs[column]))
+    }
+
+    /// The same, to be written.
+    #[cfg(feature = "prover")]
+    pub fn cells_of_mut<'a, T>(&self, column: usize, cells: &'a mut [T]) -> &'a mut [T] {
+        &mut cells[self.offsets[column]..][..1 << self.logs[column]]
     }
 
     /// All columns as one vector.
@@ -179,6 +193,25 @@ impl<E: ProofField> Claims<E> {
         self.add(column, point, value)
     }
 
+    /// The same of a column at a point where no other is claimed: no table of its size is kept.
+    #[cfg(feature = "prover")]
+    pub fn send_alone(
+        &mut self,
+        transcript: &mut ProverTranscript,
+        (column, cells): (usize, CellsRef<'_, E::Base>),
+        at: &[E],
+    ) -> E {
+        let point = self.point(at);
+        if let Some(value) = self.known(column, point) {
+            return value;
+        }
+        // Such claims and those with tables are in different commitments.
+        debug_assert!(self.tables.is_empty());
+        let value = evaluated(cells, at);
+        transcript.send("claim", &[value]);
+        self.add(column, point, value)
+    }
+
     fn batched(&self, batch: E) -> E {
         self.claims.iter().rev().fold(E::ZERO, |sum, claim| sum * batch + claim.value)
     }
@@ -196,7 +229,7 @@ impl<E: ProofField> Claims<E> {
     ) -> Result<(), ProveError> {
         let batch: E = transcript.sponge.challenge("claims");
         let (cells, log) = (committed.cells(), Shape::new::<E>(layout.cells).log);
-        let columns: Vec<&[E::Base]> =
+        let columns: Vec<CellsRef<'_, E::Base>> =
             (0..layout.logs.len()).map(|column| layout.cells_of(column, cells)).collect();
         let (point, cell) = prover::reduce(&self, transcript, layout, &columns, log, batch);
         transcript.send("cell", &[cell]);
@@ -230,4 +263,20 @@ impl<E: ProofField> Claims<E> {
         }
         commitment::verify(transcript, &shape, root, &reduced.point, cell)
     }
+}
+
+/// The extension of `cells` at `at`, row by row of a square.
+#[cfg(feature = "prover")]
+fn evaluated<E: ProofField>(cells: CellsRef<'_, E::Base>, at: &[E]) -> E {
+    let (high, low) = at.split_at(at.len() / 2);
+    let table = eq_groups(E::ONE, low);
+    let rows: Vec<CellsRef<'_, E::Base>> = cells.chunks(1 << low.len()).collect();
+    let weights = eq_table(high);
+    let mut parts: Vec<(usize, E)> =
+        (0..rows.len()).step_by(ROWS_AT_ONCE).map(|first| (first, E::ZERO)).collect();
+    parallel::for_each(&mut parts, |(first, sum)| {
+        let rows = rows[*first..].iter().zip(&weights[*first..]).take(ROWS_AT_ONCE);
+        *sum = rows.map(|(row, weight)| *weight * dot::<E>(*row, &table)).sum();
+    });
+    parts.into_iter().map(|(_, sum)| sum).sum()
 }

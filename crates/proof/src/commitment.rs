@@ -23,6 +23,8 @@
 
 mod inner;
 #[cfg(feature = "prover")]
+pub mod kept;
+#[cfg(feature = "prover")]
 mod prover;
 #[cfg(feature = "prover")]
 mod transform;
@@ -42,7 +44,7 @@ pub const COLUMN_BITS: u32 = 110;
 /// Columns that are opened at rates 1/2, 1/4, 1/8, 1/16: the least t with `((1 + 2^-s) / 2)^t <= 2^-110`.
 pub const QUERIES: [usize; 4] = [266, 163, 133, 121];
 /// Cells of one commitment.
-pub const CELLS_MAX: usize = 1 << 25;
+pub const CELLS_MAX: usize = 1 << 28;
 /// Up to this many cells the code has rate 1/16, above 1/4.
 const LOW_RATE_CELLS: usize = 1 << 16;
 /// A folded row is committed to if the vector has so many times the cells of the row.

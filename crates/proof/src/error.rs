@@ -266,4 +266,7 @@ pub enum ProveError {
         /// Where.
         what: &'static str,
     },
+    /// Encoded weights that were kept.
+    #[error(transparent)]
+    Kept(#[from] crate::commitment::kept::KeptError),
 }

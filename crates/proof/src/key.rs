@@ -9,11 +9,17 @@
 mod bounds;
 
 use crate::error::PlanError;
+#[cfg(feature = "prover")]
+use crate::error::ProveError;
 use crate::gadget::attention::TOKENS_MAX;
 use crate::transcript::Hash;
 use alloc::format;
 use alloc::string::String;
+#[cfg(feature = "prover")]
+use alloc::string::ToString;
 use alloc::vec::Vec;
+#[cfg(feature = "prover")]
+use core::ops::Range;
 use lockstep_base::cbor::{self, CborError};
 use lockstep_base::config::{ConfigError, FeedForward, ModelConfig, Positions};
 #[cfg(feature = "prover")]
@@ -76,6 +82,12 @@ pub enum KeyError {
         what: String,
         /// The number.
         got: i64,
+    },
+    /// Encoded weights that cannot be kept.
+    #[error("{message}")]
+    Kept {
+        /// Why.
+        message: String,
     },
     /// Weights that cannot be committed to.
     #[error(transparent)]
@@ -254,13 +266,42 @@ impl Key {
     /// If a stage has no argument, or is too large.
     #[cfg(feature = "prover")]
     pub fn new(weights: &ModelWeights, root: Digest, ends: &[usize]) -> Result<Key, KeyError> {
-        use crate::decoder::weights::commit;
+        let commit = |layers| Ok(crate::decoder::weights::root(weights, layers)?);
+        Key::with_roots(weights, root, ends, commit)
+    }
+
+    /// The same key; what provers need to open the commitments is kept in `folder`, about 16 bytes a weight.
+    ///
+    /// # Errors
+    /// If a stage has no argument, or is too large, or a file cannot be written.
+    #[cfg(feature = "prover")]
+    pub fn keeping(
+        weights: &ModelWeights,
+        root: Digest,
+        ends: &[usize],
+        folder: &std::path::Path,
+    ) -> Result<Key, KeyError> {
+        let keep = |layers| {
+            crate::decoder::weights::keep(weights, layers, folder).map_err(|error| match error {
+                ProveError::Plan(error) => KeyError::Plan(error),
+                error => KeyError::Kept { message: error.to_string() },
+            })
+        };
+        Key::with_roots(weights, root, ends, keep)
+    }
+
+    #[cfg(feature = "prover")]
+    fn with_roots(
+        weights: &ModelWeights,
+        root: Digest,
+        ends: &[usize],
+        root_of: impl Fn(Range<usize>) -> Result<Hash, KeyError>,
+    ) -> Result<Key, KeyError> {
         let config = &weights.config;
         let lacking = || PlanError::Layers { first: 0, end: config.n_layers as usize };
         let (mut stages, mut first) = (Vec::with_capacity(ends.len()), 0);
         for end in ends {
-            let committed = commit::<crate::field::Quintic>(weights, first..*end)?;
-            stages.push(StageKey { end: *end as u32, root: committed.root() });
+            stages.push(StageKey { end: *end as u32, root: root_of(first..*end)? });
             first = *end;
         }
         let angles = config.context.min(TOKENS_MAX as u32) as usize * config.rope_dim as usize;

@@ -31,6 +31,8 @@ pub const LANES: usize = 16;
 pub const LANE_BITS: usize = LANES.trailing_zeros() as usize;
 /// 1 in Montgomery form: `2^32 mod p`.
 pub(crate) const ONE: u32 = 0x01ff_fffe;
+/// `2^64 mod p`: times this, an integer is in Montgomery form.
+const TO_RAW: u32 = 0x17f7_efe4;
 /// The order of the base field.
 const P: u32 = 0x7f00_0001;
 
@@ -69,6 +71,14 @@ pub(crate) fn reduce(x: u64) -> u32 {
 #[must_use]
 pub fn canonical(raw: u32) -> u32 {
     reduce(raw.into())
+}
+
+/// A small integer in Montgomery form.
+#[inline(always)]
+pub(crate) fn raw_of_code(code: i8) -> u32 {
+    let code = code as i32 as u32;
+    // A negative one has wrapped: p more is its residue.
+    reduce(wide(code.min(code.wrapping_add(P)), TO_RAW))
 }
 
 /// The five factors that each coordinate of a product multiplies a with.

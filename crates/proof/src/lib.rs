@@ -20,6 +20,8 @@
 extern crate alloc;
 
 pub mod argument;
+#[cfg(feature = "prover")]
+pub mod cells;
 pub mod circuit;
 pub mod claims;
 pub mod commitment;

@@ -29,7 +29,12 @@ const NODE: &[u8; 32] = b"lockstep proof v0 node of a tree";
 pub fn leaf<B: PrimeField32>(column: &[B], scratch: &mut Vec<u8>) -> Hash {
     scratch.clear();
     column.iter().for_each(|x| put_base(*x, scratch));
-    *blake3::keyed_hash(LEAF, scratch).as_bytes()
+    leaf_of_bytes(scratch)
+}
+
+/// The hash of one column as it is hashed.
+pub(crate) fn leaf_of_bytes(column: &[u8]) -> Hash {
+    *blake3::keyed_hash(LEAF, column).as_bytes()
 }
 
 fn node(left: &Hash, right: &Hash) -> Hash {

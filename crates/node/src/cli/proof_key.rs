@@ -28,6 +28,9 @@ pub struct ProofKeyArgs {
     /// Commit to the layers' weights in N stages, which are then proved one by one
     #[arg(long, value_name = "N", default_value_t = 1)]
     stages: u32,
+    /// Folder for the encoded weights, about 16 bytes each: `lockstep prove --kept` opens commitments with them instead of making them again
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// File to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -42,8 +45,14 @@ pub fn run(args: ProofKeyArgs) -> CommandResult {
     check_writable(&args.out)?;
     let ends = ends("--stages", args.stages, bundle.config().n_layers)?;
     let weights = bundle.load(&Part::whole(bundle.config().n_layers))?;
-    let key = Key::new(&weights, bundle.model_root(), &ends)
-        .map_err(|error| format!("this model has no key: {error}"))?;
+    let key = match &args.keep {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+            Key::keeping(&weights, bundle.model_root(), &ends, folder)
+        }
+        None => Key::new(&weights, bundle.model_root(), &ends),
+    }
+    .map_err(|error| format!("this model has no key: {error}"))?;
     let content = key.to_bytes();
     std::fs::write(&args.out, &content).map_err(|error| format!("{}: {error}", args.out.display()))?;
     let (out, digest) = (args.out.display().to_string(), key.digest());
@@ -63,6 +72,9 @@ pub fn run(args: ProofKeyArgs) -> CommandResult {
         println!("key     {digest}");
         let (size, of) = (bytes(content.len() as u64), bytes(bundle.file_bytes()));
         println!("{out}: {size} of a model of {of}, {} stage(s)", ends.len());
+        if let Some(folder) = &args.keep {
+            println!("{}: encoded weights, for `lockstep prove --key {out} --kept`", folder.display());
+        }
     }
     Ok(())
 }

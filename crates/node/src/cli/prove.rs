@@ -100,7 +100,8 @@ pub fn run(args: ProveArgs) -> CommandResult {
     let inference = clock.lap();
     let answer = Answer { weights, root: bundle.model_root(), tokens: &tokens, generated };
     let rows = between(weights, &compute, &tokens, &ends)?;
-    let order = Order { answer, ends: &ends, between: &rows, sample, key: key.as_ref() };
+    let (key, kept) = (key.as_ref(), args.stages.kept());
+    let order = Order { answer, ends: &ends, between: &rows, sample, key, kept };
     if args.stages.commit {
         return commit(&order, args.json);
     }

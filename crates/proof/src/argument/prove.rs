@@ -52,7 +52,7 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, '_, E> {
         if let Some(known) = self.claimed.iter().find(same) {
             return Ok(known.value);
         }
-        let value = dot::<E>(&self.witness.products[contraction], &eq_groups(E::ONE, point));
+        let value = dot::<E>(self.witness.products[contraction].as_slice(), &eq_groups(E::ONE, point));
         self.transcript.send("product", &[value]);
         self.claimed.push_back(Claimed { contraction, point: point.to_vec(), value });
         Ok(value)
@@ -62,7 +62,7 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, '_, E> {
     fn weights(&mut self, weights: usize, point: &[E]) -> Result<E, ProveError> {
         let Some(number) = self.argument.weights else { return Ok(E::ZERO) };
         let cells = self.argument.outside[number].layout.cells_of(weights, self.outside[number].cells());
-        Ok(self.claims[1 + number].send(&mut self.transcript, (weights, cells), point))
+        Ok(self.claims[1 + number].send_alone(&mut self.transcript, (weights, cells), point))
     }
 
     fn tables(&mut self) -> &mut Tables<E> {

@@ -14,9 +14,10 @@
 //! From there on, the column is one block of Z, and blocks are paired as they lie.
 
 use super::{Claims, Layout};
+use crate::cells::CellsRef;
 use crate::field::ProofField;
 use crate::lanes::sums::Sums;
-use crate::lanes::vectors::{dot, elements, eq_groups, group};
+use crate::lanes::vectors::{dot, elements, eq_groups};
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised, weighted};
 use crate::multilinear::{bind_last, eq, eq_table};
 use crate::parallel;
@@ -94,7 +95,7 @@ impl Task for Fold<'_> {
 /// Adds the rows of columns, weighed.
 struct Rows<'a, E: ProofField> {
     /// Columns and their weights.
-    columns: &'a [(&'a [E::Base], E)],
+    columns: &'a [(CellsRef<'a, E::Base>, E)],
     /// The weight of each of their rows.
     high: &'a [E],
     /// One row.
@@ -108,10 +109,12 @@ impl<E: ProofField> Task for Rows<'_, E> {
     fn run(self) {
         let mut sums = vec![Sums::ZERO; self.out.len()];
         for (cells, factor) in self.columns {
-            for (row, high) in cells.chunks(cells.len() / self.high.len()).zip(self.high) {
+            let width = cells.len() / self.high.len();
+            for (number, high) in self.high.iter().enumerate() {
                 let weight = lanes::raw(*factor * *high);
-                for (sum, values) in sums.iter_mut().zip(row.chunks(LANES)) {
-                    sum.add_multiples(&weight, &group::<E>(values));
+                let row = cells.part(number * width..(number + 1) * width);
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    sum.add_multiples(&weight, &row.group::<E>(at * LANES));
                 }
             }
         }
@@ -137,7 +140,7 @@ impl<'a, E: ProofField> PointSum<'a, E> {
     }
 
     /// Begins with the lower half of the columns, which have these weights.
-    fn begin(&mut self, columns: &[(&[E::Base], E)], kernel: Kernel) {
+    fn begin(&mut self, columns: &[(CellsRef<'_, E::Base>, E)], kernel: Kernel) {
         let mut out = vec![Ext::ZERO; (1usize << self.point.len()).div_ceil(LANES)];
         vectorised(kernel, Rows { columns, high: &eq_table(&self.behind), out: &mut out });
         self.fill(elements(&out, 1 << self.point.len()));
@@ -221,7 +224,7 @@ pub(super) fn reduce<E: ProofField>(
     claims: &Claims<E>,
     transcript: &mut ProverTranscript,
     layout: &Layout,
-    columns: &[&[E::Base]],
+    columns: &[CellsRef<'_, E::Base>],
     log: usize,
     batch: E,
 ) -> (Vec<E>, E) {
@@ -285,15 +288,15 @@ pub(super) fn reduce<E: ProofField>(
 /// The values of each row of the columns whose lower half is all that is bound, `bound`.
 fn bind_rows<E: ProofField>(
     layout: &Layout,
-    columns: &[&[E::Base]],
+    columns: &[CellsRef<'_, E::Base>],
     rows: &mut [Vec<E>],
     level: usize,
     bound: &[E],
 ) {
-    let mut these: Vec<(&[E::Base], &mut Vec<E>)> = Vec::new();
+    let mut these: Vec<(CellsRef<'_, E::Base>, &mut Vec<E>)> = Vec::new();
     for ((column, rows), log) in columns.iter().zip(rows).zip(&layout.logs) {
         if low(*log) == level {
-            these.push((column, rows));
+            these.push((*column, rows));
         }
     }
     if these.is_empty() {

@@ -24,6 +24,7 @@ use {
     super::Committed,
     crate::error::ProveError,
     crate::lanes::{LANES, vectors},
+    crate::parallel,
     crate::sumcheck::{Sum, Term},
     crate::transcript::ProverTranscript,
 };
@@ -105,18 +106,15 @@ pub(super) fn open<E: ProofField>(
 ) -> Result<(), ProveError> {
     let shape = committed.shape;
     let coordinate = |c: usize| u.iter().map(move |x| x.as_basis_coefficients_slice()[c]);
-    let inner = Committed::<E>::new((0..E::DIMENSION).flat_map(coordinate).collect());
+    let elements: Vec<E::Base> = (0..E::DIMENSION).flat_map(coordinate).collect();
+    let inner = Committed::<E>::new(elements);
     transcript.send_hash("folded row", &inner.root());
     let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
-    committed.show(transcript, &positions);
+    committed.show(transcript, &positions)?;
     let combine: E = transcript.sponge.challenge("combine columns");
     let generator = E::Base::two_adic_generator(shape.code_log());
-    let row = |x: E::Base| x.powers().collect_n(1 << shape.log_cols);
-    let rows: Vec<Vec<E::Base>> = positions.iter().map(|i| row(generator.exp_u64(*i as u64))).collect();
-    let factors = combine.powers().skip(1);
-    let groups = (1usize << shape.log_cols).div_ceil(LANES);
-    let sums = vectors::sum_rows::<E>(rows.iter().map(Vec::as_slice).zip(factors), groups);
-    let mut weights: Vec<E> = vectors::elements(&sums, 1 << shape.log_cols);
+    let points: Vec<E::Base> = positions.iter().map(|i| generator.exp_u64(*i as u64)).collect();
+    let mut weights = powers_combined(&points, combine, shape.log_cols);
     weights.iter_mut().zip(eq_table(low)).for_each(|(weight, eq)| *weight += eq);
     let claim = u.iter().zip(&weights).map(|(x, weight)| *x * *weight).sum();
     let sum = Sum { vectors: alloc::vec![u, weights], terms: alloc::vec![Term::product(E::ONE, 0, 1)] };
@@ -128,4 +126,25 @@ pub(super) fn open<E: ProofField>(
     let mut point: Vec<E> = transcript.sponge.point("coordinate", degree_log::<E>());
     point.extend_from_slice(&proved.point);
     inner.open(transcript, &point)
+}
+
+/// Powers of a point that are multiplied out, as a logarithm: l = (h, these).
+#[cfg(feature = "prover")]
+const POWERS_LOG: usize = 10;
+
+/// `sum_j d^(j+1) x_j^l` for all `l < 2^log`, of the points x_j: blocks of powers, each times what is in front of it.
+#[cfg(feature = "prover")]
+fn powers_combined<E: ProofField>(points: &[E::Base], d: E, log: usize) -> Vec<E> {
+    let width = 1usize << log.min(POWERS_LOG);
+    let rows: Vec<Vec<E::Base>> = points.iter().map(|x| x.powers().collect_n(width)).collect();
+    let factors: Vec<E> = d.powers().skip(1).take(points.len()).collect();
+    let mut blocks: Vec<(u64, Vec<E>)> =
+        (0..1u64 << (log - log.min(POWERS_LOG))).map(|h| (h, Vec::new())).collect();
+    parallel::for_each(&mut blocks, |(h, out)| {
+        let before = points.iter().map(|x| x.exp_u64(*h * width as u64));
+        let weighed = before.zip(&factors).map(|(before, factor)| *factor * before);
+        let sums = vectors::sum_rows::<E>(rows.iter().map(Vec::as_slice).zip(weighed), width.div_ceil(LANES));
+        *out = vectors::elements(&sums, width);
+    });
+    blocks.into_iter().flat_map(|(_, block)| block).collect()
 }

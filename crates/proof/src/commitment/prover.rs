@@ -1,74 +1,174 @@
-//! The prover's side: one batched transform, one tree.
+//! The prover's side: one batched transform, one tree. What was encoded is kept in memory where that is not much, or in a file ([`super::kept`]); or it is
+//! encoded once more when columns of it are asked for.
 
-use super::transform::Code;
+use super::kept::Kept;
+use super::transform::{Encoder, place, rows_of_slabs};
 use super::{Shape, distinct, inner};
+use crate::cells::{Cells, CellsRef};
 use crate::error::ProveError;
 use crate::field::ProofField;
-use crate::lanes::LANES;
 use crate::lanes::vectors::{elements, sum_rows};
+use crate::lanes::{Base, LANES};
 use crate::merkle::Tree;
-use crate::merkle::tree::leaves;
+use crate::merkle::tree::{Leaves, siblings};
 use crate::multilinear::eq_table;
+use crate::parallel::THREADS;
 use crate::transcript::{Hash, ProverTranscript};
+use alloc::vec;
 use alloc::vec::Vec;
+use core::convert::Infallible;
+
+/// Up to so many integers a code stays in memory.
+const IN_MEMORY_MAX: usize = 1 << 28;
 
 /// A committed vector, with what opens it.
 #[derive(Debug)]
 pub struct Committed<E: ProofField> {
-    cells: Vec<E::Base>,
+    cells: Cells<E::Base>,
     pub(super) shape: Shape,
     code: Code,
-    tree: Tree,
+}
+
+/// The columns of the code, and their tree.
+#[derive(Debug)]
+enum Code {
+    /// All slabs.
+    Memory(Vec<Vec<Base>>, Tree),
+    /// To be encoded again.
+    Again(Tree),
+    /// In a file.
+    Kept(Kept),
+}
+
+/// Encodes `cells` some slabs at a time, which `each` may have; the tree.
+pub(super) fn encoded<E: ProofField, F>(
+    cells: CellsRef<'_, E::Base>,
+    shape: &Shape,
+    at_once: usize,
+    mut each: impl FnMut(Vec<Vec<Base>>) -> Result<(), F>,
+) -> Result<Tree, F> {
+    let encoder = Encoder::new::<E>(*shape);
+    let mut leaves = Leaves::new(shape.rows, 1 << shape.code_log());
+    for rows in rows_of_slabs(cells, shape).chunks(at_once) {
+        let slabs = encoder.encode::<E>(rows);
+        leaves.more(&slabs);
+        each(slabs)?;
+    }
+    Ok(Tree::new(leaves.finish(|i| place(shape, i))))
+}
+
+fn infallible<T>(result: Result<T, Infallible>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
 }
 
 impl<E: ProofField> Committed<E> {
     /// Commits to `cells`.
     #[must_use]
-    pub fn new(cells: Vec<E::Base>) -> Committed<E> {
-        let shape = Shape::new::<E>(cells.len());
-        let code = Code::new::<E>(&cells, shape);
-        let tree = Tree::new(leaves(code.slabs(), shape.rows, 1 << shape.code_log(), |i| code.place(i)));
-        Committed { cells, shape, code, tree }
+    pub fn new(cells: impl Into<Cells<E::Base>>) -> Committed<E> {
+        let cells = cells.into();
+        let shape = Shape::new::<E>(cells.all().len());
+        if shape.rows.next_multiple_of(LANES) << shape.code_log() > IN_MEMORY_MAX {
+            return Committed::lean(cells);
+        }
+        let mut memory = Vec::new();
+        let tree = infallible(encoded::<E, Infallible>(cells.all(), &shape, usize::MAX, |slabs| {
+            memory = slabs;
+            Ok(())
+        }));
+        Committed { cells, shape, code: Code::Memory(memory, tree) }
+    }
+
+    /// The same commitment, but what is encoded is not kept.
+    #[must_use]
+    pub fn lean(cells: impl Into<Cells<E::Base>>) -> Committed<E> {
+        let cells = cells.into();
+        let shape = Shape::new::<E>(cells.all().len());
+        let tree = infallible(encoded::<E, Infallible>(cells.all(), &shape, THREADS, |_| Ok(())));
+        Committed { cells, shape, code: Code::Again(tree) }
+    }
+
+    /// What was committed to before, in a file.
+    #[must_use]
+    pub fn kept(cells: Cells<E::Base>, kept: Kept) -> Committed<E> {
+        Committed { shape: *kept.shape(), cells, code: Code::Kept(kept) }
     }
 
     /// The commitment.
     #[must_use]
     pub fn root(&self) -> Hash {
-        self.tree.root()
+        match &self.code {
+            Code::Memory(_, tree) | Code::Again(tree) => tree.root(),
+            Code::Kept(kept) => kept.root(),
+        }
     }
 
     /// The cells.
     #[must_use]
-    pub fn cells(&self) -> &[E::Base] {
-        &self.cells
+    pub fn cells(&self) -> CellsRef<'_, E::Base> {
+        self.cells.all()
     }
 
     /// Proves the extension at `point`, a challenge that is younger than the root in `transcript`.
     ///
     /// # Errors
-    /// If a challenge is degenerate.
+    /// If a challenge is degenerate, or a file that was kept is damaged.
     pub fn open(&self, transcript: &mut ProverTranscript, point: &[E]) -> Result<(), ProveError> {
         let shape = &self.shape;
         let (high, low) = shape.split(point);
         let width = 1 << shape.log_cols;
-        let rows = self.cells.chunks(width).zip(eq_table(high));
+        let rows = self.cells().chunks(width).zip(eq_table(high));
         let u: Vec<E> = elements(&sum_rows::<E>(rows, width.div_ceil(LANES)), width);
         if shape.nested {
             return inner::open(self, transcript, low, u);
         }
         transcript.send("folded row", &u);
         let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
-        self.show(transcript, &positions);
-        Ok(())
+        self.show(transcript, &positions)
     }
 
     /// Writes the columns at `positions` and what shows that they are under the root.
-    pub(super) fn show(&self, transcript: &mut ProverTranscript, positions: &[usize]) {
-        let mut bytes = Vec::with_capacity(positions.len() * self.shape.rows * 4);
-        for position in positions {
-            self.code.column(*position).for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
+    pub(super) fn show(
+        &self,
+        transcript: &mut ProverTranscript,
+        positions: &[usize],
+    ) -> Result<(), ProveError> {
+        let shape = &self.shape;
+        let places: Vec<usize> = positions.iter().map(|i| place(shape, *i)).collect();
+        let siblings = siblings(positions, shape.code_log());
+        let mut columns: Vec<Vec<u32>> = vec![Vec::with_capacity(shape.rows); positions.len()];
+        let mut take = |slabs: &[Vec<Base>]| {
+            for (column, place) in columns.iter_mut().zip(&places) {
+                column.extend(slabs.iter().flat_map(|slab| slab[*place].0));
+            }
+        };
+        let of_tree = |tree: &Tree| siblings.iter().map(|(layer, at)| tree.layers()[*layer][*at]).collect();
+        let hashes: Vec<Hash> = match &self.code {
+            Code::Memory(slabs, tree) => {
+                take(slabs);
+                of_tree(tree)
+            }
+            Code::Again(tree) => {
+                let encoder = Encoder::new::<E>(*shape);
+                for rows in rows_of_slabs(self.cells(), shape).chunks(THREADS) {
+                    take(&encoder.encode::<E>(rows));
+                }
+                of_tree(tree)
+            }
+            Code::Kept(kept) => {
+                for (column, (position, place)) in columns.iter_mut().zip(positions.iter().zip(&places)) {
+                    *column = kept.column(*position, *place)?;
+                }
+                siblings.iter().map(|(layer, at)| kept.hash(*layer, *at)).collect::<Result<_, _>>()?
+            }
+        };
+        for column in &columns {
+            let bytes: Vec<u8> = column[..shape.rows].iter().flat_map(|x| x.to_le_bytes()).collect();
+            transcript.hint(&bytes);
         }
-        transcript.hint(&bytes);
-        self.tree.siblings(positions).iter().for_each(|sibling| transcript.hint(sibling));
+        hashes.iter().for_each(|hash| transcript.hint(hash));
+        Ok(())
     }
 }

@@ -9,29 +9,18 @@
 //! i. So what a leaf hashes of a slab is 64 bytes in one place: a block of BLAKE3.
 
 use super::Shape;
+use crate::cells::CellsRef;
 use crate::field::ProofField;
-use crate::lanes::vectors::group;
 use crate::lanes::{Base, Kernel, LANES, Task, add, canonical, reduce, sub, vectorised, wide};
 use crate::parallel;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, TwoAdicField};
 
-/// The code of a matrix.
-#[derive(Debug)]
-pub(crate) struct Code {
-    shape: Shape,
-    /// For each slab of sixteen rows every position.
-    slabs: Vec<Vec<Base>>,
-}
-
-/// Rows of a slab, and their code.
-type Work<'a, B> = (&'a [&'a [B]], Vec<Base>);
-
 /// All positions of sixteen rows.
 struct Slab<'a, E: ProofField> {
     /// The rows, 2^b cells each; the last may be short.
-    rows: &'a [&'a [E::Base]],
+    rows: CellsRef<'a, E::Base>,
     shape: &'a Shape,
     /// Powers of the root of order 2^b.
     twiddles: &'a [u32],
@@ -49,12 +38,14 @@ impl<E: ProofField> Task for Slab<'_, E> {
         let mut message = vec![Base::ZERO; size];
         // Block by block: what is written stays in the first cache while all rows of it are.
         for (block, out) in message.chunks_mut(LANES).enumerate() {
-            for (lane, row) in self.rows.iter().enumerate() {
-                let row = row.get(block * LANES..).unwrap_or(&[]);
-                let values = group::<E>(&row[..row.len().min(out.len())]);
+            let mut lane = 0;
+            while lane * size < self.rows.len() {
+                let first = lane * size + block * LANES;
+                let values = self.rows.part(first..first + out.len()).group::<E>(0);
                 for (out, x) in out.iter_mut().zip(values.0) {
                     out.0[lane] = x;
                 }
+                lane += 1;
             }
         }
         self.out.resize(size << self.shape.log_inverse_rate, Base::ZERO);
@@ -192,40 +183,47 @@ fn powers<E: ProofField>(root: E::Base, count: usize) -> Vec<u32> {
     root.powers().take(count).map(E::raw).collect()
 }
 
-impl Code {
-    /// Encodes `cells`.
-    pub(crate) fn new<E: ProofField>(cells: &[E::Base], shape: Shape) -> Code {
+/// What encodes the rows of a matrix.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    shape: Shape,
+    kernel: Kernel,
+    twiddles: Vec<u32>,
+    shifts: Vec<Vec<u32>>,
+}
+
+impl Encoder {
+    /// For matrices of this shape.
+    pub(super) fn new<E: ProofField>(shape: Shape) -> Encoder {
         let size = 1usize << shape.log_cols;
         let generator = E::Base::two_adic_generator(shape.code_log());
         let twiddles = powers::<E>(generator.exp_power_of_2(shape.log_inverse_rate), size / 2);
         let cosets = 0..1u64 << shape.log_inverse_rate;
-        let shifts: Vec<Vec<u32>> = cosets.map(|j| powers::<E>(generator.exp_u64(j), size)).collect();
-        let rows: Vec<&[E::Base]> = cells.chunks(size).collect();
-        let mut slabs: Vec<Work<'_, E::Base>> = rows.chunks(LANES).map(|rows| (rows, Vec::new())).collect();
-        let kernel = Kernel::detect();
-        parallel::for_each(&mut slabs, |(rows, out)| {
-            let slab = Slab::<E> { rows, shape: &shape, twiddles: &twiddles, shifts: &shifts, out };
-            vectorised(kernel, slab);
+        let shifts = cosets.map(|j| powers::<E>(generator.exp_u64(j), size)).collect();
+        Encoder { shape, kernel: Kernel::detect(), twiddles, shifts }
+    }
+
+    /// The code of some slabs, as [`rows_of_slabs`] has them: for each every place.
+    pub(super) fn encode<E: ProofField>(&self, slabs: &[CellsRef<'_, E::Base>]) -> Vec<Vec<Base>> {
+        let mut work: Vec<(CellsRef<'_, E::Base>, Vec<Base>)> =
+            slabs.iter().map(|rows| (*rows, Vec::new())).collect();
+        parallel::for_each(&mut work, |(rows, out)| {
+            let Encoder { shape, twiddles, shifts, .. } = self;
+            vectorised(self.kernel, Slab::<E> { rows: *rows, shape, twiddles, shifts, out });
         });
-        Code { shape, slabs: slabs.into_iter().map(|(_, code)| code).collect() }
+        work.into_iter().map(|(_, code)| code).collect()
     }
+}
 
-    /// Where position `i` of the code lies in a slab.
-    pub(crate) fn place(&self, i: usize) -> usize {
-        let (rate, bits) = (self.shape.log_inverse_rate, self.shape.log_cols);
-        let (coset, i) = (i & ((1 << rate) - 1), i >> rate);
-        let reversed = if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS as usize - bits) };
-        (coset << bits) + reversed
-    }
+/// The rows of each slab of `cells`.
+pub(super) fn rows_of_slabs<'a, B: Copy>(cells: CellsRef<'a, B>, shape: &Shape) -> Vec<CellsRef<'a, B>> {
+    cells.chunks(LANES << shape.log_cols).collect()
+}
 
-    /// Slabs of sixteen rows.
-    pub(crate) fn slabs(&self) -> &[Vec<Base>] {
-        &self.slabs
-    }
-
-    /// Column `i`, as canonical integers.
-    pub(crate) fn column(&self, i: usize) -> impl Iterator<Item = u32> + '_ {
-        let place = self.place(i);
-        self.slabs.iter().flat_map(move |slab| slab[place].0).take(self.shape.rows)
-    }
+/// Where position `i` of a code of this shape lies in a slab.
+pub(super) fn place(shape: &Shape, i: usize) -> usize {
+    let (rate, bits) = (shape.log_inverse_rate, shape.log_cols);
+    let (coset, i) = (i & ((1 << rate) - 1), i >> rate);
+    let reversed = if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS as usize - bits) };
+    (coset << bits) + reversed
 }

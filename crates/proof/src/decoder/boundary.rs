@@ -39,5 +39,6 @@ pub fn cells(rows: &[i64], width: usize, positions: usize) -> Vec<i64> {
 #[must_use]
 pub fn commit<E: ProofField>(rows: &[i32], width: usize, positions: usize) -> Committed<E> {
     let rows: Vec<i64> = rows.iter().map(|x| i64::from(*x)).collect();
-    Committed::new(cells(&rows, width, positions).into_iter().map(residue).collect())
+    let cells: Vec<E::Base> = cells(&rows, width, positions).into_iter().map(residue).collect();
+    Committed::new(cells)
 }

@@ -8,9 +8,8 @@ mod head;
 
 use super::plan::{HeadPart, Matrices, Plan};
 use super::{boundary, embedding};
-use crate::argument::{Argument, Roots};
+use crate::argument::{Argument, Roots, WITNESS_CELLS_MAX};
 use crate::circuit::{Bit, Linear, Source, View};
-use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
 use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
@@ -97,8 +96,8 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let plan = Plan::new(answer.weights, got - 1, layers.clone())?;
         // A column of logits alone, known before anything of that size is written out.
         let logits = 1usize << (log2_ceil(answer.generated) + plan.vocab);
-        if plan.head.is_some() && logits > CELLS_MAX {
-            return Err(PlanError::TooLarge { got: logits, limit: CELLS_MAX });
+        if plan.head.is_some() && logits > WITNESS_CELLS_MAX {
+            return Err(PlanError::TooLarge { got: logits, limit: WITNESS_CELLS_MAX });
         }
         let tokens = &answer.tokens[..got - 1];
         let embed = || match embedded {

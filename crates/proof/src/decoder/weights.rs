@@ -6,27 +6,30 @@
 
 use super::statement::{Answer, LIMB_BITS, Statement};
 use crate::argument::layout_of_weights;
+use crate::cells::Cells;
 use crate::circuit::Placed;
 use crate::commitment::Committed;
-use crate::error::PlanError;
-use crate::field::{ProofField, residue};
+use crate::commitment::kept::{Kept, rename};
+use crate::error::{PlanError, ProveError};
+use crate::field::{ProofField, Quintic};
 use crate::gadget::Builder;
 use crate::matmul::Matrix;
+use crate::transcript::Hash;
+use alloc::format;
 use alloc::vec;
-use alloc::vec::Vec;
 use core::ops::Range;
 use lockstep_base::Digest;
 use lockstep_base::weights::ModelWeights;
-use p3_field::PrimeCharacteristicRing;
+use std::path::{Path, PathBuf};
 
-/// The commitment to the weights of the layers `layers`, with the head where these are the last.
+/// The weights of the layers `layers`, with the head where these are the last, as one vector.
 ///
 /// # Errors
 /// If they have no argument, or are too large.
-pub fn commit<E: ProofField>(
+pub fn cells<E: ProofField>(
     weights: &ModelWeights,
     layers: Range<usize>,
-) -> Result<Committed<E>, PlanError> {
+) -> Result<Cells<E::Base>, PlanError> {
     // Where weights lie does not depend on the tokens.
     let answer = Answer { weights, root: Digest([0; 32]), tokens: &[0, 0], generated: 1 };
     let statement = Statement::<E>::of_layers(answer, layers, None)?;
@@ -37,20 +40,71 @@ pub fn commit<E: ProofField>(
         return Err(PlanError::Unheld);
     }
     let layout = layout_of_weights(&built.circuit)?;
-    let of = |placed: &Placed| cells::<E>(&built.matrices[placed.matrix], placed);
-    let columns: Vec<Vec<E::Base>> = built.circuit.weights.iter().map(of).collect();
-    Ok(Committed::new(layout.join(columns.iter().map(Vec::as_slice))))
+    let mut cells = vec![0; layout.cells()];
+    for (column, placed) in built.circuit.weights.iter().enumerate() {
+        place(&built.matrices[placed.matrix], placed, layout.cells_of_mut(column, &mut cells));
+    }
+    Ok(Cells::Codes(cells))
 }
 
-/// A matrix in its rectangle.
-fn cells<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed) -> Vec<E::Base> {
-    let mut cells = vec![E::Base::ZERO; 1 << (placed.log_rows + placed.log_cols)];
+/// The commitment to [`cells`].
+///
+/// # Errors
+/// If they have no argument, or are too large.
+pub fn commit<E: ProofField>(
+    weights: &ModelWeights,
+    layers: Range<usize>,
+) -> Result<Committed<E>, PlanError> {
+    Ok(Committed::new(cells::<E>(weights, layers)?))
+}
+
+/// The root of [`commit`], with nothing kept.
+///
+/// # Errors
+/// If they have no argument, or are too large.
+pub fn root(weights: &ModelWeights, layers: Range<usize>) -> Result<Hash, PlanError> {
+    Ok(Committed::<Quintic>::lean(cells::<Quintic>(weights, layers)?).root())
+}
+
+/// Where the encoded weights with this root are in `folder`.
+fn path_of(folder: &Path, root: &Hash) -> PathBuf {
+    folder.join(format!("{}.code", Digest(*root).hex()))
+}
+
+/// The root of [`commit`]; what is encoded is kept in `folder`, under the name of the root.
+///
+/// # Errors
+/// If they have no argument, are too large, or the file cannot be written.
+pub fn keep(weights: &ModelWeights, layers: Range<usize>, folder: &Path) -> Result<Hash, ProveError> {
+    let new = folder.join(format!("{}-{}.new", layers.start, layers.end));
+    let root = Kept::write::<Quintic>(cells::<Quintic>(weights, layers)?.all(), &new)?;
+    // Whoever reads meanwhile finds a whole file or none.
+    rename(&new, &path_of(folder, &root))?;
+    Ok(root)
+}
+
+/// The same commitment from what [`keep`] left in `folder`.
+///
+/// # Errors
+/// If it is not there, or not what it should be.
+pub fn kept(
+    weights: &ModelWeights,
+    layers: Range<usize>,
+    root: &Hash,
+    folder: &Path,
+) -> Result<Committed<Quintic>, ProveError> {
+    let cells = cells::<Quintic>(weights, layers)?;
+    let kept = Kept::open::<Quintic>(&path_of(folder, root), cells.all().len(), root)?;
+    Ok(Committed::kept(cells, kept))
+}
+
+/// A matrix in its rectangle, which is zero.
+fn place(matrix: &Matrix<'_>, placed: &Placed, cells: &mut [i8]) {
     for (row, at) in placed.rows.iter().enumerate() {
         let cells = &mut cells[(*at as usize) << placed.log_cols..][..1 << placed.log_cols];
         let codes = matrix.row(placed.first_row + row);
         for (code, at) in codes[placed.first_col..].iter().zip(&placed.cols) {
-            cells[*at as usize] = residue((*code).into());
+            cells[*at as usize] = *code;
         }
     }
-    cells
 }

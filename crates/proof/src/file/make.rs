@@ -11,6 +11,7 @@ use crate::key::Key;
 use alloc::vec::Vec;
 use lockstep_base::merkle;
 use lockstep_base::weights::Embedding;
+use std::path::Path;
 
 /// What is to be proved of an answer, and for whom.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub struct Order<'a> {
     pub sample: Option<Sample>,
     /// The key of verifiers who do not hold the model: its stages are those of `ends`.
     pub key: Option<&'a Key>,
+    /// Where the encoded weights of that key are kept ([`Key::keeping`]); without it they are encoded again.
+    pub kept: Option<&'a Path>,
 }
 
 /// What a maker is doing: which stage, of how many, and what with it.
@@ -35,7 +38,7 @@ pub type Watch<'a> = dyn FnMut(usize, usize, Phase) + 'a;
 /// # Errors
 /// If the stages are not the model's, or the rows not theirs.
 pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
-    let Order { answer, ends, between, sample, key } = order;
+    let Order { answer, ends, between, sample, key, .. } = order;
     let config = &answer.weights.config;
     let (width, positions) = (config.d_model as usize, answer.tokens.len().saturating_sub(1));
     if ends.last() != Some(&(config.n_layers as usize)) {
@@ -73,7 +76,7 @@ pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
 /// # Errors
 /// If it is not the model's, or cannot be proved yet.
 pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, ProveError> {
-    let Order { answer, ends, between, key, .. } = order;
+    let Order { answer, ends, between, key, kept, .. } = order;
     let mut file = outline(order)?;
     let width = answer.weights.config.d_model as usize;
     let positions = answer.tokens.len().saturating_sub(1);
@@ -85,7 +88,13 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
         let leaving = between.get(number).map(|rows| commit(rows, width, positions));
         if drawn[number] {
             let rows = number.checked_sub(1).and_then(|before| between.get(before)).map(Vec::as_slice);
-            let held = key.map(|_| weights::commit::<Quintic>(answer.weights, layers.clone())).transpose()?;
+            let commit = |key: &Key| match kept {
+                Some(folder) => {
+                    weights::kept(answer.weights, layers.clone(), &key.stages()[number].root, folder)
+                }
+                None => Ok(weights::commit(answer.weights, layers.clone())?),
+            };
+            let held = key.map(commit).transpose()?;
             let stage = Stage {
                 layers,
                 entering: rows.zip(entering.as_ref()),

@@ -1,7 +1,8 @@
 //! Vectors in lanes, sixteen consecutive elements a group: tables of eq, inner products, sums of rows.
 
 use super::sums::Sums;
-use super::{Base, Ext, Kernel, LANE_BITS, LANES, Task, element, raw, total, vectorised};
+use super::{Ext, Kernel, LANE_BITS, LANES, Task, element, raw, total, vectorised};
+use crate::cells::CellsRef;
 use crate::field::ProofField;
 use crate::multilinear::scaled_eq_table;
 use crate::parallel;
@@ -10,22 +11,6 @@ use alloc::vec::Vec;
 
 /// Groups whose sums stay in registers and the first cache while rows pass.
 const BLOCK_GROUPS: usize = 4;
-
-/// Up to sixteen elements; zeros behind them.
-#[inline(always)]
-pub(crate) fn group<E: ProofField>(values: &[E::Base]) -> Base {
-    let mut out = Base::ZERO;
-    if values.len() == LANES {
-        for lane in 0..LANES {
-            out.0[lane] = E::raw(values[lane]);
-        }
-    } else {
-        for (lane, x) in values.iter().enumerate() {
-            out.0[lane] = E::raw(*x);
-        }
-    }
-    out
-}
 
 /// Doubles a table: one coordinate more, the least significant of a group's number.
 struct Doubled<'a> {
@@ -65,7 +50,7 @@ pub(crate) fn eq_groups<E: ProofField>(scale: E, point: &[E]) -> Vec<Ext> {
 }
 
 struct Dot<'a, E: ProofField> {
-    values: &'a [E::Base],
+    values: CellsRef<'a, E::Base>,
     table: &'a [Ext],
 }
 
@@ -75,21 +60,21 @@ impl<E: ProofField> Task for Dot<'_, E> {
     #[inline(always)]
     fn run(self) -> Ext {
         let mut sum = Sums::ZERO;
-        for (values, weights) in self.values.chunks(LANES).zip(self.table) {
-            sum.add_scaled(weights, &group::<E>(values));
+        for (at, weights) in self.table.iter().take(self.values.len().div_ceil(LANES)).enumerate() {
+            sum.add_scaled(weights, &self.values.group::<E>(at * LANES));
         }
         sum.reduce()
     }
 }
 
 /// `sum of values[x] table[x]`.
-pub(crate) fn dot<E: ProofField>(values: &[E::Base], table: &[Ext]) -> E {
-    total(&vectorised(Kernel::detect(), Dot::<E> { values, table }))
+pub(crate) fn dot<'a, E: ProofField>(values: impl Into<CellsRef<'a, E::Base>>, table: &[Ext]) -> E {
+    total(&vectorised(Kernel::detect(), Dot::<E> { values: values.into(), table }))
 }
 
 /// Sums of rows for some of the groups.
 struct Rows<'a, E: ProofField> {
-    rows: &'a [(&'a [E::Base], [u32; 5])],
+    rows: &'a [(CellsRef<'a, E::Base>, [u32; 5])],
     first: usize,
     out: &'a mut [Ext],
 }
@@ -103,9 +88,8 @@ impl<E: ProofField> Task for Rows<'_, E> {
             let first = (self.first + block * BLOCK_GROUPS) * LANES;
             let mut sums = [Sums::ZERO; BLOCK_GROUPS];
             for (row, weight) in self.rows {
-                let row = row.get(first..).unwrap_or(&[]);
-                for (sum, values) in sums.iter_mut().zip(row.chunks(LANES)) {
-                    sum.add_multiples(weight, &group::<E>(values));
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    sum.add_multiples(weight, &row.group::<E>(first + at * LANES));
                 }
             }
             for (out, sums) in out.iter_mut().zip(&sums) {
@@ -117,10 +101,11 @@ impl<E: ProofField> Task for Rows<'_, E> {
 
 /// `out[x] = sum over rows of weight row[x]`, `groups` groups; a row that is too short continues with zeros.
 pub(crate) fn sum_rows<'a, E: ProofField>(
-    rows: impl Iterator<Item = (&'a [E::Base], E)>,
+    rows: impl Iterator<Item = (impl Into<CellsRef<'a, E::Base>>, E)>,
     groups: usize,
 ) -> Vec<Ext> {
-    let rows: Vec<(&[E::Base], [u32; 5])> = rows.map(|(row, weight)| (row, raw(weight))).collect();
+    let rows: Vec<(CellsRef<'_, E::Base>, [u32; 5])> =
+        rows.map(|(row, weight)| (row.into(), raw(weight))).collect();
     let mut out = vec![Ext::ZERO; groups];
     let each = groups.div_ceil(parallel::THREADS).next_multiple_of(BLOCK_GROUPS);
     let mut parts: Vec<(usize, &mut [Ext])> =

@@ -1,7 +1,7 @@
 //! The prover's trees, sixteen hashes at a time on two threads.
 
-use super::wide::{BLOCK_WORDS, keyed};
-use super::{LEAF, NODE, node};
+use super::wide::{BLOCK_WORDS, Format, Hashing};
+use super::{LEAF, NODE, leaf_of_bytes, node};
 use crate::lanes::{Base, Kernel, LANES};
 use crate::parallel;
 use crate::transcript::Hash;
@@ -19,6 +19,7 @@ pub struct Tree {
 
 /// The layer above.
 fn above(kernel: Kernel, below: &[Hash]) -> Vec<Hash> {
+    let format = Format::new(NODE, 64);
     let mut out = vec![[0; 32]; below.len() / 2];
     let mut pieces: Vec<(&[Hash], &mut [Hash])> =
         below.chunks(2 * PIECE).zip(out.chunks_mut(PIECE)).collect();
@@ -35,48 +36,87 @@ fn above(kernel: Kernel, below: &[Hash]) -> Vec<Hash> {
                     word.0[lane] = u32::from_le_bytes(*bytes);
                 }
             }
-            out.copy_from_slice(&keyed(kernel, NODE, &[block], 64));
+            let mut hashing = Hashing::NEW;
+            hashing.more(kernel, &format, &[block]);
+            out.copy_from_slice(&hashing.finish(&format));
         }
     });
     out
 }
 
-/// The leaves of `count` columns of `rows` integers each. `slabs` has sixteen rows at each place, and `place` says where a column lies.
-pub(crate) fn leaves(
-    slabs: &[Vec<Base>],
+/// The leaves of many columns, which come slab by slab: sixteen integers at each place.
+#[derive(Debug)]
+pub(crate) struct Leaves {
+    kernel: Kernel,
+    format: Format,
     rows: usize,
-    count: usize,
-    place: impl Fn(usize) -> usize,
-) -> Vec<Hash> {
-    let kernel = Kernel::detect();
-    // In the order of places, in which every slab is read from its beginning to its end.
-    let mut hashes = vec![[0; 32]; count];
-    let mut pieces: Vec<(usize, &mut [Hash])> = hashes.chunks_mut(PIECE).enumerate().collect();
-    parallel::for_each(&mut pieces, |(piece, out)| {
-        let mut bytes = Vec::with_capacity(4 * rows);
-        let mut blocks = vec![[Base::ZERO; BLOCK_WORDS]; slabs.len()];
-        for (number, out) in out.chunks_mut(LANES).enumerate() {
-            let first = *piece * PIECE + number * LANES;
-            if out.len() < LANES {
-                for (at, out) in out.iter_mut().enumerate() {
-                    bytes.clear();
-                    let integers = slabs.iter().flat_map(|slab| slab[first + at].0).take(rows);
-                    integers.for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
-                    *out = *blake3::keyed_hash(LEAF, &bytes).as_bytes();
-                }
-                continue;
-            }
-            for (block, slab) in blocks.iter_mut().zip(slabs) {
-                for (lane, column) in slab[first..first + LANES].iter().enumerate() {
-                    for (word, x) in block.iter_mut().zip(column.0) {
-                        word.0[lane] = x;
+    /// For each sixteen places.
+    hashing: Vec<Hashing>,
+    /// The columns themselves where they are fewer than sixteen.
+    few: Vec<Vec<u8>>,
+}
+
+impl Leaves {
+    /// Those of `count` columns of `rows` integers each.
+    pub(crate) fn new(rows: usize, count: usize) -> Leaves {
+        let few = if count < LANES { count } else { 0 };
+        Leaves {
+            kernel: Kernel::detect(),
+            format: Format::new(LEAF, 4 * rows),
+            rows,
+            hashing: vec![Hashing::NEW; count / LANES],
+            few: vec![Vec::new(); few],
+        }
+    }
+
+    /// Goes on with `slabs`.
+    pub(crate) fn more(&mut self, slabs: &[Vec<Base>]) {
+        let (kernel, format) = (self.kernel, &self.format);
+        for (place, column) in self.few.iter_mut().enumerate() {
+            let integers = slabs.iter().flat_map(|slab| slab[place].0);
+            integers.for_each(|x| column.extend_from_slice(&x.to_le_bytes()));
+        }
+        // In the order of places, in which every slab is read from its beginning to its end.
+        let mut pieces: Vec<(usize, &mut [Hashing])> =
+            self.hashing.chunks_mut(PIECE / LANES).enumerate().collect();
+        parallel::for_each(&mut pieces, |(piece, hashing)| {
+            let mut blocks = vec![[Base::ZERO; BLOCK_WORDS]; slabs.len()];
+            for (number, hashing) in hashing.iter_mut().enumerate() {
+                let first = *piece * PIECE + number * LANES;
+                for (block, slab) in blocks.iter_mut().zip(slabs) {
+                    for (lane, column) in slab[first..first + LANES].iter().enumerate() {
+                        for (word, x) in block.iter_mut().zip(column.0) {
+                            word.0[lane] = x;
+                        }
                     }
                 }
+                hashing.more(kernel, format, &blocks);
             }
-            out.copy_from_slice(&keyed(kernel, LEAF, &blocks, 4 * rows));
-        }
-    });
-    (0..count).map(|i| hashes[place(i)]).collect()
+        });
+    }
+
+    /// The hashes in the order of columns, of which `place` says where they lie.
+    pub(crate) fn finish(self, place: impl Fn(usize) -> usize) -> Vec<Hash> {
+        let mut hashes: Vec<Hash> =
+            self.hashing.iter().flat_map(|hashing| hashing.finish(&self.format)).collect();
+        let bytes = 4 * self.rows;
+        hashes.extend(self.few.iter().map(|column| leaf_of_bytes(&column[..bytes])));
+        (0..hashes.len()).map(|i| hashes[place(i)]).collect()
+    }
+}
+
+/// The siblings that open `positions`, sorted and distinct, of a tree with `depth` layers above the leaves: in which layer, and where there.
+#[must_use]
+pub(crate) fn siblings(positions: &[usize], depth: usize) -> Vec<(usize, usize)> {
+    let mut siblings = Vec::new();
+    let mut known = positions.to_vec();
+    for layer in 0..depth {
+        let missing = known.iter().filter(|at| known.binary_search(&(**at ^ 1)).is_err());
+        siblings.extend(missing.map(|at| (layer, at ^ 1)));
+        known.iter_mut().for_each(|at| *at /= 2);
+        known.dedup();
+    }
+    siblings
 }
 
 impl Tree {
@@ -98,17 +138,9 @@ impl Tree {
         self.layers[self.layers.len() - 1][0]
     }
 
-    /// The siblings that open `positions`, sorted and distinct.
+    /// All hashes: the leaves, then each layer above, the root last.
     #[must_use]
-    pub fn siblings(&self, positions: &[usize]) -> Vec<Hash> {
-        let mut siblings = Vec::new();
-        let mut known = positions.to_vec();
-        for layer in &self.layers[..self.layers.len() - 1] {
-            let missing = known.iter().filter(|at| known.binary_search(&(**at ^ 1)).is_err());
-            siblings.extend(missing.map(|at| layer[at ^ 1]));
-            known.iter_mut().for_each(|at| *at /= 2);
-            known.dedup();
-        }
-        siblings
+    pub fn layers(&self) -> &[Vec<Hash>] {
+        &self.layers
     }
 }

@@ -22,12 +22,45 @@ const ROOT: u32 = 8;
 const KEYED: u32 = 16;
 const ROUNDS: usize = 7;
 
-/// Sixteen messages: for each block its words, in lanes.
-struct Messages<'a> {
-    blocks: &'a [[Base; BLOCK_WORDS]],
+/// What all messages have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Format {
     key: [u32; 8],
+    /// Blocks of a message.
+    blocks: usize,
     /// Bytes of the last block.
     rest: u32,
+}
+
+impl Format {
+    /// Messages of `bytes` bytes, at least 1, with this key.
+    pub(super) fn new(key: &Hash, bytes: usize) -> Format {
+        let (blocks, mut words) = (bytes.div_ceil(64), [0; 8]);
+        let bytes_of_words = key.as_chunks::<4>().0;
+        words.iter_mut().zip(bytes_of_words).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
+        Format { key: words, blocks, rest: (bytes - 64 * (blocks - 1)) as u32 }
+    }
+}
+
+/// Chaining values in lanes.
+type Chain = [Base; 8];
+
+/// Sixteen messages of which some blocks were hashed.
+#[derive(Clone, Debug)]
+pub(super) struct Hashing {
+    /// Of the chunk that is being hashed.
+    chain: Chain,
+    /// Of whole subtrees, largest first, and how many chunks each has.
+    stack: Vec<(Chain, usize)>,
+    /// Blocks so far.
+    blocks: usize,
+}
+
+/// Some more blocks of sixteen messages: for each its words, in lanes.
+struct More<'a> {
+    format: &'a Format,
+    hashing: &'a mut Hashing,
+    blocks: &'a [[Base; BLOCK_WORDS]],
 }
 
 #[inline(always)]
@@ -81,9 +114,6 @@ const SCHEDULE: [[usize; 16]; ROUNDS] = {
     schedule
 };
 
-/// Chaining values in lanes.
-type Chain = [Base; 8];
-
 /// One compression.
 #[inline(always)]
 fn compressed(chain: &Chain, block: &[Base; BLOCK_WORDS], counter: u32, length: u32, flags: u32) -> Chain {
@@ -114,63 +144,68 @@ fn compressed(chain: &Chain, block: &[Base; BLOCK_WORDS], counter: u32, length: 
     out
 }
 
-impl Task for Messages<'_> {
-    type Output = Chain;
+impl Task for More<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run(self) -> Chain {
+    fn run(self) {
+        let More { format, hashing, blocks } = self;
         let mut key = [Base::ZERO; 8];
         for word in 0..8 {
-            key[word] = Base::splat(self.key[word]);
+            key[word] = Base::splat(format.key[word]);
         }
-        // Chaining values of whole subtrees, largest first, and how many chunks each has.
-        let mut stack: Vec<(Chain, usize)> = Vec::new();
-        let chunks = self.blocks.len().div_ceil(CHUNK_BLOCKS);
-        for (counter, blocks) in self.blocks.chunks(CHUNK_BLOCKS).enumerate() {
-            let mut chain = key;
-            for (number, block) in blocks.iter().enumerate() {
-                let (last, ends) = (number + 1 == blocks.len(), counter + 1 == chunks);
-                let root = if chunks == 1 { ROOT } else { 0 };
-                let flags = KEYED | if number == 0 { START } else { 0 } | if last { END | root } else { 0 };
-                let length = if last && ends { self.rest } else { 64 };
-                chain = compressed(&chain, block, counter as u32, length, flags);
+        let chunks = format.blocks.div_ceil(CHUNK_BLOCKS);
+        for block in blocks {
+            let (counter, number) = (hashing.blocks / CHUNK_BLOCKS, hashing.blocks % CHUNK_BLOCKS);
+            hashing.blocks += 1;
+            let ends = hashing.blocks == format.blocks;
+            let last = ends || number + 1 == CHUNK_BLOCKS;
+            let root = if chunks == 1 { ROOT } else { 0 };
+            let flags = KEYED | if number == 0 { START } else { 0 } | if last { END | root } else { 0 };
+            let length = if ends { format.rest } else { 64 };
+            let chain = if number == 0 { &key } else { &hashing.chain };
+            hashing.chain = compressed(chain, block, counter as u32, length, flags);
+            if last && chunks > 1 {
+                hashing.stack.push((hashing.chain, 1));
             }
-            stack.push((chain, 1));
             // Equal subtrees become one; behind the last chunk, whatever is left.
-            while stack.len() > 1 {
-                let ((left, many), (right, few)) = (stack[stack.len() - 2], stack[stack.len() - 1]);
-                if many != few && counter + 1 < chunks {
+            while last && hashing.stack.len() > 1 {
+                let top = hashing.stack.len();
+                let ((left, many), (right, few)) = (hashing.stack[top - 2], hashing.stack[top - 1]);
+                if many != few && !ends {
                     break;
                 }
                 let mut block = [Base::ZERO; BLOCK_WORDS];
                 block[..8].copy_from_slice(&left);
                 block[8..].copy_from_slice(&right);
-                stack.truncate(stack.len() - 2);
-                let root = if stack.is_empty() && many + few == chunks { ROOT } else { 0 };
-                stack.push((compressed(&key, &block, 0, 64, KEYED | PARENT | root), many + few));
+                hashing.stack.truncate(top - 2);
+                let root = if hashing.stack.is_empty() && many + few == chunks { ROOT } else { 0 };
+                let parent = compressed(&key, &block, 0, 64, KEYED | PARENT | root);
+                hashing.stack.push((parent, many + few));
             }
         }
-        stack.pop().map_or(key, |(chain, _)| chain)
     }
 }
 
-/// The keyed hashes of sixteen messages of `bytes` bytes each, at least 1, given as words in lanes, filled up with zeros.
-pub(super) fn keyed(
-    kernel: Kernel,
-    key: &Hash,
-    blocks: &[[Base; BLOCK_WORDS]],
-    bytes: usize,
-) -> [Hash; LANES] {
-    debug_assert!(bytes.div_ceil(64) == blocks.len());
-    let mut words = [0; 8];
-    words.iter_mut().zip(key.as_chunks::<4>().0).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
-    let rest = (bytes - 64 * (blocks.len() - 1)) as u32;
-    let chain = vectorised(kernel, Messages { blocks, key: words, rest });
-    let mut hashes = [[0; 32]; LANES];
-    for (lane, hash) in hashes.iter_mut().enumerate() {
-        for (bytes, word) in hash.as_chunks_mut::<4>().0.iter_mut().zip(&chain) {
-            *bytes = word.0[lane].to_le_bytes();
-        }
+impl Hashing {
+    /// Nothing yet.
+    pub(super) const NEW: Hashing = Hashing { chain: [Base::ZERO; 8], stack: Vec::new(), blocks: 0 };
+
+    /// Goes on with `blocks`, given as words in lanes, the last block of a message filled up with zeros.
+    pub(super) fn more(&mut self, kernel: Kernel, format: &Format, blocks: &[[Base; BLOCK_WORDS]]) {
+        vectorised(kernel, More { format, hashing: self, blocks });
     }
-    hashes
+
+    /// The hashes, all blocks being hashed.
+    pub(super) fn finish(&self, format: &Format) -> [Hash; LANES] {
+        debug_assert_eq!(self.blocks, format.blocks);
+        let chain = self.stack.last().map_or(&self.chain, |(chain, _)| chain);
+        let mut hashes = [[0; 32]; LANES];
+        for (lane, hash) in hashes.iter_mut().enumerate() {
+            for (bytes, word) in hash.as_chunks_mut::<4>().0.iter_mut().zip(chain) {
+                *bytes = word.0[lane].to_le_bytes();
+            }
+        }
+        hashes
+    }
 }

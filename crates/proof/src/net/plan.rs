@@ -4,7 +4,7 @@
 //! filled to powers of two: outputs of a convolution lie in (place of the image, channel), each filled by itself. Elements that `pad` added have
 //! no place: they are 0.
 
-use crate::commitment::CELLS_MAX;
+use crate::argument::WITNESS_CELLS_MAX;
 use crate::error::PlanError;
 use crate::gadget::linear::{Layer, Part};
 use crate::integer::log2_ceil;
@@ -141,7 +141,7 @@ fn affordable(places: usize, columns: u64) -> Result<(), PlanError> {
     let filled = |n: u64| n.checked_next_power_of_two().unwrap_or(u64::MAX);
     let cells = filled(places as u64).saturating_mul(filled(columns));
     let got = usize::try_from(cells).unwrap_or(usize::MAX);
-    if got > CELLS_MAX { Err(PlanError::TooLarge { got, limit: CELLS_MAX }) } else { Ok(()) }
+    if got > WITNESS_CELLS_MAX { Err(PlanError::TooLarge { got, limit: WITNESS_CELLS_MAX }) } else { Ok(()) }
 }
 
 /// The matrices of a network, one for each node that has one.

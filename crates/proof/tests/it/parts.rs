@@ -1,9 +1,11 @@
 //! The parts of the protocol alone: sum-checks, fractions, commitments, tables.
 
 use lockstep_base::rng::SplitMix64;
+use lockstep_proof::cells::Cells;
 use lockstep_proof::circuit::range;
+use lockstep_proof::commitment::kept::{Kept, KeptError};
 use lockstep_proof::commitment::{self, COLUMN_BITS, Committed, DEPTH_MAX, QUERIES, Shape};
-use lockstep_proof::error::VerifyError;
+use lockstep_proof::error::{ProveError, VerifyError};
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::logup;
 use lockstep_proof::multilinear::{eq, eq_index, eq_table, evaluate, evaluate_ext, fold_rows, index};
@@ -197,6 +199,56 @@ fn openings_are_of_what_was_committed() {
             assert_eq!(refused, Err(VerifyError::Root), "{cells} cells");
         }
     }
+}
+
+/// commitment: whether cells are elements or codes, and whether what is encoded is in memory, encoded again or in a file: one root, and one opening.
+#[test]
+fn an_opening_does_not_depend_on_how_it_is_kept() {
+    let folder = std::env::temp_dir().join(format!("lockstep-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (seed, cells) in [(1, 1), (2, 9), (3, 37), (4, 5000), (5, 100_003), (6, 600_000)] {
+        let mut rng = SplitMix64::new(seed);
+        let codes: Vec<i8> = (0..cells).map(|_| rng.next_u64() as i8).collect();
+        let elements: Vec<Base> = codes.iter().map(|code| residue(i64::from(*code))).collect();
+        let shape = Shape::new::<Quintic>(cells);
+        let at = point(&mut rng, shape.log);
+        let opened = |committed: &Committed<Quintic>| {
+            let mut prover = ProverTranscript::new(Sponge::new("test"));
+            committed.open(&mut prover, &at).map(|()| (committed.root(), prover.finish()))
+        };
+        let expected = opened(&Committed::new(elements)).expect("an opening");
+        let codes = Cells::Codes(codes);
+        let path = folder.join(format!("{cells}.code"));
+        let root = Kept::write::<Quintic>(codes.all(), &path).expect("a file");
+        let kept = || Kept::open::<Quintic>(&path, cells, &root).expect("the file");
+        let of_codes = [
+            Committed::new(codes.clone()),
+            Committed::lean(codes.clone()),
+            Committed::kept(codes.clone(), kept()),
+        ];
+        for committed in &of_codes {
+            assert!(opened(committed) == Ok(expected.clone()), "{cells} cells, {shape:?}");
+        }
+        // What is damaged is refused by name, wherever it is read.
+        let whole = std::fs::read(&path).expect("the file");
+        let mut damaged = whole.clone();
+        damaged[64..].iter_mut().for_each(|byte| *byte ^= 1);
+        std::fs::write(&path, &damaged).expect("a file");
+        let refused = opened(&Committed::kept(codes.clone(), kept()));
+        assert!(matches!(refused, Err(ProveError::Kept(KeptError::Damaged { .. }))), "{refused:?}");
+        for (at, expected) in [(0, "no encoded weights"), (16, "cells, expected"), (32, "another root")] {
+            let mut other = whole.clone();
+            other[at] ^= 1;
+            std::fs::write(&path, &other).expect("a file");
+            let refused = Kept::open::<Quintic>(&path, cells, &root).expect_err("damaged").to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        for bytes in [&whole[..whole.len() - 1], &whole[..63], &[whole.as_slice(), &[0]].concat()] {
+            std::fs::write(&path, bytes).expect("a file");
+            assert!(Kept::open::<Quintic>(&path, cells, &root).is_err());
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder");
 }
 
 /// proofs.md, 4: the numbers of columns give at least 110 bits, and are the least that do.

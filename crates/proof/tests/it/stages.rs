@@ -5,9 +5,10 @@ use lockstep_base::Digest;
 use lockstep_base::weights::{ModelWeights, WeightFormat};
 use lockstep_proof::argument::Roots;
 use lockstep_proof::commitment::Committed;
+use lockstep_proof::commitment::kept::KeptError;
 use lockstep_proof::decoder::statement::Answer;
 use lockstep_proof::decoder::{Stage, boundary, prove_stage, verify_stage, weights};
-use lockstep_proof::error::{PlanError, VerifyError};
+use lockstep_proof::error::{PlanError, ProveError, VerifyError};
 use lockstep_proof::field::Quintic;
 use lockstep_proof::file::make::{Order, make};
 use lockstep_proof::file::{AnswerFile, FileError, Sample};
@@ -152,7 +153,7 @@ fn weights_that_are_committed_to_need_not_be_held() {
 /// The file of an answer in two stages.
 pub(crate) fn made(chain: &Chain, key: Option<&Key>, sample: Option<Sample>) -> AnswerFile {
     let between = [chain.between.clone()];
-    let order = Order { answer: chain.answer(), ends: &[1, 2], between: &between, sample, key };
+    let order = Order { answer: chain.answer(), ends: &[1, 2], between: &between, sample, key, kept: None };
     let file = make(&order, &mut |_, _, _| {}).expect("a file");
     let read = AnswerFile::from_bytes(&file.to_bytes()).expect("our own file");
     assert_eq!(read, file);
@@ -178,6 +179,31 @@ fn a_file_in_stages_is_the_whole_answer() {
     for (what, wrong) in [("exchanged", exchanged), ("moved", moved), ("short", short), ("one", one)] {
         assert!(wrong.verify(&chain.weights, ROOT).is_err(), "{what}");
     }
+}
+
+/// decoder/weights.rs: with encoded weights that were kept, a prover says the very same; without them, or with those of another key, there is no proof.
+#[test]
+fn kept_weights_give_the_same_proof() {
+    let folder = std::env::temp_dir().join(format!("lockstep-weights-{}", std::process::id()));
+    let empty = folder.join("empty");
+    std::fs::create_dir_all(&empty).expect("a folder");
+    for (kind, format) in [(0, WeightFormat::Int8), (1, WeightFormat::Int4)] {
+        let chain = Chain::new(kind, format);
+        let key = Key::new(&chain.weights, ROOT, &[1, 2]).expect("a key");
+        let keeping = Key::keeping(&chain.weights, ROOT, &[1, 2], &folder).expect("a key");
+        assert_eq!(keeping.to_bytes(), key.to_bytes(), "kind {kind}");
+        let between = [chain.between.clone()];
+        let with = |kept| {
+            let (answer, key) = (chain.answer(), Some(&key));
+            let order = Order { answer, ends: &[1, 2], between: &between, sample: None, key, kept };
+            make(&order, &mut |_, _, _| {})
+        };
+        let file = with(Some(&folder)).expect("a file");
+        assert!(file == with(None).expect("a file"), "kind {kind}");
+        assert_eq!(file.verify_with_key(&key), Ok(()));
+        assert!(matches!(with(Some(&empty)), Err(ProveError::Kept(KeptError::File { .. }))));
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder");
 }
 
 /// key.rs, tier B: who has the key alone verifies; with the model's proof, another key, another row or other tokens nothing verifies.

@@ -21,6 +21,7 @@ use lockstep_runtime::observe::Silent;
 use lockstep_runtime::sample::greedy;
 use lockstep_runtime::synthetic;
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Runs without --runs.
@@ -62,6 +63,9 @@ pub(super) struct ProveArgs {
     /// Prove for who has a key of the model and not its weights
     #[arg(long)]
     key: bool,
+    /// The same, and keep the encoded weights in this folder: committing to weights does not count as proving then
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Runs
     #[arg(long, value_name = "N", default_value_t = RUNS)]
     runs: usize,
@@ -118,10 +122,14 @@ pub(super) fn run(args: ProveArgs) -> CommandResult {
     let inference = median(&inference);
 
     let root = Digest::tagged("lockstep/bench", &[config.name.as_bytes()]);
-    let key = args.key.then(|| Key::new(&weights, root, &ends)).transpose()?;
+    let key = match &args.keep {
+        Some(folder) => Some(Key::keeping(&weights, root, &ends, folder)?),
+        None => args.key.then(|| Key::new(&weights, root, &ends)).transpose()?,
+    };
     let answer = Answer { weights: &weights, root, tokens: &tokens, generated: args.generate };
     let rows = between(&weights, &compute, &tokens, &ends)?;
-    let order = Order { answer, ends: &ends, between: &rows, sample: None, key: key.as_ref() };
+    let (between, kept) = (&*rows, args.keep.as_deref());
+    let order = Order { answer, ends: &ends, between, sample: None, key: key.as_ref(), kept };
     let mut works: Vec<Work> = Vec::with_capacity(args.runs);
     for _ in 0..args.runs {
         works.push(prove(&order, args.json)?);

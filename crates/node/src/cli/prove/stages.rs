@@ -18,6 +18,9 @@ pub struct StageArgs {
     /// Prove for who has this key of the model (`lockstep proof-key`) and not its weights
     #[arg(long, value_name = "KEY")]
     key: Option<PathBuf>,
+    /// Folder with the encoded weights of the key (`lockstep proof-key --keep`): they need not be committed to again
+    #[arg(long, value_name = "DIR", requires = "key")]
+    kept: Option<PathBuf>,
     /// Prove only K of the stages, those that --beacon draws
     #[arg(long, value_name = "K", requires = "beacon")]
     sample: Option<u32>,
@@ -42,6 +45,12 @@ impl StageArgs {
             return Err(format!("{path}: a key of model {got}, this is model {root}").into());
         }
         Ok(Some(key))
+    }
+
+    /// Where the encoded weights of the key are.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Path> {
+        self.kept.as_deref()
     }
 
     /// Where stages end.

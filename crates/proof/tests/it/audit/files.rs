@@ -92,6 +92,7 @@ fn a_beacon_that_the_prover_chooses_shows_nothing() {
             between: &between,
             sample: Some(sample),
             key: None,
+            kept: None,
         };
         make(&order, &mut |_, _, _| {}).expect("a file")
     };
