@@ -5,13 +5,15 @@
 pub mod prove;
 pub mod verify;
 
-use crate::circuit::{Circuit, Home};
+use crate::circuit::evaluate::shared;
+use crate::circuit::{Circuit, Contraction, Home};
 use crate::claims::Layout;
 use crate::commitment::CELLS_MAX;
 use crate::error::PlanError;
 use crate::field::ProofField;
 use crate::matmul::Matrix;
 use crate::transcript::{Hash, Sponge};
+use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
@@ -26,6 +28,9 @@ pub const NUMBERS_MAX: usize = 1 << 10;
 pub const CONSTRAINTS_MAX: usize = 1 << 16;
 /// Contractions.
 pub const CONTRACTIONS_MAX: usize = 1 << 14;
+
+/// Cells of all vectors of the contractions that are proved in one sum-check, unless it is one contraction.
+pub const BATCH_CELLS: usize = 1 << 22;
 
 /// Commitments that are opened: that of the witness, and those that a statement names.
 pub const OPENINGS_MAX: usize = 4;
@@ -184,15 +189,56 @@ impl<B> Witness<B> {
     }
 }
 
-/// The point in the space of a contraction's factors: the claim's, but the sum-check's at the coordinates `kept`.
-fn joint<E: ProofField>(
-    contraction: &crate::circuit::Contraction,
-    claimed: &[E],
-    kept: &[usize],
-    reduced: &[E],
-) -> Vec<E> {
-    let mut point = claimed.to_vec();
-    point.resize(contraction.outer + contraction.inner, E::ZERO);
-    kept.iter().zip(reduced).for_each(|(at, r)| point[*at] = *r);
-    point
+/// A claim on what a contraction gives, which is still to be proved.
+#[derive(Clone, Debug)]
+struct Claimed<E> {
+    contraction: usize,
+    point: Vec<E>,
+    value: E,
+}
+
+/// A claim that is being proved.
+#[derive(Clone, Debug)]
+struct Settled<E> {
+    contraction: usize,
+    /// Where.
+    point: Vec<E>,
+    value: E,
+    /// The coordinates over which its sum runs.
+    kept: Vec<usize>,
+    /// Those of the claim among the first of them, which both factors have.
+    eq: Vec<E>,
+}
+
+impl<E: ProofField> Settled<E> {
+    /// The point in the space of the factors, from that of the batch: the claim's, but the sum's at the coordinates that are kept.
+    fn joint(&self, contraction: &Contraction, batch: &[E]) -> Vec<E> {
+        let mut point = self.point.clone();
+        point.resize(contraction.outer + contraction.inner, E::ZERO);
+        let reduced = &batch[batch.len() - self.kept.len()..];
+        self.kept.iter().zip(reduced).for_each(|(at, r)| point[*at] = *r);
+        point
+    }
+}
+
+/// The claims that are settled next: all that there are now, in order, as long as the vectors of their sums are not too large together.
+fn next_batch<E: ProofField>(
+    contractions: &[Contraction],
+    claimed: &mut VecDeque<Claimed<E>>,
+) -> Vec<Settled<E>> {
+    let (mut batch, mut cells) = (Vec::new(), 0usize);
+    while let Some(claim) = claimed.pop_front() {
+        let contraction = &contractions[claim.contraction];
+        let kept = shared(contraction);
+        let here = 1usize << kept.len();
+        if !batch.is_empty() && cells + here > BATCH_CELLS {
+            claimed.push_front(claim);
+            break;
+        }
+        cells += here;
+        let eq = kept[..kept.len() - contraction.inner].iter().map(|at| claim.point[*at]).collect();
+        let Claimed { contraction, point, value } = claim;
+        batch.push(Settled { contraction, point, value, kept, eq });
+    }
+    batch
 }

@@ -19,7 +19,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
-pub use public::{Gather, Public};
+pub use public::{Gather, Marks, Public};
 pub use view::{Bit, View};
 
 /// Where cells come from.

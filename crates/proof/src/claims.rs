@@ -16,7 +16,7 @@ mod prover;
 use crate::commitment::{self, Shape};
 use crate::error::VerifyError;
 use crate::field::ProofField;
-use crate::multilinear::{eq, eq_index};
+use crate::multilinear::{doubled, eq, eq_index};
 use crate::sumcheck;
 use crate::transcript::{Hash, VerifierTranscript};
 use alloc::collections::BTreeMap;
@@ -40,6 +40,9 @@ use {
 /// Rows that one thread takes at once.
 #[cfg(feature = "prover")]
 const ROWS_AT_ONCE: usize = 64;
+
+/// Coordinates of the blocks of the largest columns.
+const BLOCKS_LOG: usize = 10;
 
 /// Where each column lies.
 #[derive(Clone, Debug)]
@@ -236,6 +239,31 @@ impl<E: ProofField> Claims<E> {
         committed.open(transcript, &point)
     }
 
+    /// B~(r): `sum_k c^k eq((block_k, point_k), r)`.
+    fn weight(&self, layout: &Layout, r: &[E], batch: E) -> E {
+        // Most columns lie in blocks that are known by a few coordinates: the tables of these are written out.
+        let mut blocks = vec![vec![E::ONE]];
+        for coordinate in r.iter().take(BLOCKS_LOG) {
+            blocks.push(doubled(&blocks[blocks.len() - 1], *coordinate));
+        }
+        let block = |bits: usize, at: usize| match blocks.get(bits) {
+            Some(blocks) => blocks[at],
+            None => {
+                let rest = bits - (blocks.len() - 1);
+                blocks[blocks.len() - 1][at >> rest] * eq_index(&r[bits - rest..bits], at & ((1 << rest) - 1))
+            }
+        };
+        let lows: Vec<E> = self.points.iter().map(|point| eq(point, &r[r.len() - point.len()..])).collect();
+        let (mut weight, mut power) = (E::ZERO, E::ONE);
+        for claim in &self.claims {
+            let log = layout.logs[claim.column];
+            let block = block(r.len() - log, layout.offsets[claim.column] >> log);
+            weight += power * block * lows[claim.point];
+            power *= batch;
+        }
+        weight
+    }
+
     /// Checks all claims against the commitment `root`.
     ///
     /// # Errors
@@ -250,14 +278,7 @@ impl<E: ProofField> Claims<E> {
         let batch: E = transcript.sponge.challenge("claims");
         let reduced = sumcheck::verify(transcript, shape.log, None, self.batched(batch))?;
         let [cell] = transcript.receive::<E, 1>("cell")?;
-        let (mut weight, mut power) = (E::ZERO, E::ONE);
-        for claim in &self.claims {
-            let log = layout.logs[claim.column];
-            let (high, low) = reduced.point.split_at(shape.log - log);
-            let block = eq_index(high, layout.offsets[claim.column] >> log);
-            weight += power * block * eq(&self.points[claim.point], low);
-            power *= batch;
-        }
+        let weight = self.weight(layout, &reduced.point, batch);
         if cell * weight != reduced.value {
             return Err(VerifyError::SumCheck { what: "claims" });
         }

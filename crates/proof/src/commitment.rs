@@ -30,9 +30,9 @@ mod prover;
 mod transform;
 
 use crate::error::VerifyError;
-use crate::field::{ProofField, ext_bytes};
+use crate::field::{BASE_BYTES, ProofField, ext_bytes, get_integers};
 use crate::merkle;
-use crate::multilinear::{eq_table, evaluate_ext};
+use crate::multilinear::{Weights, eq_table, evaluate_ext};
 use crate::transcript::{Hash, VerifierTranscript};
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, TwoAdicField};
@@ -46,13 +46,30 @@ pub const QUERIES: [usize; 4] = [266, 163, 133, 121];
 /// Cells of one commitment.
 pub const CELLS_MAX: usize = 1 << 28;
 /// Up to this many cells the code has rate 1/16, above 1/4.
-const LOW_RATE_CELLS: usize = 1 << 16;
+const LOW_RATE_CELLS: usize = 1 << 18;
 /// A folded row is committed to if the vector has so many times the cells of the row.
 const NESTED_SHRINK: usize = 8;
 /// Commitments of one opening: each may err.
 pub const DEPTH_MAX: usize = 3;
 /// Most columns of the code, as a logarithm: what the base field has roots of unity for.
 const CODE_LOG_MAX: usize = 22;
+
+/// What the opening of a row is that is committed to.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    bytes: usize,
+    depth: usize,
+}
+
+/// That of rows of `2^i` elements, for every `i < count`: the shape of each is the smallest of those whose rows are shorter.
+fn rows_opened<E: ProofField>(count: usize) -> Vec<Opened> {
+    let mut known = Vec::with_capacity(count);
+    for log_cols in 0..count {
+        let shape = Shape::smallest::<E>(inner::cells::<E>(log_cols), &known);
+        known.push(Opened { bytes: shape.bytes::<E>(&known), depth: shape.depth_of(&known) });
+    }
+    known
+}
 
 /// The shape of the matrix; it follows from the number of cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +90,12 @@ impl Shape {
     /// The shape for `cells` cells, 1 to [`CELLS_MAX`]: the one with the smallest opening.
     #[must_use]
     pub fn new<E: ProofField>(cells: usize) -> Shape {
+        let shorter = |log_cols: &usize| NESTED_SHRINK * inner::cells::<E>(*log_cols) <= cells;
+        Shape::smallest::<E>(cells, &rows_opened::<E>((0..CODE_LOG_MAX).take_while(shorter).count()))
+    }
+
+    /// The same, from what openings of committed rows are.
+    fn smallest<E: ProofField>(cells: usize, known: &[Opened]) -> Shape {
         let log = cells.next_power_of_two().trailing_zeros() as usize;
         let log_inverse_rate = if cells <= LOW_RATE_CELLS { 4 } else { 2 };
         let shape = |log_cols: usize, nested: bool| Shape {
@@ -84,17 +107,23 @@ impl Shape {
         };
         let logs = 0..=log.min(CODE_LOG_MAX - log_inverse_rate);
         // A row that is committed to is much shorter than what it is folded from, so commitments to rows come to an end.
-        let nested = |log_cols: &usize| NESTED_SHRINK * inner::cells::<E>(*log_cols) <= cells;
+        let nested = |log_cols: &usize| {
+            NESTED_SHRINK * inner::cells::<E>(*log_cols) <= cells
+                && known.get(*log_cols).is_some_and(|row| row.depth < DEPTH_MAX)
+        };
         let all = logs.clone().map(|log_cols| shape(log_cols, false));
-        let row = logs.filter(nested).map(|log_cols| shape(log_cols, true));
-        let all = all.chain(row.filter(|shape| shape.depth::<E>() <= DEPTH_MAX));
-        all.min_by_key(Shape::opening_bytes::<E>).unwrap_or_else(|| shape(0, false))
+        let all = all.chain(logs.filter(nested).map(|log_cols| shape(log_cols, true)));
+        all.min_by_key(|shape| shape.bytes::<E>(known)).unwrap_or_else(|| shape(0, false))
     }
 
     /// How many commitments an opening has, the first included.
     #[must_use]
     pub fn depth<E: ProofField>(&self) -> usize {
-        1 + if self.nested { Shape::new::<E>(inner::cells::<E>(self.log_cols)).depth::<E>() } else { 0 }
+        self.depth_of(&rows_opened::<E>(1 + self.log_cols))
+    }
+
+    fn depth_of(&self, known: &[Opened]) -> usize {
+        1 + if self.nested { known[self.log_cols].depth } else { 0 }
     }
 
     /// Columns of the code, as a logarithm.
@@ -112,12 +141,15 @@ impl Shape {
     /// Bytes of an opening, at most.
     #[must_use]
     pub fn opening_bytes<E: ProofField>(&self) -> usize {
+        self.bytes::<E>(&rows_opened::<E>(1 + self.log_cols))
+    }
+
+    fn bytes<E: ProofField>(&self, known: &[Opened]) -> usize {
         let columns = self.queries().min(1 << self.code_log());
         // The paths of t leaves meet in the upper log2 t layers.
         let path = self.code_log() - (usize::BITS - 1 - columns.leading_zeros()) as usize + 1;
         let row = if self.nested {
-            let inner = Shape::new::<E>(inner::cells::<E>(self.log_cols));
-            inner::bytes(self.log_cols, ext_bytes::<E>(), E::DIMENSION) + inner.opening_bytes::<E>()
+            inner::bytes(self.log_cols, ext_bytes::<E>(), E::DIMENSION) + known[self.log_cols].bytes
         } else {
             ext_bytes::<E>() << self.log_cols
         };
@@ -130,9 +162,22 @@ impl Shape {
     }
 }
 
-/// The polynomial with coefficients `u` at `x`.
-fn horner<E: ProofField>(u: &[E], x: E::Base) -> E {
-    u.iter().rev().fold(E::ZERO, |sum, u| sum * x + *u)
+/// Points at which a polynomial is evaluated side by side.
+const POINTS: usize = 4;
+
+/// The polynomial with coefficients `u` at each of `points`: Horner's rule, for some points at once, since every step waits for the one before.
+fn values_at<E: ProofField>(u: &[E], points: &[E::Base]) -> Vec<E> {
+    let mut values = Vec::with_capacity(points.len());
+    for points in points.chunks(POINTS) {
+        let mut here = [E::Base::ZERO; POINTS];
+        here[..points.len()].copy_from_slice(points);
+        let mut sums = [E::ZERO; POINTS];
+        for u in u.iter().rev() {
+            sums = core::array::from_fn(|at| sums[at] * here[at] + *u);
+        }
+        values.extend_from_slice(&sums[..points.len()]);
+    }
+    values
 }
 
 /// Sorted and distinct.
@@ -164,10 +209,11 @@ pub fn verify<E: ProofField>(
     let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
     let generator = E::Base::two_adic_generator(shape.code_log());
     let folded = columns(transcript, shape, root, &positions, &eq_table(high))?;
-    for (position, folded) in positions.into_iter().zip(folded) {
-        if folded != horner(&u, generator.exp_u64(position as u64)) {
-            return Err(VerifyError::Column { column: position });
-        }
+    let points: Vec<E::Base> = positions.iter().map(|i| generator.exp_u64(*i as u64)).collect();
+    let expected = values_at(&u, &points);
+    let wrong = folded.iter().zip(&expected).position(|(folded, expected)| folded != expected);
+    if let Some(at) = wrong {
+        return Err(VerifyError::Column { column: positions[at] });
     }
     Ok(())
 }
@@ -180,12 +226,14 @@ fn columns<E: ProofField>(
     positions: &[usize],
     weights: &[E],
 ) -> Result<Vec<E>, VerifyError> {
-    let (mut leaves, mut scratch) = (Vec::with_capacity(positions.len()), Vec::new());
+    let (mut leaves, mut column) = (Vec::with_capacity(positions.len()), Vec::new());
     let mut folded = Vec::with_capacity(positions.len());
+    let weights = Weights::of(&weights[..shape.rows]);
     for position in positions {
-        let column = transcript.hint_base::<E::Base>(shape.rows)?;
-        folded.push(column.iter().zip(weights).map(|(x, weight)| *weight * *x).sum());
-        leaves.push((*position, merkle::leaf(&column, &mut scratch)));
+        let bytes = transcript.hint(BASE_BYTES * shape.rows)?;
+        get_integers::<E::Base>(bytes, &mut column).ok_or(VerifyError::NotCanonical)?;
+        folded.push(weights.sum(&column));
+        leaves.push((*position, merkle::leaf_of_bytes(bytes)));
     }
     if merkle::root_of(transcript, leaves, shape.code_log())? != *root {
         return Err(VerifyError::Root);

@@ -72,6 +72,13 @@ pub fn get_base<B: PrimeField32>(bytes: [u8; BASE_BYTES]) -> Option<B> {
     (x < B::ORDER_U32).then(|| B::from_u32(x))
 }
 
+/// The integers that [`put_base`] wrote; `None` unless all are canonical.
+pub fn get_integers<B: PrimeField32>(bytes: &[u8], integers: &mut Vec<u32>) -> Option<()> {
+    integers.clear();
+    integers.extend(bytes.as_chunks::<BASE_BYTES>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+    integers.iter().all(|x| *x < B::ORDER_U32).then_some(())
+}
+
 /// Reads what [`put_ext`] wrote; `None` unless every coordinate is canonical and their number right.
 #[must_use]
 pub fn get_ext<E: ProofField>(bytes: &[u8]) -> Option<E> {
@@ -79,8 +86,14 @@ pub fn get_ext<E: ProofField>(bytes: &[u8]) -> Option<E> {
     if !rest.is_empty() || chunks.len() != E::DIMENSION {
         return None;
     }
-    let coordinates: Option<Vec<E::Base>> = chunks.iter().map(|chunk| get_base(*chunk)).collect();
-    E::from_basis_coefficients_slice(&coordinates?)
+    let mut canonical = true;
+    let x = E::from_basis_coefficients_fn(|i| {
+        get_base(chunks[i]).unwrap_or_else(|| {
+            canonical = false;
+            E::Base::ZERO
+        })
+    });
+    canonical.then_some(x)
 }
 
 /// The residue of an integer.

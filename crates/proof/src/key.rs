@@ -257,6 +257,7 @@ struct Body {
 pub struct Key {
     body: Body,
     weights: ModelWeights,
+    digest: Digest,
 }
 
 impl Key {
@@ -377,7 +378,8 @@ impl Key {
         count("layers of all stages", before as usize, config.n_layers as usize)?;
         let weights = stripped(&body)?;
         bounds::check(&body)?;
-        Ok(Key { body, weights })
+        let digest = Digest::tagged("proof-key", &[&cbor::encode(&body)]);
+        Ok(Key { body, weights, digest })
     }
 
     /// The bytes of the key.
@@ -389,7 +391,7 @@ impl Key {
     /// What a key is known by.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::tagged("proof-key", &[&self.to_bytes()])
+        self.digest
     }
 
     /// The root of the model.

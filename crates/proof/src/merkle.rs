@@ -14,25 +14,15 @@ pub(crate) mod tree;
 mod wide;
 
 use crate::error::VerifyError;
-use crate::field::put_base;
 use crate::transcript::{Hash, VerifierTranscript};
 use alloc::vec::Vec;
-use p3_field::PrimeField32;
 #[cfg(feature = "prover")]
 pub use tree::Tree;
 
 const LEAF: &[u8; 32] = b"lockstep proof v0 leaf of column";
 const NODE: &[u8; 32] = b"lockstep proof v0 node of a tree";
 
-/// The hash of one column.
-#[must_use]
-pub fn leaf<B: PrimeField32>(column: &[B], scratch: &mut Vec<u8>) -> Hash {
-    scratch.clear();
-    column.iter().for_each(|x| put_base(*x, scratch));
-    leaf_of_bytes(scratch)
-}
-
-/// The hash of one column as it is hashed.
+/// The hash of one column, whose elements are these bytes.
 pub(crate) fn leaf_of_bytes(column: &[u8]) -> Hash {
     *blake3::keyed_hash(LEAF, column).as_bytes()
 }

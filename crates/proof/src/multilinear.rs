@@ -10,6 +10,7 @@
 use crate::field::ProofField;
 use alloc::vec;
 use alloc::vec::Vec;
+use p3_field::PrimeField32;
 
 /// `eq(r, x)` for all x, in order.
 #[must_use]
@@ -58,16 +59,87 @@ pub fn eq_index<E: ProofField>(point: &[E], index: usize) -> E {
     })
 }
 
+/// The extension of `x -> x < end`, at most `2^k`.
+#[must_use]
+pub fn before<E: ProofField>(point: &[E], end: usize) -> E {
+    if end >> point.len() != 0 {
+        return E::ONE;
+    }
+    // Below: equal so far, and 0 here where `end` has a 1.
+    let (mut below, mut equal) = (E::ZERO, E::ONE);
+    for (i, r) in point.iter().enumerate() {
+        let zero = equal * (E::ONE - *r);
+        if end >> (point.len() - 1 - i) & 1 == 1 {
+            below += zero;
+            equal -= zero;
+        } else {
+            equal = zero;
+        }
+    }
+    below
+}
+
 /// `f~(r)` from the table of `eq(r, .)`.
 #[must_use]
 pub fn weighted<E: ProofField>(values: &[E::Base], table: &[E]) -> E {
     values.iter().zip(table).map(|(x, weight)| *weight * *x).sum()
 }
 
-/// `f~(r)` of a vector over the base field.
+/// Coordinates of a row of a vector that is evaluated row by row: its table stays in the first cache.
+const ROW_LOG: usize = 8;
+
+/// `f~(r)` of a vector over the base field: no table of its size.
 #[must_use]
 pub fn evaluate<E: ProofField>(values: &[E::Base], point: &[E]) -> E {
-    weighted(values, &eq_table(point))
+    let (high, low) = point.split_at(point.len().saturating_sub(ROW_LOG));
+    let (weights, unraw) = (Weights::of(&eq_table(low)), E::from_raw(1));
+    let mut raw = Vec::with_capacity(1 << low.len());
+    let rows = values.chunks(1 << low.len()).zip(eq_table(high));
+    // Coordinates of a view that are constant leave rows without weight.
+    let rows = rows.filter(|(_, weight)| !weight.is_zero());
+    rows.map(|(row, weight)| {
+        raw.clear();
+        raw.extend(row.iter().map(|x| E::raw(*x)));
+        weight * weights.sum(&raw) * unraw
+    })
+    .sum()
+}
+
+/// Weights of a sum, coordinate by coordinate, as [`ProofField::raw`] has them.
+#[derive(Clone, Debug)]
+pub struct Weights<E> {
+    coordinates: Vec<Vec<u32>>,
+    _field: core::marker::PhantomData<E>,
+}
+
+impl<E: ProofField> Weights<E> {
+    /// These.
+    #[must_use]
+    pub fn of(weights: &[E]) -> Weights<E> {
+        let raw =
+            |at: usize| weights.iter().map(move |x| E::raw(x.as_basis_coefficients_slice()[at])).collect();
+        Weights { coordinates: (0..E::DIMENSION).map(raw).collect(), _field: core::marker::PhantomData }
+    }
+
+    /// `sum of weight * integer`, of integers below p.
+    #[must_use]
+    pub fn sum(&self, integers: &[u32]) -> E {
+        E::from_basis_coefficients_fn(|at| raw_product::<E>(&self.coordinates[at], integers))
+    }
+}
+
+/// `sum of weight * integer`: as both are below p, four products are below 2^64, and their halves are added up.
+fn raw_product<E: ProofField>(weights: &[u32], integers: &[u32]) -> E::Base {
+    const { assert!((E::Base::ORDER_U32 as u128 - 1) * (E::Base::ORDER_U32 as u128 - 1) * 4 < 1 << 64) };
+    let (mut low, mut high) = (0u64, 0u64);
+    for (weights, integers) in weights.chunks(4).zip(integers.chunks(4)) {
+        let sum: u64 = weights.iter().zip(integers).map(|(w, x)| u64::from(*w) * u64::from(*x)).sum();
+        low += sum & u64::from(u32::MAX);
+        high += sum >> 32;
+    }
+    let order = u64::from(E::Base::ORDER_U32);
+    let sum = (high % order * ((1u64 << 32) % order) + low % order) % order;
+    E::from_raw(sum as u32)
 }
 
 /// `f~(r)` of a vector over the extension.

@@ -1,9 +1,9 @@
 //! Fiat and Shamir's transcript: every challenge is a hash of everything before it.
 //!
 //! ```text
-//! state_0     = H("lockstep proof v0")                                   H = BLAKE3 in key-derivation mode
-//! absorb      state' = H(state ‖ 0 ‖ len(label) ‖ label ‖ len(bytes) ‖ bytes)
-//! challenge   out    = XOF(state ‖ 1 ‖ len(label) ‖ label ‖ len(out)),  state' = H(state ‖ 2 ‖ len(label) ‖ label)
+//! state, said = H("lockstep proof v1"), nothing                          H, XOF = BLAKE3: to derive a key, and with one
+//! absorb         said' = said ‖ 0 ‖ len(label) ‖ label ‖ len(bytes) ‖ bytes
+//! challenge      state' ‖ out = XOF(state, said ‖ 1 ‖ len(label) ‖ label ‖ len(out)),  said' = nothing
 //! ```
 //!
 //! Lengths are 64-bit little-endian, so no two sequences of calls hash the same bytes. What the prover says goes through
@@ -16,15 +16,17 @@
 //! above `(1 + 2^-30) / p^5`: every error bound grows by that factor. Positions are the low bits of 32: exactly uniform.
 
 use crate::error::VerifyError;
-use crate::field::{ProofField, ext_bytes, get_base, get_ext, put_ext};
+use crate::field::{ProofField, ext_bytes, get_ext, put_ext};
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Context of the hash: the version of the protocol.
-const CONTEXT: &str = "lockstep 2026 proof transcript v0";
+const CONTEXT: &str = "lockstep 2026 proof transcript v1";
 /// Bytes of random bits behind each coordinate.
 const COORDINATE_BYTES: usize = 8;
+/// Coordinates of an element, at most.
+const COORDINATES_MAX: usize = 8;
 
 /// A digest of a hash tree or a transcript.
 pub type Hash = [u8; 32];
@@ -33,43 +35,48 @@ pub type Hash = [u8; 32];
 #[derive(Clone, Debug)]
 pub struct Sponge {
     state: Hash,
+    /// What was absorbed since the last challenge.
+    said: Vec<u8>,
 }
 
 impl Sponge {
     /// The transcript of the protocol `name`.
     #[must_use]
     pub fn new(name: &str) -> Sponge {
-        let mut sponge = Sponge { state: [0; 32] };
+        let mut sponge = Sponge { state: blake3::derive_key(CONTEXT, &[]), said: Vec::new() };
         sponge.absorb("protocol", name.as_bytes());
         sponge
     }
 
-    fn step(&self, kind: u8, label: &str, length: usize) -> blake3::Hasher {
-        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        hasher.update(&self.state);
-        hasher.update(&[kind]);
-        hasher.update(&(label.len() as u64).to_le_bytes());
-        hasher.update(label.as_bytes());
-        hasher.update(&(length as u64).to_le_bytes());
-        hasher
+    fn item(&mut self, kind: u8, label: &str, length: usize) {
+        self.said.push(kind);
+        self.said.extend_from_slice(&(label.len() as u64).to_le_bytes());
+        self.said.extend_from_slice(label.as_bytes());
+        self.said.extend_from_slice(&(length as u64).to_le_bytes());
     }
 
     /// Binds all later challenges to `bytes`.
     pub fn absorb(&mut self, label: &str, bytes: &[u8]) {
-        let mut hasher = self.step(0, label, bytes.len());
-        hasher.update(bytes);
-        self.state = *hasher.finalize().as_bytes();
+        self.item(0, label, bytes.len());
+        self.said.extend_from_slice(bytes);
     }
 
     fn squeeze(&mut self, label: &str, out: &mut [u8]) {
-        self.step(1, label, out.len()).finalize_xof().fill(out);
-        self.state = *self.step(2, label, out.len()).finalize().as_bytes();
+        self.item(1, label, out.len());
+        let mut hasher = blake3::Hasher::new_keyed(&self.state);
+        hasher.update(&self.said);
+        let mut random = hasher.finalize_xof();
+        random.fill(&mut self.state);
+        random.fill(out);
+        self.said.clear();
     }
 
     /// A random element of the extension.
     pub fn challenge<E: ProofField>(&mut self, label: &str) -> E {
-        let mut bytes = vec![0; E::DIMENSION * COORDINATE_BYTES];
-        self.squeeze(label, &mut bytes);
+        const { assert!(E::DIMENSION <= COORDINATES_MAX) };
+        let mut bytes = [0; COORDINATES_MAX * COORDINATE_BYTES];
+        let bytes = &mut bytes[..E::DIMENSION * COORDINATE_BYTES];
+        self.squeeze(label, bytes);
         let words = bytes.as_chunks::<COORDINATE_BYTES>().0;
         let order = u64::from(E::Base::ORDER_U32);
         E::from_basis_coefficients_fn(|i| E::Base::from_u32((u64::from_le_bytes(words[i]) % order) as u32))
@@ -145,6 +152,12 @@ impl<'a> VerifierTranscript<'a> {
         VerifierTranscript { sponge, rest: proof }
     }
 
+    /// Bytes that were not read yet.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The next `count` bytes, not absorbed.
     ///
     /// # Errors
@@ -199,15 +212,6 @@ impl<'a> VerifierTranscript<'a> {
         let mut hash = [0; 32];
         hash.copy_from_slice(self.hint(32)?);
         Ok(hash)
-    }
-
-    /// The next `count` elements of the base field, not absorbed.
-    ///
-    /// # Errors
-    /// If the proof ends before, or an element is not canonical.
-    pub fn hint_base<B: PrimeField32>(&mut self, count: usize) -> Result<Vec<B>, VerifyError> {
-        let bytes = self.hint(count.saturating_mul(4))?;
-        bytes.as_chunks::<4>().0.iter().map(|b| get_base(*b).ok_or(VerifyError::NotCanonical)).collect()
     }
 
     /// Nothing is left.

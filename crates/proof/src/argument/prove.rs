@@ -1,7 +1,7 @@
 //! The prover.
 
-use super::{Argument, Witness};
-use crate::circuit::evaluate::{self, Oracle, Tables, shared};
+use super::{Argument, Claimed, Settled, Witness, next_batch};
+use crate::circuit::evaluate::{self, Oracle, Tables};
 use crate::circuit::fill::{self, Cells};
 use crate::circuit::{Check, Contraction, Public, Source, View};
 use crate::claims::Claims;
@@ -11,6 +11,7 @@ use crate::field::ProofField;
 use crate::lanes::vectors::{dot, eq_groups};
 use crate::logup::{self, Leaves, Numerators};
 use crate::matmul;
+use crate::sumcheck::batch::{self, One};
 use crate::sumcheck::columns::{self, COLUMNS_LOG, Product};
 use crate::sumcheck::{Sum, Term};
 use crate::transcript::ProverTranscript;
@@ -18,13 +19,6 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeCharacteristicRing;
-
-/// A claim on what a contraction gives, which is still to be proved.
-struct Claimed<E> {
-    contraction: usize,
-    point: Vec<E>,
-    value: E,
-}
 
 /// Computes what the verifier asks for, and says it.
 struct Speaker<'a, 'm, E: ProofField> {
@@ -199,8 +193,9 @@ fn argue<E: ProofField>(
         vanishes(&cells, check, &mut speaker)?;
     }
     watch(Phase::Products);
-    while let Some(claim) = speaker.claimed.pop_front() {
-        contracts(argument, &cells, &claim, &mut speaker)?;
+    while !speaker.claimed.is_empty() {
+        let batch = next_batch(&circuit.contractions, &mut speaker.claimed);
+        contract(argument, &cells, &batch, &mut speaker)?;
     }
     watch(Phase::Opening);
     let Speaker { mut transcript, claims, .. } = speaker;
@@ -310,23 +305,28 @@ fn vanishing<E: ProofField>(
     Ok(sum.prove(transcript, log, Some(tau), E::ZERO)?.point)
 }
 
-/// What a contraction gives is the sum of the products of its factors.
-fn contracts<E: ProofField>(
+/// What contractions give is the sum of the products of their factors.
+fn contract<E: ProofField>(
     argument: &Argument<'_, E>,
     cells: &Cells<'_, E::Base>,
-    claim: &Claimed<E>,
+    batch: &[Settled<E>],
     speaker: &mut Speaker<'_, '_, E>,
 ) -> Result<(), ProveError> {
-    let contraction = &argument.circuit.contractions[claim.contraction];
-    let kept = shared(contraction);
-    let eq: Vec<E> = kept[..kept.len() - contraction.inner].iter().map(|at| claim.point[*at]).collect();
-    let factor = |view| folded(argument, cells, contraction, view, &kept, &claim.point);
-    let vectors = vec![factor(&contraction.left), factor(&contraction.right)];
-    let sum = Sum { vectors, terms: vec![Term::product(E::ONE, 0, 1)] };
-    let proved = sum.prove(&mut speaker.transcript, kept.len(), Some(&eq), claim.value)?;
-    let point = super::joint(contraction, &claim.point, &kept, &proved.point);
-    evaluate::view(&argument.circuit, &contraction.left, &point, speaker)?;
-    evaluate::view(&argument.circuit, &contraction.right, &point, speaker)?;
+    let contractions = &argument.circuit.contractions;
+    let one = |claim: &Settled<E>| {
+        let contraction = &contractions[claim.contraction];
+        let factor = |view| folded(argument, cells, contraction, view, &claim.kept, &claim.point);
+        let vectors = vec![factor(&contraction.left), factor(&contraction.right)];
+        let sum = Sum { vectors, terms: vec![Term::product(E::ONE, 0, 1)] };
+        One { sum, log: claim.kept.len(), eq: claim.eq.clone(), claim: claim.value }
+    };
+    let reduced = batch::prove(&mut speaker.transcript, batch.iter().map(one).collect())?;
+    for claim in batch {
+        let contraction = &contractions[claim.contraction];
+        let point = claim.joint(contraction, &reduced);
+        evaluate::view(&argument.circuit, &contraction.left, &point, speaker)?;
+        evaluate::view(&argument.circuit, &contraction.right, &point, speaker)?;
+    }
     Ok(())
 }
 

@@ -1,26 +1,19 @@
 //! The verifier. It needs neither the runtime nor the prover.
 
-use super::Argument;
-use crate::circuit::evaluate::{self, Oracle, Tables, shared};
-use crate::circuit::{Check, Contraction};
+use super::{Argument, Claimed, Settled, next_batch};
+use crate::circuit::Check;
+use crate::circuit::evaluate::{self, Oracle, Tables};
 use crate::claims::Claims;
 use crate::error::VerifyError;
 use crate::field::ProofField;
 use crate::logup::{self, heights};
 use crate::matmul::weights_at;
-use crate::multilinear::eq_index;
+use crate::multilinear::{eq, eq_index};
 use crate::sumcheck;
 use crate::transcript::VerifierTranscript;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
-
-/// A claim on what a contraction gives, which is still to be proved.
-struct Claimed<E> {
-    contraction: usize,
-    point: Vec<E>,
-    value: E,
-}
 
 /// Reads what it is told, and remembers what is left to be checked.
 struct Listener<'a, 'm, E: ProofField> {
@@ -64,11 +57,38 @@ impl<E: ProofField> Oracle<E> for Listener<'_, '_, E> {
     }
 }
 
+/// What a verifier is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The sum of all fractions.
+    Lookups,
+    /// The constraints of each space.
+    Constraints,
+    /// What contractions give.
+    Products,
+    /// Claims and opening of a commitment: 0 is the witness, the others are those that the statement names.
+    Opening(usize),
+    /// Nothing any more.
+    End,
+}
+
 /// Checks that `proof` proves the statement of `argument`.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn verify<E: ProofField>(argument: &Argument<'_, E>, proof: &[u8]) -> Result<(), VerifyError> {
+    verify_watched(argument, proof, &mut |_, _| {})
+}
+
+/// [`verify`], telling `watch` of every step that begins, and how many bytes of the proof are left then.
+///
+/// # Errors
+/// The first check that fails.
+pub fn verify_watched<E: ProofField>(
+    argument: &Argument<'_, E>,
+    proof: &[u8],
+    watch: &mut dyn FnMut(Step, usize),
+) -> Result<(), VerifyError> {
     let mut transcript = VerifierTranscript::new(argument.sponge.clone(), proof);
     let root = transcript.receive_hash("witness")?;
     let mut listener = Listener {
@@ -78,19 +98,25 @@ pub fn verify<E: ProofField>(argument: &Argument<'_, E>, proof: &[u8]) -> Result
         claimed: VecDeque::new(),
         tables: Tables::default(),
     };
+    watch(Step::Lookups, listener.transcript.left());
     lookups(&mut listener)?;
+    watch(Step::Constraints, listener.transcript.left());
     for check in &argument.circuit.checks {
         vanishes(check, &mut listener)?;
     }
+    watch(Step::Products, listener.transcript.left());
     // A contraction may read what another one gives, so settling a claim may add others.
-    while let Some(claim) = listener.claimed.pop_front() {
-        contracts(&argument.circuit.contractions[claim.contraction], &claim, &mut listener)?;
+    while !listener.claimed.is_empty() {
+        let batch = next_batch(&argument.circuit.contractions, &mut listener.claimed);
+        contract(&batch, &mut listener)?;
     }
     let Listener { mut transcript, claims, .. } = listener;
     let roots = core::iter::once(&root).chain(argument.outside.iter().map(|outside| &outside.root));
     for (home, (claims, root)) in claims.iter().zip(roots).enumerate() {
+        watch(Step::Opening(home), transcript.left());
         claims.verify(&mut transcript, argument.layout_at(home), root)?;
     }
+    watch(Step::End, transcript.left());
     transcript.finish()
 }
 
@@ -143,22 +169,22 @@ fn vanishes<E: ProofField>(
     if sum == reduced.value { Ok(()) } else { Err(VerifyError::SumCheck { what: "constraints" }) }
 }
 
-/// What a contraction gives is the sum of the products of its factors.
-fn contracts<E: ProofField>(
-    contraction: &Contraction,
-    claim: &Claimed<E>,
+/// What contractions give is the sum of the products of their factors.
+fn contract<E: ProofField>(
+    batch: &[Settled<E>],
     listener: &mut Listener<'_, '_, E>,
 ) -> Result<(), VerifyError> {
     let circuit = &listener.argument.circuit;
-    let kept = shared(contraction);
-    let eq: Vec<E> = kept[..kept.len() - contraction.inner].iter().map(|at| claim.point[*at]).collect();
-    let reduced = sumcheck::verify(&mut listener.transcript, kept.len(), Some(&eq), claim.value)?;
-    let point = super::joint(contraction, &claim.point, &kept, &reduced.point);
-    let left = evaluate::view(circuit, &contraction.left, &point, listener)?;
-    let right = evaluate::view(circuit, &contraction.right, &point, listener)?;
-    if left * right == reduced.value {
-        Ok(())
-    } else {
-        Err(VerifyError::SumCheck { what: "a matrix product" })
+    let sums: Vec<(usize, E)> = batch.iter().map(|claim| (claim.kept.len(), claim.value)).collect();
+    let reduced = sumcheck::verify_batch(&mut listener.transcript, &sums)?;
+    let mut sum = E::ZERO;
+    for (claim, coefficient) in batch.iter().zip(&reduced.coefficients) {
+        let contraction = &circuit.contractions[claim.contraction];
+        let point = claim.joint(contraction, &reduced.point);
+        let left = evaluate::view(circuit, &contraction.left, &point, listener)?;
+        let right = evaluate::view(circuit, &contraction.right, &point, listener)?;
+        let here = &reduced.point[reduced.point.len() - claim.kept.len()..];
+        sum += *coefficient * eq(&claim.eq, here) * left * right;
     }
+    if sum == reduced.value { Ok(()) } else { Err(VerifyError::SumCheck { what: "matrix products" }) }
 }

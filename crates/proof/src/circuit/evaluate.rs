@@ -3,51 +3,40 @@
 use super::public::closed_form;
 use super::{Circuit, Contraction, Linear, Public, Source, View};
 use crate::field::ProofField;
-use crate::multilinear::{eq_table, weighted};
+use crate::multilinear;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Tables that are kept.
-const KEPT: usize = 4;
 /// Values of public vectors that are kept.
 const VALUES_KEPT: usize = 64;
 
-/// The tables of `eq` at the points that were asked for last, and the last values: many vectors are evaluated at one point,
-/// and one vector by many expressions.
+/// The last values of public vectors: one vector is evaluated by many expressions at one point.
 #[derive(Clone, Debug)]
 pub struct Tables<E> {
-    known: Vec<(Vec<E>, Vec<E>)>,
-    values: Vec<(usize, Vec<E>, E)>,
+    values: VecDeque<(usize, Vec<E>, E)>,
 }
 
 impl<E> Default for Tables<E> {
     fn default() -> Tables<E> {
-        Tables { known: Vec::new(), values: Vec::new() }
+        Tables { values: VecDeque::new() }
     }
 }
 
 impl<E: ProofField> Tables<E> {
     /// The extension of the vector `public`, which has the number `number`, at `point`.
     fn evaluate(&mut self, number: usize, public: &Public<E::Base>, point: &[E]) -> E {
-        let Public::Vector(values) = public else {
-            return closed_form(public, point).unwrap_or(E::ZERO);
-        };
         let same = self.values.iter().find(|(known, at, _)| *known == number && at == point);
         if let Some((_, _, value)) = same {
             return *value;
         }
-        let known = self.known.iter().position(|(known, _)| known == point);
-        let at = known.unwrap_or_else(|| {
-            if self.known.len() == KEPT {
-                self.known.remove(0);
-            }
-            self.known.push((point.to_vec(), eq_table(point)));
-            self.known.len() - 1
-        });
-        let value = weighted(values, &self.known[at].1);
+        let value = match public {
+            Public::Vector(values) => multilinear::evaluate(values, point),
+            formula => closed_form(formula, point).unwrap_or(E::ZERO),
+        };
         if self.values.len() == VALUES_KEPT {
-            self.values.remove(0);
+            self.values.pop_front();
         }
-        self.values.push((number, point.to_vec(), value));
+        self.values.push_back((number, point.to_vec(), value));
         value
     }
 }

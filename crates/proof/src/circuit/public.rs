@@ -2,7 +2,7 @@
 
 use super::range;
 use crate::field::{ProofField, residue};
-use crate::multilinear::{eq_table, index};
+use crate::multilinear::{before, eq_index, eq_table, index};
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
@@ -22,6 +22,31 @@ pub enum Public<B> {
     Hadamard(usize),
     /// Which place of one vector each place of another is taken from.
     Gather(Gather),
+    /// Rows of zeros with a 1 at one place each.
+    OneHot(Marks),
+    /// Rows of ones up to a place each, and of zeros from there on.
+    Before(Marks),
+}
+
+/// A place in each of some rows.
+#[derive(Clone, Debug)]
+pub struct Marks {
+    /// The place in each row; a power of two of them.
+    pub at: Vec<u32>,
+    /// Coordinates of a row.
+    pub log: usize,
+}
+
+impl Marks {
+    /// Coordinates that say which row.
+    fn log_rows(&self) -> usize {
+        self.at.len().trailing_zeros() as usize
+    }
+
+    /// `sum over rows of eq(r, row) of(place)`.
+    fn sum<E: ProofField>(&self, rows: &[E], of: impl Fn(usize) -> E) -> E {
+        eq_table(rows).into_iter().zip(&self.at).map(|(weight, at)| weight * of(*at as usize)).sum()
+    }
 }
 
 /// `(x, y) -> 1` where place x of a new vector is place y of an old one, else 0.
@@ -61,6 +86,7 @@ impl<B: PrimeField32> Public<B> {
             Public::Index(log) | Public::Width(log) | Public::Value(log) => *log,
             Public::Hadamard(log) => 2 * log,
             Public::Gather(gather) => gather.log_to() + gather.log_from,
+            Public::OneHot(marks) | Public::Before(marks) => marks.log_rows() + marks.log,
         }
     }
 
@@ -79,6 +105,12 @@ impl<B: PrimeField32> Public<B> {
             Public::Gather(gather) => {
                 let from = (at & ((1 << gather.log_from) - 1)) as u32;
                 B::from_bool(gather.taken[at >> gather.log_from] == Some(from))
+            }
+            Public::OneHot(marks) => {
+                B::from_bool(at & ((1 << marks.log) - 1) == marks.at[at >> marks.log] as usize)
+            }
+            Public::Before(marks) => {
+                B::from_bool(at & ((1 << marks.log) - 1) < marks.at[at >> marks.log] as usize)
             }
         }
     }
@@ -105,6 +137,14 @@ pub fn closed_form<E: ProofField>(public: &Public<E::Base>, point: &[E]) -> Opti
         Public::Gather(gather) => {
             let (to, from) = point.split_at(gather.log_to());
             Some(gather.fold(to).into_iter().zip(eq_table(from)).map(|(x, weight)| x * weight).sum())
+        }
+        Public::OneHot(marks) => {
+            let (rows, row) = point.split_at(marks.log_rows());
+            Some(marks.sum(rows, |at| eq_index(row, at)))
+        }
+        Public::Before(marks) => {
+            let (rows, row) = point.split_at(marks.log_rows());
+            Some(marks.sum(rows, |at| before(row, at)))
         }
     }
 }

@@ -9,7 +9,7 @@ mod head;
 use super::plan::{HeadPart, Matrices, Plan};
 use super::{boundary, embedding};
 use crate::argument::{Argument, Roots, WITNESS_CELLS_MAX};
-use crate::circuit::{Bit, Linear, Source, View};
+use crate::circuit::{Bit, Linear, Marks, Public, Source, View};
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
 use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
@@ -31,7 +31,7 @@ use lockstep_base::weights::ModelWeights;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-decoder-1";
+pub const PROTOCOL: &str = "lockstep-proof-decoder-2";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
 /// Largest magnitude of the stream that has an argument.
@@ -330,10 +330,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
 
     /// Which positions see which, over (i, j).
     fn mask(&self, builder: &mut Builder<'a, E::Base>) -> Source {
-        let (n, width) = (self.positions(), 1usize << self.tokens);
-        let sees = |i: usize, j: usize| if i < n { j <= i } else { j == 0 };
-        let cells = (0..width * width).map(|at| E::Base::from_bool(sees(at / width, at % width)));
-        builder.circuit.vector(cells.collect())
+        let sees = |i: usize| self.position(i) as u32 + 1;
+        let at = (0..1usize << self.tokens).map(sees).collect();
+        builder.circuit.public(Public::Before(Marks { at, log: self.tokens }))
     }
 
     /// Queries, keys and values.

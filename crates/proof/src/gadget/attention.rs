@@ -23,6 +23,7 @@ use super::digits::{Position, add_digits, add_product, digits_of};
 use super::heads::HeadCodes;
 use super::linear::Codes;
 use super::ranges::{Width, limbs, widths};
+use super::tables::number;
 use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
@@ -48,6 +49,8 @@ const BEYOND_BITS: u32 = 29;
 const SCORE_SHIFT_MAX: i64 = 28;
 /// What a distance is cut to.
 const DISTANCE_MAX: i64 = 4095;
+/// Coordinates of a table of all distances.
+const DISTANCE_LOG: usize = 12;
 /// Least shift of a probability times a step mantissa.
 const WEIGHED_SHIFT: u32 = 5;
 /// How much more it may be.
@@ -386,8 +389,10 @@ impl<B: PrimeField32> Builder<'_, B> {
             self.constrain(scores, vec![(B::ONE, over, below)], Linear::constant(B::ZERO));
         }
 
-        let table = self.table("powers of two", || {
-            exp2.iter().enumerate().map(|(d, p)| vec![d as i64, i64::from(*p)]).collect()
+        let table = self.formula_table("powers of two", (DISTANCE_LOG, 1), |circuit| {
+            let power = |d: usize| B::from_u16(exp2.get(d).copied().unwrap_or(0));
+            let powers = circuit.vector((0..1usize << DISTANCE_LOG).map(power).collect());
+            vec![number(circuit, 0..DISTANCE_LOG), Linear::view(whole(powers, DISTANCE_LOG))]
         });
         let p = ds.iter().map(|d| exp2.get(*d as usize).copied().unwrap_or(0).into()).collect();
         let source = self.commit("probability", scores, p);

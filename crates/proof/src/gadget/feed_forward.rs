@@ -7,9 +7,10 @@
 //! ```
 
 use super::ranges::Width;
+use super::tables::within;
 use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Public, View};
-use crate::field::power_of_two;
+use crate::field::{power_of_two, residue};
 use crate::integer::rsh;
 use alloc::format;
 use alloc::vec;
@@ -18,6 +19,8 @@ use p3_field::PrimeField32;
 
 /// Largest magnitude of what an activation reads.
 pub const GATE_MAX: i64 = 32_767;
+/// Coordinates of a table of all of it.
+const GATE_LOG: usize = 16;
 /// Largest magnitude of what a gate multiplies.
 pub const UP_MAX: i64 = 16_383;
 /// Bits of the magnitude of a gated value.
@@ -56,8 +59,10 @@ impl<B: PrimeField32> Builder<'_, B> {
         activation: Activation<'_>,
         frac: i32,
     ) -> Linear<B> {
-        let table = self.table(&format!("activation of {frac} bits"), || {
-            (-GATE_MAX..=GATE_MAX).map(|g| vec![g, activation.of(g, frac)]).collect()
+        let table = self.formula_table(&format!("activation of {frac} bits"), (GATE_LOG, 1), |circuit| {
+            let gates = core::iter::once(-GATE_MAX).chain(-GATE_MAX..=GATE_MAX);
+            let values = circuit.vector(gates.map(|g| residue(activation.of(g, frac))).collect());
+            vec![within(circuit, 0..GATE_LOG), Linear::view(whole(values, GATE_LOG))]
         });
         let values = self.integers(g, log).into_iter();
         let values = values.map(|g| activation.of(g.clamp(-GATE_MAX, GATE_MAX), frac)).collect();

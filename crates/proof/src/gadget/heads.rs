@@ -13,6 +13,7 @@
 //! The prover declares the largest e. Codes and remainders leave `|x| <= (B + 1/2) 2^e`, which is mostly more than x needs to have shown.
 
 use super::ranges::Width;
+use super::tables::{log_of_bound, width_and_value, within};
 use super::{Builder, whole};
 use crate::circuit::{Bit, Linear, Source};
 use crate::field::{power_of_two, residue};
@@ -149,13 +150,23 @@ impl<B: PrimeField32> Builder<'_, B> {
         let rest_name = format!("{name} remainder");
         let rest = if e_max <= JOINT_MAX && limb_bits >= JOINT_LIMB {
             let rest = Linear::view(whole(self.commit(&rest_name, log, rest), log));
-            let table = self.keyed_table(&format!("codes {bounded} by {e_max}"), 3, || {
-                let entries = (0..=i64::from(e_max)).flat_map(|e| {
-                    let rests = move |code: i64| (0..1i64 << e).map(move |rest| vec![e, code, rest]);
-                    (-bound..=bound).flat_map(rests)
-                });
-                entries.collect()
-            });
+            let name = format!("codes {bounded} by {e_max}");
+            let table = match log_of_bound(bound) {
+                Some(code_log) => {
+                    let rest_log = e_max as usize + 1;
+                    self.formula_table(&name, (rest_log + code_log, 3), |circuit| {
+                        let (e, rest) = width_and_value(circuit, 0..rest_log);
+                        vec![e, within(circuit, rest_log..rest_log + code_log), rest]
+                    })
+                }
+                None => self.keyed_table(&name, 3, || {
+                    let entries = (0..=i64::from(e_max)).flat_map(|e| {
+                        let rests = move |code: i64| (0..1i64 << e).map(move |rest| vec![e, code, rest]);
+                        (-bound..=bound).flat_map(rests)
+                    });
+                    entries.collect()
+                }),
+            };
             self.look_up(table, log, vec![e.clone(), codes.clone(), rest.clone()]);
             rest
         } else {

@@ -32,6 +32,7 @@ mod tables;
 
 use super::linear::Codes;
 use super::ranges::Width;
+use super::tables::number;
 use super::{Builder, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
@@ -41,8 +42,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 use tables::{
-    CODE_LIMB, CODE_MAX, Declared, E_MIN, FIRST_BITS, MANTISSAS, code_table, reciprocal, second_table,
-    shift_of, step_key, step_of,
+    CODE_LIMB, CODE_MAX, CODE_TABLE_LOG, Declared, E_MIN, FIRST_BITS, MANTISSAS, code_table, reciprocal,
+    second_table, shift_of, step_key, step_of,
 };
 
 /// Bits of what the largest element has above the bound of the next smaller step.
@@ -286,8 +287,12 @@ impl<B: PrimeField32> Builder<'_, B> {
             }
             (None, Some(s)) if self.circuit.limb_bits == FIRST_BITS => {
                 let half = 1i64 << (FIRST_BITS - 1);
-                let table = self.table(&alloc::format!("16 bits without {s}"), || {
-                    (-half..half).map(|z| vec![z, rsh(z, s)]).collect()
+                let (all, cut) = (FIRST_BITS as usize, (FIRST_BITS - s) as usize);
+                let table = self.formula_table(&alloc::format!("16 bits without {s}"), (all, 1), |circuit| {
+                    // All z from -2^15 on: without its last s bits, and 1 more where the highest of these is 1.
+                    let z = number(circuit, 0..all).offset(-residue::<B>(half));
+                    let rounded = number(circuit, 0..cut).plus(&number(circuit, cut..cut + 1));
+                    vec![z, rounded.offset(-residue::<B>(half >> s))]
                 });
                 let z = Linear::view(whole(self.commit(&name_of, log, values), log));
                 let q = self.integers(&z, log).iter().map(|z| rsh(*z, s)).collect();
@@ -487,7 +492,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         let bits = B::from_u32(CODE_LIMB);
         let width = zero.within(&everywhere).times(-bits).offset(bits);
         self.look_up_range(log, width, low.clone());
-        let table = self.keyed_table("code", 3, code_table);
+        let table = self.formula_table("code", (CODE_TABLE_LOG, 3), code_table);
         self.look_up(table, log, vec![sh.within(&everywhere), code.clone(), high.clone()]);
         low.plus(&high.times(power_of_two(CODE_LIMB)))
     }

@@ -12,13 +12,14 @@
 //! ```
 
 use super::{Builder, whole};
-use crate::circuit::{Bit, Leaf, Linear, Public, Source, View, range};
-use crate::field::{centred, power_of_two, residue};
+use crate::circuit::{Bit, Circuit, Leaf, Linear, Marks, Public, Source, View, range};
+use crate::field::{power_of_two, residue};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use p3_field::PrimeField32;
 
 /// No row of a table.
@@ -32,16 +33,16 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(entries: &[Vec<i64>], keys: usize) -> Rows {
-        let axis = |at: usize| {
-            let numbers = entries.iter().map(|entry| entry[at]);
-            let (least, most) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
-            (least, (most - least + 1) as usize)
+    /// By the columns of keys.
+    fn new(keys: &[Vec<i64>]) -> Rows {
+        let axis = |numbers: &Vec<i64>| {
+            let (least, most) = (numbers.iter().min().unwrap_or(&0), numbers.iter().max().unwrap_or(&0));
+            (*least, (most - least + 1) as usize)
         };
-        let axes: Vec<(i64, usize)> = (0..keys).map(axis).collect();
+        let axes: Vec<(i64, usize)> = keys.iter().map(axis).collect();
         let mut rows = Rows { rows: vec![NO_ROW; axes.iter().map(|axis| axis.1).product()], axes };
-        for (row, entry) in entries.iter().enumerate() {
-            if let Some(place) = rows.place(entry.iter().copied()) {
+        for row in 0..keys.first().map_or(0, Vec::len) {
+            if let Some(place) = rows.place(keys.iter().map(|key| key[row])) {
                 rows.rows[place] = row as u32;
             }
         }
@@ -68,7 +69,12 @@ impl Rows {
 struct Table<B> {
     name: String,
     tag: u32,
-    columns: Vec<Vec<B>>,
+    /// log2 of its entries.
+    log: usize,
+    /// Their numbers, over the entries.
+    tuple: Vec<Linear<B>>,
+    /// The same as integers, column by column, where there is a witness.
+    columns: Vec<Vec<i64>>,
     rows: Rows,
     counts: Vec<u32>,
 }
@@ -156,25 +162,50 @@ impl<B: PrimeField32> Builder<'_, B> {
         keys: usize,
         entries: impl FnOnce() -> Vec<Vec<i64>>,
     ) -> TableId {
-        if let Some(at) = self.tables.known.iter().position(|table| table.name == name) {
-            return TableId(at);
+        if let Some(known) = self.known_table(name) {
+            return known;
         }
         let mut entries = entries();
-        let rows = if self.has_witness() { Rows::new(&entries, keys) } else { Rows::new(&[], 0) };
         entries.resize(entries.len().next_power_of_two(), entries[entries.len() - 1].clone());
-        let columns = (0..entries[0].len())
-            .map(|at| entries.iter().map(|entry| residue(entry[at])).collect())
-            .collect();
-        let counts = vec![0; entries.len()];
+        let log = entries.len().trailing_zeros() as usize;
+        self.formula_table(name, (log, keys), |circuit| {
+            let column = |at: usize| entries.iter().map(|entry| residue(entry[at])).collect();
+            let mut view = |at| Linear::view(whole(circuit.vector(column(at)), log));
+            (0..entries[0].len()).map(&mut view).collect()
+        })
+    }
+
+    /// A table of `2^log` entries that differ in their first `keys` numbers, which are expressions over them: formulas need not be written out.
+    pub fn formula_table(
+        &mut self,
+        name: &str,
+        (log, keys): (usize, usize),
+        tuple: impl FnOnce(&mut Circuit<B>) -> Vec<Linear<B>>,
+    ) -> TableId {
+        if let Some(known) = self.known_table(name) {
+            return known;
+        }
+        let tuple = tuple(&mut self.circuit);
+        let columns: Vec<Vec<i64>> = if self.has_witness() {
+            tuple.iter().map(|numbers| self.integers(numbers, log)).collect()
+        } else {
+            Vec::new()
+        };
+        let rows = Rows::new(columns.get(..keys).unwrap_or_default());
+        let counts = if self.has_witness() { vec![0; 1 << log] } else { Vec::new() };
         let tag = self.tables.tag();
-        self.tables.known.push(Table { name: name.into(), tag, columns, rows, counts });
+        self.tables.known.push(Table { name: name.into(), tag, log, tuple, columns, rows, counts });
         TableId(self.tables.known.len() - 1)
+    }
+
+    fn known_table(&self, name: &str) -> Option<TableId> {
+        self.tables.known.iter().position(|table| table.name == name).map(TableId)
     }
 
     /// A lookup of a tuple in every one of `2^log` cells.
     pub fn look_up(&mut self, table: TableId, log: usize, tuple: Vec<Linear<B>>) {
         let found = &self.tables.known[table.0];
-        debug_assert_eq!(found.columns.len(), tuple.len(), "{}", found.name);
+        debug_assert_eq!(found.tuple.len(), tuple.len(), "{}", found.name);
         let tag = B::from_u32(found.tag);
         if self.has_witness() {
             let keys = self.tables.known[table.0].rows.axes.len();
@@ -198,11 +229,11 @@ impl<B: PrimeField32> Builder<'_, B> {
     pub fn fetch(&mut self, name: &str, table: TableId, log: usize, key: Linear<B>) -> Vec<Linear<B>> {
         let keys = self.integers(&key, log);
         let mut tuple = vec![key];
-        for at in 1..self.tables.known[table.0].columns.len() {
+        for at in 1..self.tables.known[table.0].tuple.len() {
             let found = &self.tables.known[table.0];
             // A key that is not there, a liar's, fetches the first entry.
             let row = |key: &i64| found.rows.of(core::iter::once(*key)).unwrap_or(0);
-            let values = keys.iter().map(|key| centred(found.columns[at][row(key)])).collect();
+            let values = keys.iter().map(|key| found.columns[at][row(key)]).collect();
             let source = self.commit(&format!("{name}.{at}"), log, values);
             tuple.push(Linear::view(whole(source, log)));
         }
@@ -293,10 +324,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             self.close(&name, log, ranges.tag, tuple, ranges.counts);
         }
         for table in tables.known {
-            let log = table.counts.len().trailing_zeros() as usize;
-            let view = |column| Linear::view(whole(self.circuit.vector(column), log));
-            let tuple = table.columns.into_iter().map(view).collect();
-            self.close(&table.name, log, table.tag, tuple, table.counts);
+            self.close(&table.name, table.log, table.tag, table.tuple, table.counts);
         }
         for ((low, top), ranges) in tables.powers {
             let bits = top as usize + 1;
@@ -328,6 +356,45 @@ impl<B: PrimeField32> Builder<'_, B> {
 impl<B: PrimeField32> Builder<'_, B> {
     /// The table of all integers of a magnitude of at most `max`.
     pub fn bounded(&mut self, name: &str, max: i64) -> TableId {
-        self.table(name, || (-max..=max).map(|x| vec![x]).collect())
+        match log_of_bound(max) {
+            Some(log) => self.formula_table(name, (log, 1), |circuit| vec![within(circuit, 0..log)]),
+            None => self.table(name, || (-max..=max).map(|x| vec![x]).collect()),
+        }
     }
+}
+
+/// Coordinates of a table of all integers of a magnitude of at most `max`, if it is a power of two less 1.
+pub(super) fn log_of_bound(max: i64) -> Option<usize> {
+    let entries = u64::try_from(max).ok()? + 1;
+    entries.is_power_of_two().then(|| entries.trailing_zeros() as usize + 1)
+}
+
+/// The number that the coordinates `bits` are.
+pub(super) fn number<B: PrimeField32>(circuit: &mut Circuit<B>, bits: Range<usize>) -> Linear<B> {
+    let source = circuit.public(Public::Index(bits.len()));
+    Linear::view(View { source, bits: bits.map(Bit::At).collect() })
+}
+
+/// 1 where the coordinates `bits` are all 0.
+pub(super) fn none<B: PrimeField32>(circuit: &mut Circuit<B>, bits: Range<usize>) -> Linear<B> {
+    let source = circuit.public(Public::Before(Marks { at: vec![1], log: bits.len() }));
+    Linear::view(View { source, bits: bits.map(Bit::At).collect() })
+}
+
+/// `-2^k + 1, -2^k + 1, ..., 2^k - 1` by the k + 1 coordinates `bits`: there is one such integer less than places.
+pub(super) fn within<B: PrimeField32>(circuit: &mut Circuit<B>, bits: Range<usize>) -> Linear<B> {
+    let half = power_of_two::<B>(bits.len() as u32 - 1);
+    number(circuit, bits.clone()).plus(&none(circuit, bits)).offset(-half)
+}
+
+/// A width w and a value below `2^w` by the coordinates `bits`, as in [`range`], but that the first entry is that of width 0 once more.
+pub(super) fn width_and_value<B: PrimeField32>(
+    circuit: &mut Circuit<B>,
+    bits: Range<usize>,
+) -> (Linear<B>, Linear<B>) {
+    let [width, value] = [Public::Width(bits.len()), Public::Value(bits.len())].map(|public| {
+        let source = circuit.public(public);
+        Linear::view(View { source, bits: bits.clone().map(Bit::At).collect() })
+    });
+    (width.plus(&none(circuit, bits)), value)
 }

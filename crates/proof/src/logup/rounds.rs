@@ -20,7 +20,7 @@ use crate::lanes::sums::Fixed;
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, Task, vectorised};
 use crate::multilinear::{doubled, eq_table};
 use crate::parallel;
-use crate::sumcheck::prover::finish;
+use crate::sumcheck::prover::{Narrow, Running};
 use crate::sumcheck::wide::scalars;
 use crate::sumcheck::{Proved, Sum, Term, next_claim};
 use crate::transcript::ProverTranscript;
@@ -240,7 +240,10 @@ fn wide<E: ProofField>(
         }
     }
     let sum = Sum { vectors, terms };
-    let mut values = finish(sum, transcript, &mut point[..LANE_BITS], Some(lane_point), claim, constant)?;
+    let rest = Running::Narrow(Narrow::new(sum, LANE_BITS, Some(lane_point)));
+    let rest = rest.prove(transcript, (LANE_BITS, Some(lane_point)), claim, constant)?;
+    point[..LANE_BITS].copy_from_slice(&rest.point);
+    let mut values = rest.values;
     for (member, children) in members.iter().zip(values.as_chunks_mut::<4>().0) {
         if member.leaves {
             let [u0, u1, d0, d1] = *children;

@@ -1,7 +1,7 @@
 //! The prover's side: time and memory linear in the vectors.
 
 use super::next_claim;
-use super::wide::{self, Part, WIDE_LOG};
+use super::wide::{self, Part, WIDE_LOG, Wide};
 use crate::error::ProveError;
 use crate::field::ProofField;
 use crate::lanes::LANE_BITS;
@@ -53,33 +53,111 @@ pub struct Proved<E> {
     pub values: Vec<E>,
 }
 
-/// The last rounds, element by element: fills `point` and gives each vector's extension there.
-pub(crate) fn finish<E: ProofField>(
-    mut sum: Sum<E>,
-    transcript: &mut ProverTranscript,
-    point: &mut [E],
-    eq: Option<&[E]>,
-    mut claim: E,
-    constant: E,
-) -> Result<Vec<E>, ProveError> {
-    let log = point.len();
-    let mut tables = vec![vec![E::ONE]];
-    for t in eq.unwrap_or(&[]).iter().take(log.saturating_sub(1)) {
-        tables.push(doubled(&tables[tables.len() - 1], *t));
+/// A sum whose variables are being bound, the last one first.
+#[derive(Debug)]
+pub(crate) enum Running<E> {
+    /// In lanes.
+    Wide(Wide<E>),
+    /// Element by element.
+    Narrow(Narrow<E>),
+}
+
+/// A sum of few variables.
+#[derive(Debug)]
+pub(crate) struct Narrow<E> {
+    sum: Sum<E>,
+    /// Variables that are not bound.
+    left: usize,
+    /// Tables of the factor eq, one for each number of coordinates; none without.
+    tables: Vec<Vec<E>>,
+}
+
+impl<E: ProofField> Narrow<E> {
+    pub(crate) fn new(sum: Sum<E>, left: usize, eq: Option<&[E]>) -> Narrow<E> {
+        let mut tables = Vec::new();
+        if let Some(eq) = eq {
+            tables.push(vec![E::ONE]);
+            for t in eq.iter().take(left.saturating_sub(1)) {
+                tables.push(doubled(&tables[tables.len() - 1], *t));
+            }
+        }
+        Narrow { sum, left, tables }
     }
-    for i in (0..log).rev() {
-        // Variables behind those of eq share the weight of what is in front of them.
-        let known = i.min(tables.len() - 1);
-        let mut sent = sum.round(eq.map(|_| (&tables[known][..], i - known)));
-        sent[0] += constant;
-        transcript.send("round", &sent);
-        let r = transcript.sponge.challenge("bind");
-        let t = eq.and_then(|eq| eq.get(i).copied());
-        claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
-        sum.vectors.iter_mut().for_each(|vector| bind_last(vector, r));
-        point[i] = r;
+}
+
+impl<E: ProofField> Running<E> {
+    /// A sum over `log` variables, with the factor `eq(eq, .)` of the first ones if there is one.
+    pub(crate) fn new(sum: Sum<E>, log: usize, eq: Option<&[E]>) -> Running<E> {
+        if log < WIDE_LOG {
+            return Running::Narrow(Narrow::new(sum, log, eq));
+        }
+        let mut parts = vec![Part::default(); wide::parts(1 << (log - LANE_BITS))];
+        for vector in sum.vectors {
+            for (part, half) in parts.iter_mut().zip(wide::spread(&vector, log)) {
+                part.vectors.push(half);
+            }
+        }
+        Running::Wide(Wide::new(parts, sum.terms, log, eq))
     }
-    Ok(sum.vectors.iter().map(|v| v.first().copied().unwrap_or(E::ZERO)).collect())
+
+    /// h(0) and the leading coefficient.
+    pub(crate) fn round(&mut self) -> [E; 2] {
+        match self {
+            Running::Wide(wide) => wide.round(),
+            Running::Narrow(Narrow { sum, left, tables }) => {
+                // Variables behind those of eq share the weight of what is in front of them.
+                let known = (*left - 1).min(tables.len().saturating_sub(1));
+                let weights = tables.get(known).map(|table| (&table[..], *left - 1 - known));
+                sum.round(weights)
+            }
+        }
+    }
+
+    /// Binds the last variable.
+    pub(crate) fn bind(&mut self, r: E) {
+        match self {
+            Running::Narrow(Narrow { sum, left, .. }) => {
+                sum.vectors.iter_mut().for_each(|vector| bind_last(vector, r));
+                *left -= 1;
+            }
+            Running::Wide(wide) => {
+                if let Some(narrow) = wide.bind(r) {
+                    *self = Running::Narrow(narrow);
+                }
+            }
+        }
+    }
+
+    /// Proves that the sum over `log` variables, with `constant` added to what is summed, whose weights eq add up to 1 then, is `claim`.
+    ///
+    /// # Errors
+    /// If a coordinate of `eq` is 0.
+    pub(crate) fn prove(
+        mut self,
+        transcript: &mut ProverTranscript,
+        (log, eq): (usize, Option<&[E]>),
+        mut claim: E,
+        constant: E,
+    ) -> Result<Proved<E>, ProveError> {
+        let mut point = vec![E::ZERO; log];
+        for i in (0..log).rev() {
+            let mut sent = self.round();
+            sent[0] += constant;
+            transcript.send("round", &sent);
+            let r = transcript.sponge.challenge("bind");
+            let t = eq.and_then(|eq| eq.get(i).copied());
+            claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
+            self.bind(r);
+            point[i] = r;
+        }
+        let values = match &self {
+            Running::Narrow(Narrow { sum, .. }) => {
+                sum.vectors.iter().map(|v| v.first().copied().unwrap_or(E::ZERO)).collect()
+            }
+            Running::Wide(_) => Vec::new(),
+        };
+        Ok(Proved { point, values })
+    }
 }
 
 impl<E: ProofField> Sum<E> {
@@ -94,18 +172,7 @@ impl<E: ProofField> Sum<E> {
         eq: Option<&[E]>,
         claim: E,
     ) -> Result<Proved<E>, ProveError> {
-        if log < WIDE_LOG {
-            let mut point = vec![E::ZERO; log];
-            let values = finish(self, transcript, &mut point, eq, claim, E::ZERO)?;
-            return Ok(Proved { point, values });
-        }
-        let mut parts = vec![Part::default(); wide::parts(1 << (log - LANE_BITS))];
-        for vector in self.vectors {
-            for (part, half) in parts.iter_mut().zip(wide::spread(&vector, log)) {
-                part.vectors.push(half);
-            }
-        }
-        wide::prove(transcript, parts, self.terms, log, eq, claim, E::ZERO)
+        Running::new(self, log, eq).prove(transcript, (log, eq), claim, E::ZERO)
     }
 
     /// h(0) and the leading coefficient; `weights` of x is entry `x >> shift`.

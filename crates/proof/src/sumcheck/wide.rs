@@ -6,8 +6,7 @@
 //!
 //! Vectors are cut into two parts, one a thread: each part folds in place, and binds and sums in one pass over its memory.
 
-use super::next_claim;
-use super::prover::{Proved, Sum, Term, finish};
+use super::prover::{Narrow, Proved, Running, Sum, Term};
 use crate::error::ProveError;
 use crate::field::ProofField;
 use crate::lanes::sums::Fixed;
@@ -142,73 +141,106 @@ fn join(parts: &mut Vec<Part>) {
     }
 }
 
-/// [`Sum::prove`] for vectors in lanes, at least two groups in all. `constant` is added to what is summed, with the factor eq of all
-/// variables, whose sum is 1.
+/// A sum whose vectors are in lanes, at least two groups in all.
+#[derive(Debug)]
+pub(crate) struct Wide<E> {
+    parts: Vec<Part>,
+    terms: Vec<Term<E>>,
+    /// Variables that are not bound.
+    left: usize,
+    /// The first coordinates of eq, which choose the lane.
+    lane_point: Option<Vec<E>>,
+    lane_weights: Vec<E>,
+    /// Tables of the others, one for each number of coordinates.
+    tables: Vec<Vec<E>>,
+    /// Whether there are others.
+    weighted: bool,
+    /// What binds the coordinate of the round before.
+    bound: Option<Fixed>,
+}
+
+impl<E: ProofField> Wide<E> {
+    pub(crate) fn new(parts: Vec<Part>, terms: Vec<Term<E>>, log: usize, eq: Option<&[E]>) -> Wide<E> {
+        let (lane_point, group_point) =
+            eq.map_or((&[][..], &[][..]), |eq| eq.split_at(eq.len().min(LANE_BITS)));
+        let lane_table = eq_table(lane_point);
+        let lane_weights =
+            (0..LANES).map(|lane| lane_table[(lane * lane_table.len()) >> LANE_BITS]).collect();
+        let mut tables = vec![vec![E::ONE]];
+        for t in group_point.iter().take((log - LANE_BITS).saturating_sub(1)) {
+            tables.push(doubled(&tables[tables.len() - 1], *t));
+        }
+        Wide {
+            parts,
+            terms,
+            left: log,
+            lane_point: eq.map(|_| lane_point.to_vec()),
+            lane_weights,
+            tables,
+            weighted: !group_point.is_empty(),
+            bound: None,
+        }
+    }
+
+    /// h(0) and the leading coefficient.
+    pub(crate) fn round(&mut self) -> [E; 2] {
+        let (kernel, groups) = (Kernel::detect(), self.left - 1 - LANE_BITS);
+        join(&mut self.parts);
+        // Variables behind those of eq share the weight of what is in front of them.
+        let known = groups.min(self.tables.len() - 1);
+        self.tables.truncate(known + 1);
+        let weights: Option<Vec<[u32; 5]>> =
+            self.weighted.then(|| self.tables[known].iter().map(|x| lanes::raw(*x)).collect());
+        let each = (1 << groups) / self.parts.len();
+        let mut work: Vec<(usize, &mut Part)> = self.parts.iter_mut().enumerate().collect();
+        parallel::for_each(&mut work, |(number, part)| {
+            part.sums = vec![[Ext::ZERO; 2]; self.terms.len()];
+            part.scratch.resize(part.vectors.len(), [Ext::ZERO; 2]);
+            let (first, shift, weights) = (*number * each, groups - known, weights.as_deref());
+            let (terms, bind) = (&self.terms[..], self.bound.as_ref());
+            vectorised(kernel, Round { part, terms, bind, weights, first, shift });
+        });
+        let mut sent = [E::ZERO; 2];
+        for (term, sums) in self.parts.iter().flat_map(|part| self.terms.iter().zip(&part.sums)) {
+            for (sent, sum) in sent.iter_mut().zip(sums) {
+                *sent += term.coefficient * lanes::weighted(sum, &self.lane_weights);
+            }
+        }
+        sent
+    }
+
+    /// Binds the last variable; what is left, where that is one element a lane.
+    pub(crate) fn bind(&mut self, r: E) -> Option<Narrow<E>> {
+        let r = Fixed::of(r);
+        self.left -= 1;
+        if self.left > LANE_BITS {
+            self.bound = Some(r);
+            return None;
+        }
+        join(&mut self.parts);
+        let kernel = Kernel::detect();
+        // The round before has bound all but this coordinate in its pass.
+        let mut vectors = Vec::new();
+        for vector in self.parts.iter_mut().flat_map(|part| &mut part.vectors) {
+            vectorised(kernel, Bind { vector, r: &r });
+            vectors.push(scalars(vector));
+        }
+        let sum = Sum { vectors, terms: core::mem::take(&mut self.terms) };
+        Some(Narrow::new(sum, LANE_BITS, self.lane_point.as_deref()))
+    }
+}
+
+/// [`Sum::prove`] for vectors in lanes. `constant` is added to what is summed, with the factor eq of all variables, whose sum is 1.
 pub(crate) fn prove<E: ProofField>(
     transcript: &mut ProverTranscript,
-    mut parts: Vec<Part>,
+    parts: Vec<Part>,
     terms: Vec<Term<E>>,
     log: usize,
     eq: Option<&[E]>,
-    mut claim: E,
+    claim: E,
     constant: E,
 ) -> Result<Proved<E>, ProveError> {
-    let kernel = Kernel::detect();
-    let (lane_point, group_point) = eq.map_or((&[][..], &[][..]), |eq| eq.split_at(eq.len().min(LANE_BITS)));
-    let lane_table = eq_table(lane_point);
-    let lane_weights: Vec<E> =
-        (0..LANES).map(|lane| lane_table[(lane * lane_table.len()) >> LANE_BITS]).collect();
-    let mut tables = vec![vec![E::ONE]];
-    for t in group_point.iter().take((log - LANE_BITS).saturating_sub(1)) {
-        tables.push(doubled(&tables[tables.len() - 1], *t));
-    }
-    let mut point = vec![E::ZERO; log];
-    let mut bind: Option<Fixed> = None;
-    for i in (LANE_BITS..log).rev() {
-        join(&mut parts);
-        // Variables behind those of eq share the weight of what is in front of them.
-        let known = (i - LANE_BITS).min(tables.len() - 1);
-        tables.truncate(known + 1);
-        let weights: Option<Vec<[u32; 5]>> =
-            (!group_point.is_empty()).then(|| tables[known].iter().map(|x| lanes::raw(*x)).collect());
-        let each = (1 << (i - LANE_BITS)) / parts.len();
-        let mut work: Vec<(usize, &mut Part)> = parts.iter_mut().enumerate().collect();
-        parallel::for_each(&mut work, |(number, part)| {
-            part.sums = vec![[Ext::ZERO; 2]; terms.len()];
-            part.scratch.resize(part.vectors.len(), [Ext::ZERO; 2]);
-            let (first, shift, weights) = (*number * each, i - LANE_BITS - known, weights.as_deref());
-            vectorised(kernel, Round { part, terms: &terms, bind: bind.as_ref(), weights, first, shift });
-        });
-        let mut sent = [constant, E::ZERO];
-        for (term, sums) in parts.iter().flat_map(|part| terms.iter().zip(&part.sums)) {
-            for (sent, sum) in sent.iter_mut().zip(sums) {
-                *sent += term.coefficient * lanes::weighted(sum, &lane_weights);
-            }
-        }
-        transcript.send("round", &sent);
-        let r: E = transcript.sponge.challenge("bind");
-        let t = eq.and_then(|eq| eq.get(i).copied());
-        claim = next_claim(claim, t, sent, r).ok_or(ProveError::Degenerate { what: "a sum-check" })?;
-        bind = Some(Fixed::of(r));
-        point[i] = r;
-    }
-    join(&mut parts);
-    let mut vectors = Vec::new();
-    for vector in parts.iter_mut().flat_map(|part| &mut part.vectors) {
-        if let Some(r) = &bind {
-            vectorised(kernel, Bind { vector, r });
-        }
-        vectors.push(scalars(vector));
-    }
-    finish(
-        Sum { vectors, terms },
-        transcript,
-        &mut point[..LANE_BITS],
-        eq.map(|_| lane_point),
-        claim,
-        constant,
-    )
-    .map(|values| Proved { point, values })
+    Running::Wide(Wide::new(parts, terms, log, eq)).prove(transcript, (log, eq), claim, constant)
 }
 
 /// The elements of a vector, in the order of their indices.

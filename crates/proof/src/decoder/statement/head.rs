@@ -1,7 +1,7 @@
 //! The end of a model: which tokens it chooses.
 
 use super::Statement;
-use crate::circuit::{Bit, Contraction, Linear, Source, View};
+use crate::circuit::{Bit, Contraction, Linear, Marks, Public, Source, View};
 use crate::field::ProofField;
 use crate::gadget::linear::{Layer, Stream};
 use crate::gadget::{Builder, whole};
@@ -26,9 +26,8 @@ impl<'a, E: ProofField> Statement<'a, E> {
         // Added rows repeat the last one.
         let at = |row: usize| tokens.len() - generated + row.min(generated - 1);
         let rows = 1usize << log;
-        let mut one_hot = vec![E::Base::ZERO; rows << self.tokens];
-        (0..rows).for_each(|row| one_hot[(row << self.tokens) + at(row) - 1] = E::Base::ONE);
-        let picked = builder.circuit.vector(one_hot);
+        let one_hot = (0..rows).map(|row| at(row) as u32 - 1).collect();
+        let picked = builder.circuit.public(Public::OneHot(Marks { at: one_hot, log: self.tokens }));
         // Nobody reads the others; that they are in range is part of the statement.
         for (part, channels) in stream.iter().zip(&self.plan.stream).filter(|_| generated < self.positions())
         {
@@ -45,16 +44,12 @@ impl<'a, E: ProofField> Statement<'a, E> {
 
         let (vocab, width) = (self.config().vocab as usize, 1usize << self.plan.vocab);
         let all = log + self.plan.vocab;
-        let (mut token, mut before) = (vec![E::Base::ZERO; 1 << all], vec![E::Base::ZERO; 1 << all]);
-        for row in 0..rows {
-            let said = tokens[at(row)] as usize;
-            token[row * width + said] = E::Base::ONE;
-            before[row * width..row * width + said].fill(E::Base::ONE);
-        }
-        let real = (0..width).map(|v| E::Base::from_bool(v < vocab)).collect();
-        let token = Linear::view(whole(builder.circuit.vector(token), all));
-        let before = Linear::view(whole(builder.circuit.vector(before), all));
-        let real = View { source: builder.circuit.vector(real), bits: (log..all).map(Bit::At).collect() };
+        let said = Marks { at: (0..rows).map(|row| tokens[at(row)]).collect(), log: self.plan.vocab };
+        let token = Linear::view(whole(builder.circuit.public(Public::OneHot(said.clone())), all));
+        let before = Linear::view(whole(builder.circuit.public(Public::Before(said)), all));
+        let real = Marks { at: vec![vocab as u32], log: self.plan.vocab };
+        let real = builder.circuit.public(Public::Before(real));
+        let real = View { source: real, bits: (log..all).map(Bit::At).collect() };
         let values = builder.integers(&logits, all);
         let tops =
             (0..values.len() / width).map(|row| values[row * width + tokens[at(row)] as usize]).collect();

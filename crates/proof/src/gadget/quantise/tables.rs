@@ -1,9 +1,13 @@
 //! The two tables of a quantisation, of shifts and of steps, and the choices that a witness makes in them.
 
+use crate::circuit::{Circuit, Linear};
+use crate::field::residue;
 use crate::gadget::ranges::widths;
+use crate::gadget::tables::{none, width_and_value, within};
 use crate::integer::rsh;
 use alloc::vec;
 use alloc::vec::Vec;
+use p3_field::PrimeField32;
 
 /// The smallest shift: 16 bits have room for one bit, 15 to the left.
 pub(super) const E_MIN: i64 = -15;
@@ -124,15 +128,26 @@ pub(super) fn second_table(zeros: bool, limb_bits: u32) -> Vec<Vec<i64>> {
     entries
 }
 
-/// sh, a code, and what its remainder has above 16 bits. Of a vector of zeros, all are 0.
-pub(super) fn code_table() -> Vec<Vec<i64>> {
-    let shifts = SECOND_SHIFT_MIN..=i64::from(SECOND_SHIFT_MAX);
-    let entries = shifts.flat_map(|sh| {
-        let high =
-            move |code: i64| (0..1i64 << (sh - i64::from(CODE_LIMB))).map(move |high| vec![sh, code, high]);
-        (-CODE_MAX..=CODE_MAX).flat_map(high)
-    });
-    core::iter::once(vec![0; 3]).chain(entries).collect()
+/// Coordinates of a code in [`code_table`].
+const CODE_LOG: usize = 8;
+/// Coordinates of [`code_table`].
+pub(super) const CODE_TABLE_LOG: usize = (SECOND_SHIFT_MAX - CODE_LIMB) as usize + 1 + CODE_LOG;
+
+/// sh, a code, and what its remainder has above 16 bits, which is a value of sh - 16 bits. Of a vector of zeros, all are 0: these entries are where the widths
+/// are that no step has.
+pub(super) fn code_table<B: PrimeField32>(circuit: &mut Circuit<B>) -> Vec<Linear<B>> {
+    const { assert!(SECOND_SHIFT_MIN == 18 && CODE_LIMB == 16) };
+    let high_log = CODE_TABLE_LOG - CODE_LOG;
+    let (width, high) = width_and_value(circuit, 0..high_log);
+    let code = within(circuit, high_log..CODE_TABLE_LOG);
+    // Widths 0 and 1: all but the last two coordinates are 0, and what is said of these alone is the same.
+    let small = none(circuit, 0..high_log - 2);
+    let (small_width, small_high) = width_and_value(circuit, high_log - 2..high_log);
+    let [view] = &small.terms[0].views[..] else { return Vec::new() };
+    let but_small = |x: Linear<B>, there: Linear<B>| x.minus(&there.by(view));
+    let sixteen = residue::<B>(CODE_LIMB.into());
+    let sh = but_small(width.offset(sixteen), small_width.offset(sixteen));
+    vec![sh, but_small(code.clone(), code), but_small(high, small_high)]
 }
 
 /// The smallest step in which every code of `x16` fits: (k, sh).
