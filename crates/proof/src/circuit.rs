@@ -8,11 +8,15 @@
 //! - [`Leaf`]: fractions whose sum over everything vanishes (lookups and their tables);
 //! - [`Contraction`]: a vector is the sum over some coordinates of the product of two others (matrix products).
 
+#[cfg(feature = "prover")]
+pub(crate) mod contract;
 pub mod evaluate;
 #[cfg(feature = "prover")]
 pub mod fill;
 pub mod public;
 pub mod range;
+#[cfg(feature = "prover")]
+pub(crate) mod read;
 pub mod view;
 
 use alloc::string::String;

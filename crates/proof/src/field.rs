@@ -98,12 +98,16 @@ pub fn get_ext<E: ProofField>(bytes: &[u8]) -> Option<E> {
 
 /// The residue of an integer.
 #[must_use]
+#[inline]
 pub fn residue<B: PrimeField32>(x: i64) -> B {
-    B::from_u32(x.rem_euclid(i64::from(B::ORDER_U32)) as u32)
+    let order = i64::from(B::ORDER_U32);
+    let near = if x < 0 { x + order } else { x };
+    B::from_u32(if (0..order).contains(&near) { near } else { x.rem_euclid(order) } as u32)
 }
 
 /// The integer of smallest magnitude in a residue class.
 #[must_use]
+#[inline]
 pub fn centred<B: PrimeField32>(x: B) -> i64 {
     let x = i64::from(x.as_canonical_u32());
     if x > i64::from(B::ORDER_U32 / 2) { x - i64::from(B::ORDER_U32) } else { x }

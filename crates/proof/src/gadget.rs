@@ -32,11 +32,8 @@ use p3_field::PrimeField32;
 use tables::Tables;
 #[cfg(feature = "prover")]
 use {
-    crate::argument::Witness,
-    crate::circuit::fill,
-    crate::error::ProveError,
-    crate::field::{centred, residue},
-    crate::matmul::accumulate,
+    crate::argument::Witness, crate::circuit::contract::contracted, crate::circuit::read,
+    crate::error::ProveError, crate::field::residue,
 };
 
 /// A value that a witness gets wrong: what is committed, or said of a contraction, as the value with number `value` (in the order in which a circuit has them) is `by` more
@@ -110,15 +107,6 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         Builder { declarations: Declarations { given, ..Declarations::default() }, ..Builder::new(limb_bits) }
     }
 
-    /// Remembers an integer that is in no table.
-    fn outside(&mut self, what: &str, got: i64) {
-        #[cfg(feature = "prover")]
-        if self.outside.is_none() {
-            self.outside = Some((format!("{}: {what}", self.scope), got));
-        }
-        let _ = (what, got);
-    }
-
     /// The prover's, honest but for `lie`.
     #[cfg(feature = "prover")]
     #[must_use]
@@ -145,7 +133,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     pub fn integers(&self, linear: &Linear<B>, log: usize) -> Vec<i64> {
         #[cfg(feature = "prover")]
         if let Some(witness) = &self.witness {
-            return fill::integers(&witness.cells(&self.circuit), linear, log);
+            return read::integers(&witness.cells(&self.circuit), linear, log);
         }
         let _ = (linear, log);
         Vec::new()
@@ -193,11 +181,22 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     /// A column of a commitment.
     fn column_at(&mut self, home: Home, name: &str, log: usize, values: &[i64]) -> Source {
         debug_assert!(!self.has_witness() || values.len() == 1 << log, "{name}");
+        self.column_of(home, name, log, |at| values[at])
+    }
+
+    /// A column of a commitment, cell by cell.
+    fn column_of(
+        &mut self,
+        home: Home,
+        name: &str,
+        log: usize,
+        of: impl Fn(usize) -> i64 + Sync + Send,
+    ) -> Source {
         #[cfg(feature = "prover")]
         if let Some(witness) = &mut self.witness {
-            witness.columns.push(values.iter().map(|x| residue(*x)).collect());
+            witness.columns.push(each(1 << log, |at| residue(of(at))));
         }
-        let _ = values;
+        let _ = of;
         self.circuit.column(format!("{}: {name}", self.scope), log, home)
     }
 
@@ -217,7 +216,10 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     pub fn contract(&mut self, contraction: Contraction) -> Source {
         #[cfg(feature = "prover")]
         if self.witness.is_some() {
-            let mut values = self.contracted(&contraction);
+            let mut values = match &self.witness {
+                Some(witness) => contracted(&witness.cells(&self.circuit), &self.matrices, &contraction),
+                None => Vec::new(),
+            };
             if let Some(lie) = self.lie.filter(|lie| lie.value == self.values.len()) {
                 let at = lie.at % values.len();
                 values[at] += residue(lie.by);
@@ -249,40 +251,6 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             left: View { source, bits: bits(0..vectors).chain(bits(inner.clone())).collect() },
             right: View { source: gather, bits: bits(vectors..outer).chain(bits(inner)).collect() },
         })
-    }
-
-    /// What a contraction gives.
-    #[cfg(feature = "prover")]
-    fn contracted(&self, contraction: &Contraction) -> Vec<B> {
-        let Some(witness) = &self.witness else { return Vec::new() };
-        let cells = witness.cells(&self.circuit);
-        let log = contraction.outer + contraction.inner;
-        if let Source::Weights(weights) = contraction.right.source {
-            let placed = &self.circuit.weights[weights];
-            let codes: Vec<i64> =
-                cells.source(contraction.left.source).iter().map(|code| centred(*code)).collect();
-            let sums = accumulate(&self.matrices[placed.matrix], placed, &codes);
-            return sums.into_iter().map(residue).collect();
-        }
-        if let Source::Public(public) = contraction.right.source
-            && let Public::Gather(gather) = &self.circuit.publics[public]
-        {
-            let from = cells.source(contraction.left.source);
-            let rows = from.chunks(1 << gather.log_from);
-            let take = |row: &[B], place: &Option<u32>| place.map_or(B::ZERO, |place| row[place as usize]);
-            return rows
-                .flat_map(|row| gather.taken.iter().map(|place| take(row, place)).collect::<Vec<_>>())
-                .collect();
-        }
-        // Row by row of the outer space: only one row of each factor is written out.
-        let (outer, inner) = (contraction.outer, contraction.inner);
-        let left = fill::reader(&cells, &contraction.left, log);
-        let right = fill::reader(&cells, &contraction.right, log);
-        (0..1usize << outer)
-            .map(|x| {
-                (0..1usize << inner).map(|y| left.at((x << inner) + y) * right.at((x << inner) + y)).sum()
-            })
-            .collect()
     }
 
     /// The vector of one 1, read where there is nothing to multiply by.
@@ -387,6 +355,33 @@ impl<'m, B> Built<'m, B> {
             self.witness.take().unwrap_or_else(|| Witness { columns: Vec::new(), products: Vec::new() });
         Ok((self, witness))
     }
+}
+
+/// Cells of a piece of a value, which one thread computes.
+const PIECE: usize = 1 << 12;
+
+/// `of(0), ..., of(count - 1)`: the cells of a value.
+pub(crate) fn each<T: Copy + Default + Send>(count: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    in_pieces(count, PIECE, of)
+}
+
+/// What `of` gives for every vector of a value: rows of `size` cells.
+pub(crate) fn of_rows<T: Copy + Default + Send>(
+    cells: &[i64],
+    size: usize,
+    of: impl Fn(usize, &[i64]) -> T + Sync,
+) -> Vec<T> {
+    in_pieces(cells.len() / size, PIECE.div_ceil(size), |row| of(row, &cells[row * size..(row + 1) * size]))
+}
+
+#[cfg(feature = "prover")]
+fn in_pieces<T: Copy + Default + Send>(count: usize, piece: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    crate::parallel::map(count, piece, of)
+}
+
+#[cfg(not(feature = "prover"))]
+fn in_pieces<T: Copy + Default + Send>(count: usize, _: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    (0..count).map(of).collect()
 }
 
 /// A vector over the whole of its space.

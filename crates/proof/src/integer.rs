@@ -23,3 +23,13 @@ pub const fn half(s: u32) -> i64 {
 pub const fn log2_ceil(n: usize) -> usize {
     n.next_power_of_two().trailing_zeros() as usize
 }
+
+/// `floor(x / y)` for y > 0, which is mostly a power of two; x for all others.
+#[must_use]
+pub const fn floor_div(x: i64, y: i64) -> i64 {
+    match y {
+        ..=1 => x,
+        _ if y & (y - 1) == 0 => x >> y.trailing_zeros(),
+        _ => x.div_euclid(y),
+    }
+}

@@ -19,11 +19,13 @@
 //! `4 p^2 < 2^64` and `p^2 < 2^31 p < 2^32 p / 2`. `below` takes a sum below `2^33 p` to one below `2^32 p`, so four products may be
 //! added before it, and two to what it gives; `reduce` takes what is below `2^32 p`.
 
+pub mod arithmetic;
 pub(crate) mod sums;
 pub(crate) mod vectors;
+pub(crate) mod weights;
 
 use crate::field::ProofField;
-pub use lockstep_runtime::kernels::{Kernel, Task, vectorised};
+pub use lockstep_runtime::kernels::{Kernel, Plain, Task, Wide, vectorised};
 
 /// Elements side by side.
 pub const LANES: usize = 16;
@@ -55,7 +57,7 @@ pub(crate) fn wide(a: u32, b: u32) -> u64 {
 
 /// The same modulo p, below `2^32 p`, of what is below `2^33 p`.
 #[inline(always)]
-fn below(x: u64) -> u64 {
+pub(crate) fn below(x: u64) -> u64 {
     x.min(x.wrapping_sub((P as u64) << 32))
 }
 

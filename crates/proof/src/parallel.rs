@@ -19,3 +19,18 @@ pub(crate) fn for_each<T: Send>(items: &mut [T], f: impl Fn(&mut T) + Sync) {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     POOL.get_or_init(|| Pool::new(THREADS.min(cores()))).for_each(items, f);
 }
+
+/// `f(0), ..., f(count - 1)`, on both threads if there are more than `piece`.
+pub(crate) fn map<T: Copy + Default + Send>(
+    count: usize,
+    piece: usize,
+    f: impl Fn(usize) -> T + Sync,
+) -> Vec<T> {
+    let mut out = vec![T::default(); count];
+    let mut pieces: Vec<(usize, &mut [T])> = out.chunks_mut(piece).enumerate().collect();
+    for_each(&mut pieces, |(number, out)| {
+        let first = *number * piece;
+        out.iter_mut().enumerate().for_each(|(at, out)| *out = f(first + at));
+    });
+    out
+}

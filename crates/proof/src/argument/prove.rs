@@ -9,8 +9,8 @@ use crate::commitment::Committed;
 use crate::error::ProveError;
 use crate::field::ProofField;
 use crate::lanes::vectors::{dot, eq_groups};
+use crate::lanes::weights::fold_rows;
 use crate::logup::{self, Leaves, Numerators};
-use crate::matmul;
 use crate::sumcheck::batch::{self, One};
 use crate::sumcheck::columns::{self, COLUMNS_LOG, Product};
 use crate::sumcheck::{Sum, Term};
@@ -342,7 +342,7 @@ fn folded<E: ProofField>(
     if let Source::Weights(weights) = view.source {
         let placed = &argument.circuit.weights[weights];
         let bound: Vec<E> = view.used().filter(|at| *at < contraction.outer).map(|at| point[at]).collect();
-        return matmul::fold_rows(&argument.matrices[placed.matrix], placed, &bound);
+        return fold_rows(&argument.matrices[placed.matrix], placed, &bound);
     }
     if let Source::Public(public) = view.source
         && let Public::Gather(gather) = &argument.circuit.publics[public]

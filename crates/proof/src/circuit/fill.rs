@@ -1,10 +1,12 @@
 //! Expressions as vectors over their space, for the prover.
 
 use super::{Bit, Circuit, Linear, Source, View};
-use crate::field::{ProofField, centred};
-use crate::lanes::sums::Sums;
+use crate::field::ProofField;
+use crate::lanes::arithmetic::{self, Total};
 use crate::lanes::vectors::{elements, sum_rows};
-use crate::lanes::{self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Task, reduce, vectorised, wide};
+use crate::lanes::{
+    self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, reduce, vectorised, wide,
+};
 use crate::multilinear::eq_table;
 use crate::parallel;
 use alloc::borrow::Cow;
@@ -44,16 +46,15 @@ impl<'a, B: PrimeField32> Cells<'a, B> {
 
 /// Which index of its vector a view has at each cell: tables over the upper and the lower half of a cell's bits.
 #[derive(Clone, Debug)]
-struct Indices {
+pub(super) struct Indices {
     high: Vec<usize>,
     low: Vec<usize>,
     low_bits: usize,
 }
 
 impl Indices {
-    /// Of `bits` over a space of `2^log` cells.
-    fn new(bits: &[Bit], log: usize) -> Indices {
-        let low_bits = log / 2;
+    /// What each coordinate of a cell adds to the index, and the index of the first cell.
+    pub(super) fn weights(bits: &[Bit], log: usize) -> (Vec<usize>, usize) {
         let mut weights = vec![0usize; log];
         let mut constant = 0;
         for (i, bit) in bits.iter().enumerate() {
@@ -64,6 +65,19 @@ impl Indices {
                 Bit::Zero => {}
             }
         }
+        (weights, constant)
+    }
+
+    /// Of `bits` over a space of `2^log` cells.
+    pub(super) fn new(bits: &[Bit], log: usize) -> Indices {
+        let (weights, constant) = Indices::weights(bits, log);
+        Indices::linear(&weights, constant)
+    }
+
+    /// `constant` plus the weights of the bits that are 1.
+    pub(super) fn linear(weights: &[usize], constant: usize) -> Indices {
+        let log = weights.len();
+        let low_bits = log / 2;
         let table = |weights: &[usize], first: usize| {
             let mut table = vec![first];
             for weight in weights {
@@ -73,6 +87,12 @@ impl Indices {
         };
         let (high, low) = weights.split_at(log - low_bits);
         Indices { high: table(high, constant), low: table(low, 0), low_bits }
+    }
+
+    /// The index of cell `at`.
+    #[inline(always)]
+    pub(super) fn at(&self, at: usize) -> usize {
+        self.high[at >> self.low_bits] + self.low[at & ((1 << self.low_bits) - 1)]
     }
 
     /// Calls `f` with each cell's index, in order.
@@ -100,28 +120,6 @@ pub fn view<'a, B: PrimeField32>(cells: &Cells<'a, B>, view: &View, log: usize) 
     let mut out = vec![B::ZERO; 1 << log];
     Indices::new(&view.bits, log).for_each(|at, index| out[at] = source[index]);
     Cow::Owned(out)
-}
-
-/// A view, read cell by cell.
-#[derive(Clone, Debug)]
-pub struct Reader<'a, B: Clone> {
-    source: Cow<'a, [B]>,
-    indices: Indices,
-}
-
-impl<B: PrimeField32> Reader<'_, B> {
-    /// The cell with index `at`.
-    #[must_use]
-    pub fn at(&self, at: usize) -> B {
-        let low = at & ((1 << self.indices.low_bits) - 1);
-        self.source[self.indices.high[at >> self.indices.low_bits] + self.indices.low[low]]
-    }
-}
-
-/// A view over its space of `2^log` cells, to be read cell by cell.
-#[must_use]
-pub fn reader<'a, B: PrimeField32>(cells: &Cells<'a, B>, view: &View, log: usize) -> Reader<'a, B> {
-    Reader { source: cells.source(view.source), indices: Indices::new(&view.bits, log) }
 }
 
 /// The product of the views of a term, with its coefficient.
@@ -173,17 +171,8 @@ fn raw<B: PrimeField32>(x: B) -> u32 {
     x.to_unique_u32()
 }
 
-/// Which cell lane l of group g is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    /// `l 2^k + g`: lanes are sixteen parts, as sum-checks have them.
-    Parts,
-    /// `16 g + l`.
-    Consecutive,
-}
-
 /// A view over its space of `2^log` cells in lanes.
-fn view_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, view: &View, log: usize, order: Order) -> Vec<Lanes> {
+fn view_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, view: &View, log: usize) -> Vec<Lanes> {
     let (source, indices) = (cells.source(view.source), Indices::new(&view.bits, log));
     let groups = 1usize << (log - LANE_BITS);
     let mut out = vec![Lanes::ZERO; groups];
@@ -192,24 +181,12 @@ fn view_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, view: &View, log: usize,
         let low = &indices.low[at & ((1 << indices.low_bits) - 1)..][..LANES];
         (indices.high[at >> indices.low_bits], low)
     };
-    match order {
-        Order::Consecutive => {
-            for (group, out) in out.iter_mut().enumerate() {
-                let (high, low) = cells(group * LANES);
-                for (out, low) in out.0.iter_mut().zip(low) {
-                    *out = raw(source[high + low]);
-                }
-            }
-        }
-        // Block by block: what is written stays in the first cache while all lanes of it are.
-        Order::Parts => {
-            for (block, out) in out.chunks_mut(LANES).enumerate() {
-                for lane in 0..LANES {
-                    let (high, low) = cells(lane * groups + block * LANES);
-                    for (out, low) in out.iter_mut().zip(low) {
-                        out.0[lane] = raw(source[high + low]);
-                    }
-                }
+    // Block by block: what is written stays in the first cache while all lanes of it are.
+    for (block, out) in out.chunks_mut(LANES).enumerate() {
+        for lane in 0..LANES {
+            let (high, low) = cells(lane * groups + block * LANES);
+            for (out, low) in out.iter_mut().zip(low) {
+                out.0[lane] = raw(source[high + low]);
             }
         }
     }
@@ -264,13 +241,8 @@ impl Task for Plus<'_> {
 }
 
 /// The product of some views in lanes.
-fn product_in_lanes<B: PrimeField32>(
-    cells: &Cells<'_, B>,
-    views: &[View],
-    log: usize,
-    order: Order,
-) -> Vec<Lanes> {
-    let mut views = views.iter().map(|view| view_in_lanes(cells, view, log, order));
+fn product_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, views: &[View], log: usize) -> Vec<Lanes> {
+    let mut views = views.iter().map(|view| view_in_lanes(cells, view, log));
     let mut out = views.next().unwrap_or_else(|| vec![Lanes::splat(lanes::ONE); 1 << (log - LANE_BITS)]);
     for factor in views {
         vectorised(Kernel::detect(), Times { out: &mut out, factor: &factor });
@@ -278,24 +250,15 @@ fn product_in_lanes<B: PrimeField32>(
     out
 }
 
-fn linear_in_lanes<B: PrimeField32>(
-    cells: &Cells<'_, B>,
-    linear: &Linear<B>,
-    log: usize,
-    order: Order,
-) -> Vec<Lanes> {
+/// The vector of `linear` in lanes: index `lane 2^k + group`; `log` is at least twice [`LANE_BITS`], and two.
+pub(crate) fn in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<Lanes> {
     let mut out = vec![Lanes::splat(raw(linear.constant)); 1 << (log - LANE_BITS)];
     for term in &linear.terms {
-        let column = product_in_lanes(cells, &term.views, log, order);
+        let column = product_in_lanes(cells, &term.views, log);
         let coefficient = raw(term.coefficient);
         vectorised(Kernel::detect(), Plus { out: &mut out, column: &column, coefficient });
     }
     out
-}
-
-/// The vector of `linear` in lanes: index `lane 2^k + group`; `log` is at least twice [`LANE_BITS`], and two.
-pub(crate) fn in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<Lanes> {
-    linear_in_lanes(cells, linear, log, Order::Parts)
 }
 
 /// `out = out + sum of coefficient * column`.
@@ -309,12 +272,17 @@ impl Task for Weighed<'_> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         for (at, out) in self.out.iter_mut().enumerate() {
-            let mut sum = Sums::of(out);
+            let mut sum = Total::zero(w);
             for (coefficient, column) in self.columns {
-                sum.add_multiples(coefficient, &column[at]);
+                sum.add_multiples(w, coefficient, &column[at]);
             }
-            *out = sum.reduce();
+            *out = arithmetic::add(w, out, &sum.reduce(w));
         }
     }
 }
@@ -336,46 +304,11 @@ pub(crate) fn weighed<E: ProofField>(
         let mut work: Vec<(&[View], &mut Vec<Lanes>)> =
             terms.iter().map(|(_, views)| *views).zip(columns.iter_mut().map(|(_, column)| column)).collect();
         parallel::for_each(&mut work, |(views, column)| {
-            **column = product_in_lanes(cells, views, log, Order::Parts);
+            **column = product_in_lanes(cells, views, log);
         });
         vectorised(Kernel::detect(), Weighed { out: &mut out, columns: &columns });
     }
     out
-}
-
-/// The integers of `linear`: the representatives of its cells that are smallest in magnitude.
-#[must_use]
-pub fn integers<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<i64> {
-    if log < 2 * LANE_BITS + 2 {
-        return base_vector(cells, linear, log).into_iter().map(centred).collect();
-    }
-    let groups = linear_in_lanes(cells, linear, log, Order::Consecutive);
-    let mut out = Vec::with_capacity(1 << log);
-    vectorised(Kernel::detect(), Centred { groups: &groups, order: B::ORDER_U32, out: &mut out });
-    out
-}
-
-/// The integers of smallest magnitude.
-struct Centred<'a> {
-    groups: &'a [Lanes],
-    order: u32,
-    out: &'a mut Vec<i64>,
-}
-
-impl Task for Centred<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for group in self.groups {
-            let mut integers = [0; LANES];
-            for lane in 0..LANES {
-                let x = lanes::canonical(group.0[lane]);
-                integers[lane] = i64::from(x) - if x > self.order / 2 { i64::from(self.order) } else { 0 };
-            }
-            self.out.extend_from_slice(&integers);
-        }
-    }
 }
 
 /// Adds `scale * linear` to `out`, cell by cell.

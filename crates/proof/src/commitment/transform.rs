@@ -11,7 +11,8 @@
 use super::Shape;
 use crate::cells::CellsRef;
 use crate::field::ProofField;
-use crate::lanes::{Base, Kernel, LANES, Task, add, canonical, reduce, sub, vectorised, wide};
+use crate::lanes::arithmetic::{butterflies, scaled_base};
+use crate::lanes::{Base, Kernel, LANES, Plain, Task, Wide, add, canonical, reduce, sub, vectorised, wide};
 use crate::parallel;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -34,6 +35,11 @@ impl<E: ProofField> Task for Slab<'_, E> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         let size = 1 << self.shape.log_cols;
         let mut message = vec![Base::ZERO; size];
         // Block by block: what is written stays in the first cache while all rows of it are.
@@ -54,22 +60,14 @@ impl<E: ProofField> Task for Slab<'_, E> {
                 small(&message, powers, coset);
                 continue;
             }
-            first(&message, powers, self.twiddles, coset);
-            transform(coset, self.twiddles, size / 4);
+            first(w, &message, powers, self.twiddles, coset);
+            transform(w, coset, self.twiddles, size / 4);
         }
     }
 }
 
 /// Places of a block whose layers are computed one after the other: it fits the first cache.
 const BLOCK: usize = 256;
-
-/// One place of four in two layers of butterflies; `t` are the powers for the first two places and for the layer behind.
-#[inline(always)]
-fn four([a, b, c, d]: [u32; 4], t: [u32; 3]) -> [u32; 4] {
-    let (c, a) = (reduce(wide(sub(a, c), t[0])), add(a, c));
-    let (d, b) = (reduce(wide(sub(b, d), t[1])), add(b, d));
-    [add(a, b), reduce(wide(sub(a, b), t[2])), add(c, d), reduce(wide(sub(c, d), t[2]))]
-}
 
 /// The transform of 1 or 2 points of the message times powers.
 #[inline(always)]
@@ -86,27 +84,16 @@ fn small(message: &[Base], powers: &[u32], out: &mut [Base]) {
 
 /// The first two layers, of the message times powers.
 #[inline(always)]
-fn first(message: &[Base], powers: &[u32], twiddles: &[u32], out: &mut [Base]) {
+fn first<W: Wide>(w: W, message: &[Base], powers: &[u32], twiddles: &[u32], out: &mut [Base]) {
     let quarter = message.len() / 4;
     for at in 0..quarter {
         let places = [at, at + quarter, at + 2 * quarter, at + 3 * quarter];
-        let x = [message[places[0]], message[places[1]], message[places[2]], message[places[3]]];
-        let power = [powers[places[0]], powers[places[1]], powers[places[2]], powers[places[3]]];
         let t = [twiddles[at], twiddles[at + quarter], twiddles[2 * at]];
-        let mut results = [Base::ZERO; 4];
-        for lane in 0..LANES {
-            let x = [
-                reduce(wide(x[0].0[lane], power[0])),
-                reduce(wide(x[1].0[lane], power[1])),
-                reduce(wide(x[2].0[lane], power[2])),
-                reduce(wide(x[3].0[lane], power[3])),
-            ];
-            let y = four(x, t);
-            results[0].0[lane] = y[0];
-            results[1].0[lane] = y[1];
-            results[2].0[lane] = y[2];
-            results[3].0[lane] = y[3];
+        let mut x = [Base::ZERO; 4];
+        for (x, place) in x.iter_mut().zip(places) {
+            *x = scaled_base(w, &message[place], powers[place]);
         }
+        let results = butterflies(w, [&x[0], &x[1], &x[2], &x[3]], t);
         for place in 0..4 {
             out[places[place]] = results[place];
         }
@@ -116,14 +103,14 @@ fn first(message: &[Base], powers: &[u32], twiddles: &[u32], out: &mut [Base]) {
 /// Decimation in frequency of blocks of `size`: butterflies of falling distance, two layers at a time, results in bit-reversed order, as
 /// canonical integers.
 #[inline(always)]
-fn transform(x: &mut [Base], twiddles: &[u32], size: usize) {
+fn transform<W: Wide>(w: W, x: &mut [Base], twiddles: &[u32], size: usize) {
     let stride = 2 * twiddles.len() / size;
     let mut large = size;
     let mut step = stride;
     while large > BLOCK {
         // Not `for_each`, here and below: what it calls is not inlined.
         for block in x.chunks_exact_mut(large) {
-            layers(block, twiddles, step);
+            layers(w, block, twiddles, step);
         }
         (large, step) = (large / 4, 4 * step);
     }
@@ -131,7 +118,7 @@ fn transform(x: &mut [Base], twiddles: &[u32], size: usize) {
         let (mut size, mut step) = (large, step);
         while size >= 4 {
             for block in block.chunks_exact_mut(size) {
-                layers(block, twiddles, step);
+                layers(w, block, twiddles, step);
             }
             (size, step) = (size / 4, 4 * step);
         }
@@ -141,22 +128,14 @@ fn transform(x: &mut [Base], twiddles: &[u32], size: usize) {
 
 /// Two layers of one block.
 #[inline(always)]
-fn layers(block: &mut [Base], twiddles: &[u32], step: usize) {
+fn layers<W: Wide>(w: W, block: &mut [Base], twiddles: &[u32], step: usize) {
     let quarter = block.len() / 4;
     let (low, high) = block.split_at_mut(2 * quarter);
     let ((a, b), (c, d)) = (low.split_at_mut(quarter), high.split_at_mut(quarter));
     for at in 0..quarter {
         let t = [twiddles[at * step], twiddles[(at + quarter) * step], twiddles[2 * at * step]];
-        let x = [a[at], b[at], c[at], d[at]];
-        let mut results = [Base::ZERO; 4];
-        for lane in 0..LANES {
-            let y = four([x[0].0[lane], x[1].0[lane], x[2].0[lane], x[3].0[lane]], t);
-            results[0].0[lane] = y[0];
-            results[1].0[lane] = y[1];
-            results[2].0[lane] = y[2];
-            results[3].0[lane] = y[3];
-        }
-        (a[at], b[at], c[at], d[at]) = (results[0], results[1], results[2], results[3]);
+        let [first, second, third, fourth] = butterflies(w, [&a[at], &b[at], &c[at], &d[at]], t);
+        (a[at], b[at], c[at], d[at]) = (first, second, third, fourth);
     }
 }
 

@@ -24,10 +24,10 @@ use super::heads::HeadCodes;
 use super::linear::Codes;
 use super::ranges::{Width, limbs, widths};
 use super::tables::number;
-use super::{Builder, whole};
+use super::{Builder, each, of_rows, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
-use crate::integer::{bit_length, half, rsh};
+use crate::integer::{bit_length, floor_div, half, rsh};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -161,7 +161,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             let mut sums = self.integers(&linear, log);
             for (_, a, b) in &products {
                 let (a, b) = (self.integers(a, log), self.integers(b, log));
-                sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+                sums = each(sums.len(), |at| sums[at] + a[at] * b[at]);
             }
             sums
         };
@@ -171,8 +171,8 @@ impl<B: PrimeField32> Builder<'_, B> {
         let allowed = (i64::from(B::ORDER_U32) - 1 - (1 << SCORE_BITS) - (1 << most)) >> most;
         let shown = {
             let here = self.integers(&key.within(read), log);
-            let largest = sums.iter().zip(here).map(|(sum, s)| rsh(*sum, s.clamp(0, 28) as u32).abs()).max();
-            let largest = largest.unwrap_or(0);
+            let shifted = each(sums.len(), |at| rsh(sums[at], here[at].clamp(0, 28) as u32).abs());
+            let largest = shifted.into_iter().max().unwrap_or(0);
             let of_reader = reader && allowed >= READ_MAX;
             let needed = match largest {
                 _ if of_reader && 2 * largest <= allowed => 2,
@@ -192,9 +192,8 @@ impl<B: PrimeField32> Builder<'_, B> {
         let (power, halves) = (fetched[0].clone(), fetched[1].clone());
         let rest_limbs = limbs(most, limb_bits);
         let (powers, half_values) = (self.integers(&power, log), self.integers(&halves, log));
-        let sums: Vec<i64> = sums.iter().zip(half_values).map(|(sum, half)| sum + half).collect();
-        let mut values: Vec<i64> =
-            sums.iter().zip(&powers).map(|(sum, power)| sum.div_euclid((*power).max(1))).collect();
+        let sums: Vec<i64> = each(sums.len(), |at| sums[at] + half_values[at]);
+        let mut values: Vec<i64> = each(sums.len(), |at| floor_div(sums[at], powers[at]));
         let x = match shown {
             Shown::Alike => self.signed(name, log, allowed.ilog2() + 1, values).0,
             Shown::Reader => Linear::view(whole(self.commit(name, log, values), log)),
@@ -208,7 +207,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         };
         let rest = {
             let x = self.integers(&x, log);
-            (0..sums.len()).map(|at| sums[at] - powers[at] * x[at]).collect()
+            each(sums.len(), |at| sums[at] - powers[at] * x[at])
         };
         let rest_widths = &fetched[2..2 + rest_limbs];
         let rest = self.value(&format!("{name} remainder"), log, Width::Computed(rest_widths), rest);
@@ -236,10 +235,10 @@ impl<B: PrimeField32> Builder<'_, B> {
         let mut limb = |part: &str, values: Vec<i64>| {
             Linear::view(whole(self.column(&format!("{name}{part}"), log, &values), log))
         };
-        let upper = limb("", values.iter().map(|x| x >> lower_bits).collect());
+        let upper = limb("", each(values.len(), |at| values[at] >> lower_bits));
         let mut remainder = upper.clone().times(power_of_two(lower_bits));
         if lower_bits > 0 {
-            let lower = limb(" low", values.iter().map(|x| x.rem_euclid(1 << lower_bits)).collect());
+            let lower = limb(" low", each(values.len(), |at| values[at] & ((1 << lower_bits) - 1)));
             self.look_up_range(log, constant(lower_bits), lower.clone());
             remainder = remainder.plus(&lower);
         }
@@ -268,7 +267,8 @@ impl<B: PrimeField32> Builder<'_, B> {
         let w = Linear::constant(B::from_u32(more)).minus(&heads.q.e).minus(&e_k);
         let (least, most) = (least as u32, most as u32);
         let power = (more > 0).then(|| {
-            let powers = self.integers(&w, scores).into_iter().map(|w| 1 << w.clamp(0, 40)).collect();
+            let powers = self.integers(&w, scores);
+            let powers = each(powers.len(), |at| 1 << powers[at].clamp(0, 40));
             Linear::view(whole(self.commit("score power", scores, powers), scores))
         });
         let whole_power =
@@ -276,12 +276,12 @@ impl<B: PrimeField32> Builder<'_, B> {
         let halves = whole_power.clone().times(B::TWO.inverse());
         let powers = self.integers(&whole_power, scores);
         let sums: Vec<i64> = self.integers(&products, scores);
-        let sums: Vec<i64> = sums.iter().zip(&powers).map(|(sum, power)| sum + power / 2).collect();
-        let values = sums.iter().zip(&powers).map(|(sum, power)| sum.div_euclid((*power).max(1))).collect();
+        let sums: Vec<i64> = each(sums.len(), |at| sums[at] + powers[at] / 2);
+        let values = each(sums.len(), |at| floor_div(sums[at], powers[at]));
         let t = Linear::view(whole(self.commit("score", scores, values), scores));
         let rest = {
             let t = self.integers(&t, scores);
-            (0..t.len()).map(|at| sums[at] - powers[at] * t[at]).collect()
+            each(t.len(), |at| sums[at] - powers[at] * t[at])
         };
         let rest = self.power_remainder("score", scores, (least, more), (w, power), rest);
         let left = vec![(B::ONE, whole_power, t.clone())];
@@ -364,21 +364,21 @@ impl<B: PrimeField32> Builder<'_, B> {
         let (rows, scores, tokens) = (axes.rows(), axes.scores(), axes.tokens);
         let values = self.integers(t, scores);
         let seen = self.integers(mask, scores);
-        let largest = |(row, t): (usize, &[i64])| {
+        let largest = |row: usize, t: &[i64]| {
             let seen = &seen[row << tokens..];
             t.iter().zip(seen).filter(|(_, seen)| **seen == 1).map(|(t, _)| *t).max().unwrap_or(0)
         };
-        let m: Vec<i64> = values.chunks(1 << tokens).enumerate().map(largest).collect();
+        let m: Vec<i64> = of_rows(&values, 1 << tokens, largest);
         // Within 2^29, as every score is.
         let (m, m_bits) = self.signed("largest score", rows, SCORE_BITS + 1, m);
         let ms = self.integers(&m, scores);
         let distance =
             |at: usize| if seen[at] == 1 { (ms[at] - values[at]).min(DISTANCE_MAX) } else { DISTANCE_MAX };
-        let d = (0..values.len()).map(distance).collect();
+        let d = each(values.len(), distance);
         let d = Linear::view(whole(self.commit("distance", scores, d), scores));
         let ds = self.integers(&d, scores);
         let over = |at: usize| if seen[at] == 1 { ms[at] - values[at] - ds[at] } else { 0 };
-        let over = (0..values.len()).map(over).collect();
+        let over = each(values.len(), over);
         let (over, over_bits) = self.declared("distance beyond", scores, BEYOND_BITS, over);
         let shown = ((1i64 << m_bits) / 2) + DISTANCE_MAX + (1 << over_bits);
         self.owed("score", scores, t, allowed, shown);
@@ -394,7 +394,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             let powers = circuit.vector((0..1usize << DISTANCE_LOG).map(power).collect());
             vec![number(circuit, 0..DISTANCE_LOG), Linear::view(whole(powers, DISTANCE_LOG))]
         });
-        let p = ds.iter().map(|d| exp2.get(*d as usize).copied().unwrap_or(0).into()).collect();
+        let p = each(ds.len(), |at| exp2.get(ds[at] as usize).copied().unwrap_or(0).into());
         let source = self.commit("probability", scores, p);
         let p = Linear::view(whole(source, scores));
         self.look_up(table, scores, vec![d.clone(), p.clone()]);
@@ -402,11 +402,10 @@ impl<B: PrimeField32> Builder<'_, B> {
         self.constrain(scores, vec![(B::ONE, unseen, p.clone())], Linear::constant(B::ZERO));
 
         // One distance of a row is 0; it is seen, since others have p > 0 only there.
-        let first = |(row, d): (usize, &[i64])| {
-            let at = (0..d.len()).find(|at| d[*at] == 0 && seen[(row << tokens) + at] == 1).unwrap_or(0);
-            (0..d.len()).map(move |i| i64::from(i == at)).collect::<Vec<_>>()
-        };
-        let nearest = ds.chunks(1 << tokens).enumerate().flat_map(first).collect();
+        let first = of_rows(&ds, 1 << tokens, |row, d| {
+            (0..d.len()).find(|at| d[*at] == 0 && seen[(row << tokens) + at] == 1).unwrap_or(0)
+        });
+        let nearest = each(ds.len(), |at| i64::from(at & ((1 << tokens) - 1) == first[at >> tokens]));
         let nearest = self.boolean("nearest", scores, nearest);
         let ones = self.sum_over(nearest, None, (rows, tokens));
         self.constrain(rows, vec![], ones.offset(B::NEG_ONE));
@@ -463,16 +462,16 @@ impl<B: PrimeField32> Builder<'_, B> {
         let powers = self.integers(&whole_power, scores);
         let sums: Vec<i64> = {
             let [p, k] = [p, &k].map(|linear| self.integers(linear, scores));
-            (0..p.len()).map(|at| p[at] * k[at] + powers[at] / 2).collect()
+            each(p.len(), |at| p[at] * k[at] + powers[at] / 2)
         };
-        let values = (0..sums.len()).map(|at| sums[at].div_euclid(powers[at].max(1))).collect();
+        let values = each(sums.len(), |at| floor_div(sums[at], powers[at]));
         let source = self.commit("weight", scores, values);
         let weight = Linear::view(whole(source, scores));
         let width = w.clone().times(B::NEG_ONE).offset(B::from_u32(WEIGHED_BITS));
         self.look_up_range(scores, width, weight.clone());
         let rest = {
             let weights = self.integers(&weight, scores);
-            (0..sums.len()).map(|at| sums[at] - powers[at] * weights[at]).collect()
+            each(sums.len(), |at| sums[at] - powers[at] * weights[at])
         };
         let rest = self.power_remainder("weight", scores, (WEIGHED_SHIFT, more), (w, power), rest);
         let half = whole_power.clone().times(B::TWO.inverse());

@@ -29,13 +29,13 @@ pub(super) struct Declarations {
 
 /// Bits of the largest of some integers, which are not negative but for a liar's.
 pub(super) fn unsigned_bits(values: &[i64]) -> u32 {
-    values.iter().map(|x| bit_length(*x)).max().unwrap_or(0)
+    bit_length(values.iter().fold(0, |all, x| all | x))
 }
 
 /// Bits with which all integers lie in `-2^(bits-1) .. 2^(bits-1)`; 0 where all are 0.
 pub(super) fn signed_bits(values: &[i64]) -> u32 {
-    let bits = |x: &i64| if *x == 0 { 0 } else { bit_length(x ^ (x >> 63)) + 1 };
-    values.iter().map(bits).max().unwrap_or(0)
+    let (any, all) = values.iter().fold((0, 0), |(any, all), x| (any | x, all | (x ^ (x >> 63))));
+    if any == 0 { 0 } else { bit_length(all) + 1 }
 }
 
 impl<B: PrimeField32> Builder<'_, B> {

@@ -8,7 +8,7 @@
 
 use super::ranges::Width;
 use super::tables::within;
-use super::{Builder, whole};
+use super::{Builder, each, whole};
 use crate::circuit::{Bit, Contraction, Linear, Public, View};
 use crate::field::{power_of_two, residue};
 use crate::integer::rsh;
@@ -64,8 +64,8 @@ impl<B: PrimeField32> Builder<'_, B> {
             let values = circuit.vector(gates.map(|g| residue(activation.of(g, frac))).collect());
             vec![within(circuit, 0..GATE_LOG), Linear::view(whole(values, GATE_LOG))]
         });
-        let values = self.integers(g, log).into_iter();
-        let values = values.map(|g| activation.of(g.clamp(-GATE_MAX, GATE_MAX), frac)).collect();
+        let values = self.integers(g, log);
+        let values = each(values.len(), |at| activation.of(values[at].clamp(-GATE_MAX, GATE_MAX), frac));
         let a = Linear::view(whole(self.commit("activation", log, values), log));
         self.look_up(table, log, vec![g.clone(), a.clone()]);
         a
@@ -75,13 +75,13 @@ impl<B: PrimeField32> Builder<'_, B> {
     pub fn gate(&mut self, log: usize, a: &Linear<B>, u: &Linear<B>) -> Linear<B> {
         let products: Vec<i64> = {
             let [a, u] = [a, u].map(|linear| self.integers(linear, log));
-            a.iter().zip(u).map(|(a, u)| a * u + (1 << (GATED_SHIFT - 1))).collect()
+            each(a.len(), |at| a[at] * u[at] + (1 << (GATED_SHIFT - 1)))
         };
-        let gated = products.iter().map(|product| product >> GATED_SHIFT).collect();
+        let gated = each(products.len(), |at| products[at] >> GATED_SHIFT);
         let (gated, _) = self.signed("gated", log, GATED_BITS + 1, gated);
         let rest = {
             let gated = self.integers(&gated, log);
-            products.iter().zip(gated).map(|(product, h)| product - (h << GATED_SHIFT)).collect()
+            each(products.len(), |at| products[at] - (gated[at] << GATED_SHIFT))
         };
         let rest = self.value("gated remainder", log, Width::Fixed(GATED_SHIFT), rest);
         let both = gated.clone().times(power_of_two(GATED_SHIFT)).plus(&rest);

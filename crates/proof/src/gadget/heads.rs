@@ -12,12 +12,13 @@
 //!
 //! The prover declares the largest e. Codes and remainders leave `|x| <= (B + 1/2) 2^e`, which is mostly more than x needs to have shown.
 
+use super::quantise::largest_of;
 use super::ranges::Width;
 use super::tables::{log_of_bound, width_and_value, within};
-use super::{Builder, whole};
+use super::{Builder, each, of_rows, whole};
 use crate::circuit::{Bit, Linear, Source};
 use crate::field::{power_of_two, residue};
-use crate::integer::{half, rsh};
+use crate::integer::{floor_div, half, rsh};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -72,16 +73,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         let (a, b) = (half_of(x, Bit::Zero), half_of(x, Bit::One));
         let sums: Vec<i64> = {
             let [a, b, c, s] = [&a, &b, cosine, sine].map(|linear| self.integers(linear, pairs));
-            (0..a.len())
-                .flat_map(|at| [a[at] * c[at] - b[at] * s[at], a[at] * s[at] + b[at] * c[at]])
-                .collect()
+            let of = |at: usize, odd: bool| match odd {
+                false => a[at] * c[at] - b[at] * s[at],
+                true => a[at] * s[at] + b[at] * c[at],
+            };
+            each(2 * a.len(), |at| of(at / 2, at % 2 == 1))
         };
-        let rotated = sums.iter().map(|sum| rsh(*sum, ROPE_BITS)).collect();
+        let rotated = each(sums.len(), |at| rsh(sums[at], ROPE_BITS));
         let rotated = Linear::view(whole(self.commit(name, log, rotated), log));
         let rest = {
             let rotated = self.integers(&rotated, log);
-            let rest = sums.iter().zip(rotated).map(|(sum, x)| sum + half(ROPE_BITS) - (x << ROPE_BITS));
-            rest.collect()
+            each(sums.len(), |at| sums[at] + half(ROPE_BITS) - (rotated[at] << ROPE_BITS))
         };
         let rest = self.value(&format!("{name} remainder"), log, Width::Fixed(ROPE_BITS), rest);
         let both =
@@ -106,7 +108,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         let plain = x.terms.iter().all(|term| term.views.len() == 1);
         let x = &if plain { x.clone() } else { self.settle(name, log, x) };
         let values = self.integers(x, log);
-        let shifts: Vec<i64> = values.chunks(1 << channels).map(|x| shift_of(x, bound)).collect();
+        let shifts: Vec<i64> = of_rows(&values, 1 << channels, |_, x| shift_of(x, bound));
         let e_max = self.declare(SHIFT_MAX, || shifts.iter().max().map_or(0, |e| *e as u32));
         let at_most = ((2 * bound + 1) << e_max) / 2;
         let bounded = format!("within {bound}");
@@ -135,17 +137,16 @@ impl<B: PrimeField32> Builder<'_, B> {
         let [power, halves, least, more] = [0, 1, 2, 3].map(|at| fetched[at].clone());
         let powers = self.integers(&power, vectors);
         let halves_of = self.integers(&halves, vectors);
-        let shifted = |(at, x): (usize, &i64)| {
-            (x + halves_of[at >> channels]).div_euclid(powers[at >> channels].max(1))
-        };
-        let codes = values.iter().enumerate().map(shifted).collect();
+        let codes = each(values.len(), |at| {
+            floor_div(values[at] + halves_of[at >> channels], powers[at >> channels])
+        });
         let source = self.commit(&format!("{name} code"), log, codes);
         let codes = Linear::view(whole(source, log));
         let rest = {
             let codes = self.integers(&codes, log);
             let rest =
-                |(at, x): (usize, &i64)| x + halves_of[at >> channels] - codes[at] * powers[at >> channels];
-            values.iter().enumerate().map(rest).collect()
+                |at: usize| values[at] + halves_of[at >> channels] - codes[at] * powers[at >> channels];
+            each(values.len(), rest)
         };
         let rest_name = format!("{name} remainder");
         let rest = if e_max <= JOINT_MAX && limb_bits >= JOINT_LIMB {
@@ -177,12 +178,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         };
         self.constrain(log, vec![(B::ONE, power, codes)], rest.minus(x).minus(&halves));
 
-        let places: Vec<usize> = values
-            .chunks(1 << channels)
-            .map(|x| {
-                (0..x.len()).max_by_key(|at| (x[*at].abs(), x[*at], core::cmp::Reverse(*at))).unwrap_or(0)
-            })
-            .collect();
+        let places: Vec<usize> = of_rows(&values, 1 << channels, |_, x| largest_of(x));
         let element = self.choose(&format!("{name} chosen"), (vectors, channels), x, &places);
         let (magnitude, negative) =
             self.magnitude(&format!("{name} largest"), vectors, &element, MAGNITUDE_BITS);

@@ -18,7 +18,7 @@
 mod by_group;
 mod layer;
 
-use super::{Builder, whole};
+use super::{Builder, each, whole};
 use crate::circuit::{Bit, Contraction, Linear, Placed, Source, View};
 use crate::field::{power_of_two, residue};
 use crate::integer::{bit_length, half, rsh};
@@ -175,7 +175,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         let scale = scale.unwrap_or_else(|| Linear::constant(B::ONE));
         let sums = {
             let [rest, scale, y] = [&rest, &scale, &unbiased].map(|linear| self.integers(linear, log));
-            (0..y.len()).map(|at| rest[at] + scale[at] * y[at]).collect()
+            each(y.len(), |at| rest[at] + scale[at] * y[at])
         };
         let x = Linear::view(whole(self.commit("stream", log, sums), log));
         if scale.terms.is_empty() {
@@ -242,12 +242,11 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             of_row[*place as usize] = (layer.shifts[layer.group[row]], multiplier);
         }
         let t = self.integers(t, vectors + rows);
-        let output = |(at, t): (usize, &i64)| {
+        each(t.len(), |at| {
             let (step, (shift, multiplier)) =
                 (at >> (rows + vectors - steps), of_row[at & ((1 << rows) - 1)]);
-            rsh(t * multiplier * k[step], (shift - f[step]).clamp(0, 40) as u32)
-        };
-        t.iter().enumerate().map(output).collect()
+            rsh(t[at] * multiplier * k[step], (shift - f[step]).clamp(0, 40) as u32)
+        })
     }
 
     /// The declaration of a prover: the largest shift of the least row, 0 if shifts are of another kind.
@@ -304,7 +303,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         let remainders = {
             let [t, power, product, y] =
                 [&t, &power, &product, &unbiased].map(|linear| self.integers(linear, log));
-            (0..t.len()).map(|at| product[at] * t[at] + power[at] / 2 - power[at] * y[at]).collect()
+            each(t.len(), |at| product[at] * t[at] + power[at] / 2 - power[at] * y[at])
         };
         let remainder = self.remainder(name, log, remainders, (width, shifts), (layer.pre_shift, rest));
         let products = vec![(B::ONE, power, unbiased), (B::NEG_ONE, product, t)];
@@ -380,17 +379,17 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         self.said(&name, &mut values);
         self.reduced(&mut values);
         let constant = |bits: u32| Linear::constant(B::from_u32(bits));
-        let of = |builder: &mut Self, part: &str, values: Vec<i64>| {
-            Linear::view(whole(builder.column(&format!("{name}{part}"), log, &values), log))
+        let of = |builder: &mut Self, part: &str, values: &[i64]| {
+            Linear::view(whole(builder.column(&format!("{name}{part}"), log, values), log))
         };
         // The limb that has room beside it, its width, and the widest that it has.
         let (remainder, limb, limb_width, widest) = if shifts.low == 0 {
-            let limb = of(self, "", values);
+            let limb = of(self, "", &values);
             (limb.clone(), limb, width, most)
         } else {
             let low = shifts.low;
-            let lower = of(self, " low", values.iter().map(|x| x.rem_euclid(1 << low)).collect());
-            let upper = of(self, " high", values.iter().map(|x| x >> low).collect());
+            let lower = of(self, " low", &each(values.len(), |at| values[at] & ((1 << low) - 1)));
+            let upper = of(self, " high", &each(values.len(), |at| values[at] >> low));
             self.look_up_range(log, width.minus(&constant(low)), upper.clone());
             (lower.clone().plus(&upper.times(power_of_two(low))), lower, constant(low), low)
         };
@@ -420,7 +419,8 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         if s1 == 0 && layer.accumulator_max <= most {
             return Shifted { t: accumulator, rest: None, at_most: most };
         }
-        let values = self.integers(&accumulator, log).into_iter().map(|x| rsh(x, s1)).collect();
+        let values = self.integers(&accumulator, log);
+        let values = each(values.len(), |at| rsh(values[at], s1));
         let (t, bits) = self.signed(&format!("{name} accumulator"), log, bits + 1, values);
         let at_most = most.min((1 << bits) / 2);
         if s1 == 0 {
@@ -434,7 +434,8 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
 
     /// `t = rsh(x, s)` for s > 0, with t in `-2^bits .. 2^bits`. The caller knows that `2^(bits + s)` and x cannot differ by p.
     pub fn shift_right(&mut self, name: &str, log: usize, x: &Linear<B>, s: u32, bits: u32) -> Linear<B> {
-        let values = self.integers(x, log).into_iter().map(|x| rsh(x, s)).collect();
+        let values = self.integers(x, log);
+        let values = each(values.len(), |at| rsh(values[at], s));
         let (t, _) = self.signed(name, log, bits + 1, values);
         let rest = x.clone().offset(residue(half(s))).minus(&t.clone().times(power_of_two(s)));
         self.in_range(&format!("{name} remainder"), log, s, &rest);

@@ -12,7 +12,7 @@
 use super::digits::{Position, add_digits, add_product, digits_of};
 use super::quantise::{Sixteen, SixteenPart, part_name};
 use super::ranges::Width;
-use super::{Builder, whole};
+use super::{Builder, each, whole};
 use crate::circuit::{Linear, Source};
 use crate::field::{power_of_two, residue};
 use crate::integer::{bit_length, rsh};
@@ -104,15 +104,15 @@ impl<B: PrimeField32> Builder<'_, B> {
         let (vectors, channels) = (x.log_vectors, part.log_channels);
         let (log, s) = (vectors + channels, norm.rounds());
         let lefts = self.lefts(x);
-        let x16: Vec<i64> =
-            self.integers(&part.z, log).iter().enumerate().map(|(at, z)| z * lefts[at >> channels]).collect();
-        let q_source = self.commit(&format!("{name} q"), log, x16.iter().map(|x| rsh(*x, s)).collect());
+        let z = self.integers(&part.z, log);
+        let x16: Vec<i64> = each(z.len(), |at| z[at] * lefts[at >> channels]);
+        let q_source = self.commit(&format!("{name} q"), log, each(x16.len(), |at| rsh(x16[at], s)));
         let q = Linear::view(whole(q_source, log));
         let bits = norm.bits() + 1;
         self.in_range(&format!("{name} q"), log, bits + 1, &q.clone().offset(power_of_two(bits)));
         let rest = {
             let q = self.integers(&q, log);
-            x16.iter().zip(q).map(|(x, q)| x + (1 << (s - 1)) - (q << s)).collect()
+            each(x16.len(), |at| x16[at] + (1 << (s - 1)) - (q[at] << s))
         };
         let rest = self.value(&format!("{name} remainder"), log, Width::Fixed(s), rest);
         let both = q.clone().times(power_of_two(s)).plus(&rest).offset(-power_of_two::<B>(s - 1));

@@ -33,10 +33,10 @@ mod tables;
 use super::linear::Codes;
 use super::ranges::Width;
 use super::tables::number;
-use super::{Builder, whole};
-use crate::circuit::{Bit, Contraction, Linear, Source, View};
+use super::{Builder, each, of_rows, whole};
+use crate::circuit::{Bit, Contraction, Home, Linear, Source, View};
 use crate::field::{power_of_two, residue};
-use crate::integer::{half, rsh};
+use crate::integer::{floor_div, half, rsh};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -90,6 +90,19 @@ pub struct Sixteen<B> {
     largest: Linear<B>,
     /// 1 where it is negative.
     negative: Linear<B>,
+}
+
+/// Where the largest magnitude is: that of a positive element, if there are two, and the first of equal ones.
+pub(super) fn largest_of(x: &[i64]) -> usize {
+    let mut best = (0, i64::MIN);
+    for (at, x) in x.iter().enumerate() {
+        // Twice the magnitude, and one more if it is positive.
+        let key = 2 * x.abs() + i64::from(*x > 0);
+        if key > best.1 {
+            best = (at, key);
+        }
+    }
+    best.0
 }
 
 /// What values of part `at` of the channels are called.
@@ -171,15 +184,27 @@ impl<B: PrimeField32> Builder<'_, B> {
         out
     }
 
-    /// The integers of every vector, its parts one behind the other.
-    fn vectors(&self, vectors: usize, parts: &[(&Linear<B>, usize)]) -> Vec<Vec<i64>> {
-        let count = if self.has_witness() { 1usize << vectors } else { 0 };
-        let mut all = vec![Vec::new(); count];
-        for (x, channels) in parts {
-            let values = self.integers(x, vectors + channels);
-            all.iter_mut().zip(values.chunks(1 << channels)).for_each(|(all, part)| all.extend(part));
+    /// What `of` gives for the integers of every vector, its parts one behind the other.
+    fn of_vectors<T: Copy + Default + Send>(
+        &self,
+        vectors: usize,
+        parts: &[(&Linear<B>, usize)],
+        of: impl Fn(usize, &[i64]) -> T + Sync,
+    ) -> Vec<T> {
+        let values: Vec<(Vec<i64>, usize)> =
+            parts.iter().map(|(x, channels)| (self.integers(x, vectors + channels), 1 << channels)).collect();
+        if let [(values, size)] = &values[..] {
+            return of_rows(values, *size, of);
         }
-        all
+        let size = values.iter().map(|(_, size)| *size).sum();
+        let count = if self.has_witness() { 1usize << vectors } else { 0 };
+        let mut all = Vec::with_capacity(count * size);
+        for vector in 0..count {
+            for (values, size) in &values {
+                all.extend_from_slice(&values[vector * size..(vector + 1) * size]);
+            }
+        }
+        of_rows(&all, size, of)
     }
 
     /// What vectors are declared to be.
@@ -206,7 +231,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         rounded: Option<u32>,
     ) -> Sixteen<B> {
         let limb_bits = self.circuit.limb_bits;
-        let shifts: Vec<Option<i64>> = self.vectors(vectors, x).iter().map(|x| shift_of(x)).collect();
+        let shifts: Vec<Option<i64>> = self.of_vectors(vectors, x, |_, x| shift_of(x));
         let declared = self.extent(extent, &shifts);
         let keys: Vec<i64> = shifts.iter().map(|e| e.unwrap_or(declared.zero_key())).collect();
         let (key, mut fetched) = if declared.is_constant() {
@@ -241,12 +266,11 @@ impl<B: PrimeField32> Builder<'_, B> {
         for (at, (x, channels)) in x.iter().enumerate() {
             let (log, name) = (vectors + channels, part_name(name, at));
             let values = self.integers(x, log);
-            let shifted = |(at, x): (usize, &i64)| x.div_euclid(powers[at >> channels].max(1));
-            let shifted = values.iter().enumerate().map(shifted).collect();
+            let shifted = each(values.len(), |at| floor_div(values[at], powers[at >> channels]));
             let (z, rounded) = self.sixteen_bits(&name, (vectors, log), shifted, offset.clone(), rounded);
             let rest: Vec<i64> = {
                 let z = self.integers(&z, log);
-                values.iter().enumerate().map(|(at, x)| x - powers[at >> channels] * z[at]).collect()
+                each(values.len(), |at| values[at] - powers[at >> channels] * z[at])
             };
             if declared.to > 0 {
                 let e = [e.clone()];
@@ -295,7 +319,8 @@ impl<B: PrimeField32> Builder<'_, B> {
                     vec![z, rounded.offset(-residue::<B>(half >> s))]
                 });
                 let z = Linear::view(whole(self.commit(&name_of, log, values), log));
-                let q = self.integers(&z, log).iter().map(|z| rsh(*z, s)).collect();
+                let q = self.integers(&z, log);
+                let q = each(q.len(), |at| rsh(q[at], s));
                 let q = self.commit(&alloc::format!("{name} q"), log, q);
                 self.look_up(table, log, vec![z.clone(), Linear::view(whole(q, log))]);
                 (z, Some(q))
@@ -318,10 +343,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         zero: Option<&Linear<B>>,
     ) -> (Linear<B>, Linear<B>) {
         let parts: Vec<(&Linear<B>, usize)> = parts.iter().map(|part| (&part.z, part.log_channels)).collect();
-        let largest = |z: &Vec<i64>| {
-            (0..z.len()).max_by_key(|at| (z[*at].abs(), z[*at], core::cmp::Reverse(*at))).unwrap_or(0)
-        };
-        let places: Vec<usize> = self.vectors(vectors, &parts).iter().map(largest).collect();
+        let places: Vec<usize> = self.of_vectors(vectors, &parts, |_, z| largest_of(z));
         let element = self.choose_of(&alloc::format!("{name} chosen"), vectors, &parts, &places);
         let x16 = match left {
             None => element,
@@ -371,16 +393,14 @@ impl<B: PrimeField32> Builder<'_, B> {
         let table = self.table(table, || second_table(zeros, limb_bits));
         let parts: Vec<(&Linear<B>, usize)> =
             x.parts.iter().map(|part| (&part.z, part.log_channels)).collect();
-        let z = self.vectors(vectors, &parts);
         let lefts = self.lefts(x);
         let zeros = self.integers(x.zero.as_ref().unwrap_or(&Linear::constant(B::ZERO)), vectors);
         let rhos = rho.map(|rho| self.integers(rho, vectors));
-        let keys = z.iter().enumerate().map(|(vector, z)| {
+        let keys = self.of_vectors(vectors, &parts, |vector, z| {
             let x16: Vec<i64> = z.iter().map(|z| z * lefts[vector]).collect();
             let (k, sh) = step_of(&x16, rhos.as_ref().map_or(1 << 14, |rhos| rhos[vector]));
             if zeros[vector] == 1 { 0 } else { step_key(k, sh) }
         });
-        let keys = keys.collect();
         let key =
             Linear::view(whole(self.commit(&alloc::format!("{name} step key"), vectors, keys), vectors));
         let mut fetched = self.fetch(&alloc::format!("{name} step"), table, vectors, key);
@@ -438,18 +458,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         for (at, SixteenPart { z, log_channels, .. }) in x.parts.iter().enumerate() {
             let (log, name) = (vectors + log_channels, part_name(name, at));
             let values = self.integers(z, log);
-            let products = values.iter().enumerate().map(|(at, z)| {
+            let products: Vec<i64> = each(values.len(), |at| {
                 let vector = at >> log_channels;
-                factors[vector] * z + half(shifts[vector] as u32)
+                factors[vector] * values[at] + half(shifts[vector] as u32)
             });
-            let products: Vec<i64> = products.collect();
             let shift = |at: usize| shifts[at >> log_channels];
-            let code = products.iter().enumerate().map(|(at, product)| product >> shift(at)).collect();
+            let code = each(products.len(), |at| products[at] >> shift(at));
             let code = self.commit(&alloc::format!("{name} code"), log, code);
             let codes = Linear::view(whole(code, log));
             let rest: Vec<i64> = {
                 let codes = self.integers(&codes, log);
-                products.iter().enumerate().map(|(at, product)| product - (codes[at] << shift(at))).collect()
+                each(products.len(), |at| products[at] - (codes[at] << shift(at)))
             };
             let rest = self.second_remainder(&name, (vectors, log), (&sh, &zero, &widths), &codes, rest);
             let products = vec![(B::ONE, factor.clone(), z.clone()), (B::NEG_ONE, power.clone(), codes)];
@@ -483,12 +502,13 @@ impl<B: PrimeField32> Builder<'_, B> {
         let everywhere: Vec<Bit> = (0..vectors).map(Bit::At).collect();
         self.said(&name, &mut rest);
         self.reduced(&mut rest);
-        let mut limb = |part: usize, values: Vec<i64>| {
-            let column = self.column(&alloc::format!("{name}[{part}]"), log, &values);
+        let mut limb = |part: usize, below: u32, mask: i64| {
+            let of = |at: usize| (rest[at] >> below) & mask;
+            let column = self.column_of(Home::Witness, &alloc::format!("{name}[{part}]"), log, of);
             Linear::view(whole(column, log))
         };
-        let low = limb(0, rest.iter().map(|x| x.rem_euclid(1 << CODE_LIMB)).collect());
-        let high = limb(1, rest.iter().map(|x| x >> CODE_LIMB).collect());
+        let low = limb(0, 0, (1 << CODE_LIMB) - 1);
+        let high = limb(1, CODE_LIMB, -1);
         let bits = B::from_u32(CODE_LIMB);
         let width = zero.within(&everywhere).times(-bits).offset(bits);
         self.look_up_range(log, width, low.clone());

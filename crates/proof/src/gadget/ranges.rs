@@ -2,7 +2,7 @@
 
 use super::declared::{signed_bits, unsigned_bits};
 use super::{Builder, whole};
-use crate::circuit::Linear;
+use crate::circuit::{Home, Linear};
 use crate::field::power_of_two;
 use alloc::format;
 use alloc::vec;
@@ -71,10 +71,10 @@ impl<B: PrimeField32> Builder<'_, B> {
         let mut value = Linear::constant(B::ZERO);
         for limb in 0..count {
             // The last limb takes whatever is left, in range or not.
-            let last = limb + 1 == count;
-            let part = values.iter().map(|x| if last { *x } else { x.rem_euclid(1 << limb_bits) });
-            let source = self.column(&format!("{name}[{limb}]"), log, &part.collect::<Vec<_>>());
-            values.iter_mut().for_each(|x| *x >>= limb_bits);
+            let (below, mask) =
+                (limb_bits * limb as u32, if limb + 1 == count { -1 } else { (1 << limb_bits) - 1 });
+            let part = |at: usize| (values[at] >> below) & mask;
+            let source = self.column_of(Home::Witness, &format!("{name}[{limb}]"), log, part);
             let width = match width {
                 Width::Fixed(bits) => Linear::constant(B::from_u32(limb_width(bits, limb, limb_bits))),
                 Width::Computed(widths) => widths[limb].clone(),

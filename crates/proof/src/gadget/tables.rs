@@ -1,7 +1,7 @@
 //! Lookups: tables of ranges, and public tables of tuples.
 //!
 //! A lookup is a fraction `1 / (a - fingerprint)`, an entry one with its negated multiplicity; that all of them add up to 0 means that every
-//! lookup is an entry (docs/spec/proofs.md, section 2). Multiplicities are counted as lookups are made, and committed last.
+//! lookup is an entry (docs/spec/proofs.md, section 2). Multiplicities are counted when all lookups are made (`count`), and committed last.
 //!
 //! Tables of ranges are formulas ([`crate::circuit::range`]), so that no verifier reads them:
 //!
@@ -10,6 +10,9 @@
 //! (w, z, u)     z < 2^w, u < 2^b         a second value of b bits in the same lookup, w up to the widest that is looked up
 //! (w, 2^w, z)   z < 2^(low + w)          a remainder whose width is computed, with the power that it is one of
 //! ```
+
+#[cfg(feature = "prover")]
+mod count;
 
 use super::{Builder, whole};
 use crate::circuit::{Bit, Circuit, Leaf, Linear, Marks, Public, Source, View, range};
@@ -76,7 +79,6 @@ struct Table<B> {
     /// The same as integers, column by column, where there is a witness.
     columns: Vec<Vec<i64>>,
     rows: Rows,
-    counts: Vec<u32>,
 }
 
 /// A table of ranges; its entry is `(2^w + z) 2^low + u`.
@@ -85,22 +87,6 @@ struct Ranges {
     tag: u32,
     /// The widest so far, or that there is.
     top: u32,
-    counts: Vec<u32>,
-}
-
-impl Ranges {
-    fn count(&mut self, width: i64, low: u32, value: i64, beside: i64) -> bool {
-        let fits = (0..=i64::from(self.top)).contains(&width)
-            && (0..1 << width).contains(&value)
-            && (0..1 << low).contains(&beside);
-        if fits {
-            let at = ((((1 << width) + value) << low) + beside) as usize;
-            let length = self.counts.len().max(1 << (self.top + 1 + low));
-            self.counts.resize(length, 0);
-            self.counts[at] += 1;
-        }
-        fits
-    }
 }
 
 /// All tables of a circuit.
@@ -129,9 +115,9 @@ impl<B> Tables<B> {
     fn beside(&mut self, low: u32, top: u32) -> &mut Ranges {
         if !self.beside.contains_key(&low) {
             let tag = self.tag();
-            self.beside.insert(low, Ranges { tag, top: 0, counts: Vec::new() });
+            self.beside.insert(low, Ranges { tag, top: 0 });
         }
-        let ranges = self.beside.entry(low).or_insert(Ranges { tag: 0, top: 0, counts: Vec::new() });
+        let ranges = self.beside.entry(low).or_insert(Ranges { tag: 0, top: 0 });
         ranges.top = ranges.top.max(top);
         ranges
     }
@@ -139,9 +125,9 @@ impl<B> Tables<B> {
     fn powers(&mut self, low: u32, top: u32) -> &mut Ranges {
         if !self.powers.contains_key(&(low, top)) {
             let tag = self.tag();
-            self.powers.insert((low, top), Ranges { tag, top, counts: Vec::new() });
+            self.powers.insert((low, top), Ranges { tag, top });
         }
-        self.powers.entry((low, top)).or_insert(Ranges { tag: 0, top, counts: Vec::new() })
+        self.powers.entry((low, top)).or_insert(Ranges { tag: 0, top })
     }
 }
 
@@ -192,9 +178,8 @@ impl<B: PrimeField32> Builder<'_, B> {
             Vec::new()
         };
         let rows = Rows::new(columns.get(..keys).unwrap_or_default());
-        let counts = if self.has_witness() { vec![0; 1 << log] } else { Vec::new() };
         let tag = self.tables.tag();
-        self.tables.known.push(Table { name: name.into(), tag, log, tuple, columns, rows, counts });
+        self.tables.known.push(Table { name: name.into(), tag, log, tuple, columns, rows });
         TableId(self.tables.known.len() - 1)
     }
 
@@ -207,21 +192,6 @@ impl<B: PrimeField32> Builder<'_, B> {
         let found = &self.tables.known[table.0];
         debug_assert_eq!(found.tuple.len(), tuple.len(), "{}", found.name);
         let tag = B::from_u32(found.tag);
-        if self.has_witness() {
-            let keys = self.tables.known[table.0].rows.axes.len();
-            let keys: Vec<Vec<i64>> = tuple[..keys].iter().map(|key| self.integers(key, log)).collect();
-            let found = &mut self.tables.known[table.0];
-            let mut outside = None;
-            for at in 0..1usize << log {
-                match found.rows.of(keys.iter().map(|key| key[at])) {
-                    Some(row) => found.counts[row] += 1,
-                    None => outside = Some((found.name.clone(), keys[keys.len() - 1][at])),
-                }
-            }
-            if let Some((name, key)) = outside {
-                self.outside(&name, key);
-            }
-        }
         self.circuit.leaves.push(Leaf { log, numerator: Linear::constant(B::ONE), tag, tuple });
     }
 
@@ -246,14 +216,6 @@ impl<B: PrimeField32> Builder<'_, B> {
     pub fn look_up_range(&mut self, log: usize, width: Linear<B>, value: Linear<B>) {
         let limb_bits = self.circuit.limb_bits;
         let tag = self.tables.beside(0, limb_bits).tag;
-        if self.has_witness() {
-            let (widths, values) = (self.integers(&width, log), self.integers(&value, log));
-            for (width, value) in widths.into_iter().zip(values) {
-                if !self.tables.beside(0, limb_bits).count(width, 0, value, 0) {
-                    self.outside(&format!("a value of {width} bits"), value);
-                }
-            }
-        }
         let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(tag));
         self.circuit.leaves.push(Leaf { log, numerator, tag, tuple: vec![width, value] });
     }
@@ -267,19 +229,6 @@ impl<B: PrimeField32> Builder<'_, B> {
         (bits, beside): (u32, Linear<B>),
     ) {
         let tag = self.tables.beside(bits, top).tag;
-        if self.has_witness() {
-            let [widths, values, besides] =
-                [&width, &value, &beside].map(|linear| self.integers(linear, log));
-            for at in 0..widths.len() {
-                let ranges = self.tables.beside(bits, top);
-                if !ranges.count(widths[at], bits, values[at], besides[at]) {
-                    self.outside(
-                        &format!("a value of {} bits beside {}", widths[at], besides[at]),
-                        values[at],
-                    );
-                }
-            }
-        }
         let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(tag));
         self.circuit.leaves.push(Leaf { log, numerator, tag, tuple: vec![width, value, beside] });
     }
@@ -292,21 +241,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         [width, power, value]: [Linear<B>; 3],
     ) {
         let tag = self.tables.powers(low, top).tag;
-        if self.has_witness() {
-            let (widths, values) = (self.integers(&width, log), self.integers(&value, log));
-            for (width, value) in widths.into_iter().zip(values) {
-                let (high, rest) = (value >> low, value & ((1 << low) - 1));
-                if !self.tables.powers(low, top).count(width, low, high, rest) {
-                    self.outside(&format!("a remainder of {low} bits and {width}"), value);
-                }
-            }
-        }
         let (numerator, tag) = (Linear::constant(B::ONE), B::from_u32(tag));
         self.circuit.leaves.push(Leaf { log, numerator, tag, tuple: vec![width, power, value] });
     }
 
     /// The entries of all tables, with their multiplicities.
     pub(super) fn close_tables(&mut self) {
+        #[cfg(feature = "prover")]
+        let mut counts = self.counted();
+        #[cfg(not(feature = "prover"))]
+        let mut counts = Vec::<Vec<u32>>::new();
+        let mut counts = |tag: u32| counts.get_mut(tag as usize).map(core::mem::take).unwrap_or_default();
         let tables = core::mem::take(&mut self.tables);
         let first = |bits: usize, public| View { source: public, bits: (0..bits).map(Bit::At).collect() };
         for (low, ranges) in tables.beside {
@@ -321,10 +266,10 @@ impl<B: PrimeField32> Builder<'_, B> {
                 let source = self.circuit.public(Public::Index(low as usize));
                 tuple.push(Linear::view(View { source, bits: (bits..log).map(Bit::At).collect() }));
             }
-            self.close(&name, log, ranges.tag, tuple, ranges.counts);
+            self.close(&name, log, ranges.tag, tuple, counts(ranges.tag));
         }
         for table in tables.known {
-            self.close(&table.name, table.log, table.tag, table.tuple, table.counts);
+            self.close(&table.name, table.log, table.tag, table.tuple, counts(table.tag));
         }
         for ((low, top), ranges) in tables.powers {
             let bits = top as usize + 1;
@@ -339,7 +284,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             let source = self.circuit.public(Public::Index(low as usize));
             let rest = Linear::view(View { source, bits: (bits..log).map(Bit::At).collect() });
             let tuple = vec![widths, powers, high.times(power_of_two(low)).plus(&rest)];
-            self.close(&format!("powers to {top} and {low}"), log, ranges.tag, tuple, ranges.counts);
+            self.close(&format!("powers to {top} and {low}"), log, ranges.tag, tuple, counts(ranges.tag));
         }
     }
 

@@ -5,12 +5,13 @@ use crate::field::ProofField;
 
 /// One element as a factor of all lanes: its coordinates, and the differences of them that a product needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fixed([u32; 9]);
+pub struct Fixed(pub(super) [u32; 9]);
 
 impl Fixed {
     /// The element with these coordinates.
     #[inline(always)]
-    pub(crate) fn new(b: [u32; 5]) -> Fixed {
+    #[must_use]
+    pub fn new(b: [u32; 5]) -> Fixed {
         let (u, v, w) = (sub(b[1], b[4]), sub(b[0], b[3]), sub(b[4], b[2]));
         Fixed([b[0], b[1], b[2], b[3], b[4], u, v, w, sub(b[3], u)])
     }

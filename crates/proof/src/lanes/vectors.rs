@@ -1,7 +1,8 @@
 //! Vectors in lanes, sixteen consecutive elements a group: tables of eq, inner products, sums of rows.
 
-use super::sums::Sums;
-use super::{Ext, Kernel, LANE_BITS, LANES, Task, element, raw, total, vectorised};
+use super::arithmetic::{Total, sub, times};
+use super::sums::Fixed;
+use super::{Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, element, raw, total, vectorised};
 use crate::cells::CellsRef;
 use crate::field::ProofField;
 use crate::multilinear::scaled_eq_table;
@@ -15,7 +16,7 @@ const BLOCK_GROUPS: usize = 4;
 /// Doubles a table: one coordinate more, the least significant of a group's number.
 struct Doubled<'a> {
     table: &'a [Ext],
-    coordinate: Ext,
+    coordinate: Fixed,
     out: &'a mut Vec<Ext>,
 }
 
@@ -24,9 +25,14 @@ impl Task for Doubled<'_> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         for x in self.table {
-            let high = x.mul(&self.coordinate);
-            self.out.push(x.sub(&high));
+            let high = times(w, x, &self.coordinate);
+            self.out.push(sub(w, x, &high));
             self.out.push(high);
         }
     }
@@ -40,10 +46,7 @@ pub(crate) fn eq_groups<E: ProofField>(scale: E, point: &[E]) -> Vec<Ext> {
     let (kernel, mut table) = (Kernel::detect(), vec![first]);
     for coordinate in groups {
         let mut out = Vec::with_capacity(2 * table.len());
-        vectorised(
-            kernel,
-            Doubled { table: &table, coordinate: Ext::splat(&raw(*coordinate)), out: &mut out },
-        );
+        vectorised(kernel, Doubled { table: &table, coordinate: Fixed::of(*coordinate), out: &mut out });
         table = out;
     }
     table
@@ -59,11 +62,16 @@ impl<E: ProofField> Task for Dot<'_, E> {
 
     #[inline(always)]
     fn run(self) -> Ext {
-        let mut sum = Sums::ZERO;
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> Ext {
+        let mut sum = Total::zero(w);
         for (at, weights) in self.table.iter().take(self.values.len().div_ceil(LANES)).enumerate() {
-            sum.add_scaled(weights, &self.values.group::<E>(at * LANES));
+            sum.add_scaled(w, weights, &self.values.group::<E>(at * LANES));
         }
-        sum.reduce()
+        sum.reduce(w)
     }
 }
 
@@ -84,16 +92,21 @@ impl<E: ProofField> Task for Rows<'_, E> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         for (block, out) in self.out.chunks_mut(BLOCK_GROUPS).enumerate() {
             let first = (self.first + block * BLOCK_GROUPS) * LANES;
-            let mut sums = [Sums::ZERO; BLOCK_GROUPS];
+            let mut sums = [Total::zero(w); BLOCK_GROUPS];
             for (row, weight) in self.rows {
                 for (at, sum) in sums.iter_mut().enumerate() {
-                    sum.add_multiples(weight, &row.group::<E>(first + at * LANES));
+                    sum.add_multiples(w, weight, &row.group::<E>(first + at * LANES));
                 }
             }
             for (out, sums) in out.iter_mut().zip(&sums) {
-                *out = sums.reduce();
+                *out = sums.reduce(w);
             }
         }
     }

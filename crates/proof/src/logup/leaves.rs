@@ -5,8 +5,8 @@
 //! it from them, which takes less time than to read it from memory.
 
 use crate::field::ProofField;
-use crate::lanes::sums::Sums;
-use crate::lanes::{self, Base, Ext, LANE_BITS, LANES};
+use crate::lanes::arithmetic::{add, combined, mul, mul_base, products_base, scale};
+use crate::lanes::{self, Base, Ext, LANE_BITS, LANES, Wide};
 use crate::parallel;
 use alloc::borrow::Cow;
 use alloc::vec;
@@ -109,49 +109,40 @@ impl Run {
 
     /// The denominators of group `at`.
     #[inline(always)]
-    pub(super) fn denominators(&self, at: usize) -> Ext {
-        let mut q = Sums::of(&self.constant);
-        for (factor, column) in self.factors.iter().zip(&self.cells[at * self.width()..]) {
-            q.add_scaled(factor, column);
-        }
-        q.reduce()
+    pub(super) fn denominators<W: Wide>(&self, w: W, at: usize) -> Ext {
+        combined(w, &self.constant, &self.factors, &self.cells[at * self.width()..])
     }
 
     /// Numerators and denominators of the sums of groups `2 at` and `2 at + 1`; `KIND` is [`Run::kind`].
     #[inline(always)]
-    pub(super) fn sums<const KIND: usize>(&self, at: usize) -> (Ext, Ext) {
+    pub(super) fn sums<W: Wide, const KIND: usize>(&self, w: W, at: usize) -> (Ext, Ext) {
         match &self.squares {
             Some(Squares { constants, mixed, squares }) if KIND == 1 => {
                 let [c, d] = [&self.cells[2 * at], &self.cells[2 * at + 1]];
-                let sum = c.add(d);
-                let (mut p, mut q) = (Sums::of(&constants[0]), Sums::of(&constants[1]));
-                p.add_scaled(&self.factors[0], &sum);
-                q.add_scaled(&mixed[0], &sum);
-                q.add_scaled(&squares[0], &c.mul(d));
-                (p.reduce(), q.reduce())
+                let x = [c.add(d), mul_base(w, c, d)];
+                let p = combined(w, &constants[0], &self.factors[..1], &x[..1]);
+                (p, combined(w, &constants[1], &[mixed[0], squares[0]], &x))
             }
             Some(Squares { constants, mixed, squares }) if KIND == 2 => {
                 let [a, b] = [&self.cells[4 * at], &self.cells[4 * at + 1]];
                 let [c, d] = [&self.cells[4 * at + 2], &self.cells[4 * at + 3]];
                 let (first, second) = (a.add(c), b.add(d));
-                let (mut p, mut q) = (Sums::of(&constants[0]), Sums::of(&constants[1]));
-                p.add_scaled(&self.factors[0], &first);
-                p.add_scaled(&self.factors[1], &second);
-                q.add_scaled(&mixed[0], &first);
-                q.add_scaled(&mixed[1], &second);
-                q.add_scaled(&squares[0], &a.mul(c));
-                q.add_scaled(&squares[1], &a.products(d, b, c));
-                q.add_scaled(&squares[2], &b.mul(d));
-                (p.reduce(), q.reduce())
+                let both = [mul_base(w, a, c), products_base(w, [a, d, b, c]), mul_base(w, b, d)];
+                let p = combined(w, &constants[0], &self.factors[..2], &[first, second]);
+                let x = [first, second, both[0], both[1], both[2]];
+                let [of_first, of_second] = mixed;
+                let [s, t, u] = squares;
+                (p, combined(w, &constants[1], &[*of_first, *of_second, *s, *t, *u], &x))
             }
             _ => {
-                let [q0, q1] = [self.denominators(2 * at), self.denominators(2 * at + 1)];
+                let [q0, q1] = [self.denominators(w, 2 * at), self.denominators(w, 2 * at + 1)];
                 let p = if self.numerators {
-                    q1.scale(self.numerators(2 * at)).add(&q0.scale(self.numerators(2 * at + 1)))
+                    let [p0, p1] = [self.numerators(2 * at), self.numerators(2 * at + 1)];
+                    add(w, &scale(w, &q1, p0), &scale(w, &q0, p1))
                 } else {
-                    q0.add(&q1)
+                    add(w, &q0, &q1)
                 };
-                (p, q0.mul(&q1))
+                (p, mul(w, &q0, &q1))
             }
         }
     }

@@ -27,7 +27,7 @@ use crate::transcript::ProverTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
 use leaves::{LeavesBound, LeavesFirst, Units};
-use nodes::{NodesBound, NodesFirst, NodesNext, SumsBound, SumsFirst};
+use nodes::{NodesFirst, NodesNext, SumsBound, SumsFirst};
 
 /// Fewest groups of a part.
 const PART_GROUPS: usize = 64;
@@ -84,11 +84,13 @@ impl State<'_> {
                 vectorised(kernel, NodesFirst { nodes, batch, weights })
             }
             (State::Nodes(nodes), Some(r)) => {
-                let sums = vectorised(kernel, NodesBound { nodes, batch, r, weights });
+                let sums = vectorised(kernel, NodesNext { nodes, batch: Some(batch), r, weights });
                 *self = State::Mixed(core::mem::take(nodes));
                 sums
             }
-            (State::Mixed(nodes), Some(r)) => vectorised(kernel, NodesNext { nodes, r, weights }),
+            (State::Mixed(nodes), Some(r)) => {
+                vectorised(kernel, NodesNext { nodes, batch: None, r, weights })
+            }
         }
     }
 

@@ -6,7 +6,8 @@
 
 use super::leaves::{Packed, Run};
 use crate::field::ProofField;
-use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
+use crate::lanes::arithmetic::{mul, products};
+use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, vectorised};
 use crate::parallel;
 use alloc::vec::Vec;
 
@@ -48,14 +49,14 @@ struct Fourths<'a> {
 
 impl Fourths<'_> {
     #[inline(always)]
-    fn go<const KIND: usize>(run: &Run, out: &mut Vec<Node>) {
+    fn go<W: Wide, const KIND: usize>(w: W, run: &Run, out: &mut Vec<Node>) {
         for group in 0..run.groups.len() / 8 {
             let mut node = [Ext::ZERO; 4];
             for side in 0..2 {
-                let (p0, q0) = run.sums::<KIND>(4 * group + 2 * side);
-                let (p1, q1) = run.sums::<KIND>(4 * group + 2 * side + 1);
-                node[side] = p0.products(&q1, &p1, &q0);
-                node[2 + side] = q0.mul(&q1);
+                let (p0, q0) = run.sums::<W, KIND>(w, 4 * group + 2 * side);
+                let (p1, q1) = run.sums::<W, KIND>(w, 4 * group + 2 * side + 1);
+                node[side] = products(w, [&p0, &q1, &p1, &q0]);
+                node[2 + side] = mul(w, &q0, &q1);
             }
             out.push(node);
         }
@@ -67,11 +68,16 @@ impl Task for Fourths<'_> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         for run in self.runs {
             match run.kind() {
-                1 => Self::go::<1>(run, self.out),
-                2 => Self::go::<2>(run, self.out),
-                _ => Self::go::<0>(run, self.out),
+                1 => Self::go::<W, 1>(w, run, self.out),
+                2 => Self::go::<W, 2>(w, run, self.out),
+                _ => Self::go::<W, 0>(w, run, self.out),
             }
         }
     }
@@ -88,12 +94,17 @@ impl Task for Above<'_> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         for pair in self.nodes.chunks_exact(2) {
             let mut node = [Ext::ZERO; 4];
             for side in 0..2 {
                 let [p0, p1, q0, q1] = &pair[side];
-                node[side] = p0.products(q1, p1, q0);
-                node[2 + side] = q0.mul(q1);
+                node[side] = products(w, [p0, q1, p1, q0]);
+                node[2 + side] = mul(w, q0, q1);
             }
             self.above.push(node);
         }

@@ -12,8 +12,9 @@ use super::prover::Term;
 use super::wide::{self, Part};
 use crate::error::ProveError;
 use crate::field::ProofField;
-use crate::lanes::sums::{Fixed, Sums};
-use crate::lanes::{self, Base, Ext, Kernel, LANE_BITS, Task, vectorised};
+use crate::lanes::arithmetic::{Total, add, mul_base, toward};
+use crate::lanes::sums::Fixed;
+use crate::lanes::{self, Base, Ext, Kernel, LANE_BITS, Plain, Task, Wide, vectorised};
 use crate::multilinear::eq_table;
 use crate::parallel;
 use crate::transcript::ProverTranscript;
@@ -47,20 +48,26 @@ impl Task for First<'_> {
 
     #[inline(always)]
     fn run(self) -> [Ext; 2] {
-        let mut sums = [Sums::ZERO; 2];
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> [Ext; 2] {
+        let mut sums = [Total::zero(w); 2];
         for (pair, weight) in self.weights.iter().enumerate() {
             let at = 2 * (self.first + pair);
-            let (mut low, mut high) = (Sums::of(&self.linear[at]), Sums::ZERO);
+            let (mut low, mut high) = (Total::zero(w), Total::zero(w));
             for (coefficient, _, left, right) in self.products {
                 let (a, b) = (&left[at], &right[at]);
-                low.add_multiples(coefficient, &a.mul(b));
-                high.add_multiples(coefficient, &left[at + 1].sub(a).mul(&right[at + 1].sub(b)));
+                low.add_multiples(w, coefficient, &mul_base(w, a, b));
+                let leading = mul_base(w, &left[at + 1].sub(a), &right[at + 1].sub(b));
+                high.add_multiples(w, coefficient, &leading);
             }
             let weight = Fixed::new(*weight);
-            sums[0].add_times(&low.reduce(), &weight);
-            sums[1].add_times(&high.reduce(), &weight);
+            sums[0].add_times(w, &add(w, &self.linear[at], &low.reduce(w)), &weight);
+            sums[1].add_times(w, &high.reduce(w), &weight);
         }
-        [sums[0].reduce(), sums[1].reduce()]
+        [sums[0].reduce(w), sums[1].reduce(w)]
     }
 }
 
@@ -78,6 +85,11 @@ impl Task for Bound<'_> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
         let mut vectors = self.out.iter_mut();
         let r = self.r.element();
         let mut one = [0; 5];
@@ -87,17 +99,17 @@ impl Task for Bound<'_> {
                 let Some(out) = vectors.next() else { return };
                 let groups = out.capacity();
                 for pair in column[2 * self.first..].chunks_exact(2).take(groups) {
-                    let mut sum = Sums::ZERO;
-                    sum.add_multiples(constant, &pair[0]);
-                    sum.add_multiples(factor, &pair[1].sub(&pair[0]));
-                    out.push(sum.reduce());
+                    let mut sum = Total::zero(w);
+                    sum.add_multiples(w, constant, &pair[0]);
+                    sum.add_multiples(w, factor, &pair[1].sub(&pair[0]));
+                    out.push(sum.reduce(w));
                 }
             }
         }
         if let Some(out) = vectors.next() {
             let groups = out.capacity();
             for pair in self.linear[2 * self.first..].chunks_exact(2).take(groups) {
-                out.push(pair[0].toward(&pair[1], self.r));
+                out.push(toward(w, &pair[0], &pair[1], self.r));
             }
         }
     }

@@ -9,8 +9,9 @@
 use super::prover::{Narrow, Proved, Running, Sum, Term};
 use crate::error::ProveError;
 use crate::field::ProofField;
+use crate::lanes::arithmetic::{add, mul, products, sub, times, toward};
 use crate::lanes::sums::Fixed;
-use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Task, vectorised};
+use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Plain, Task, vectorised};
 use crate::multilinear::{doubled, eq_table};
 use crate::parallel;
 use crate::transcript::ProverTranscript;
@@ -60,6 +61,11 @@ impl<E: ProofField> Task for Round<'_, E> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: lanes::Wide>(self, w: W) {
         let Part { vectors, sums, scratch } = self.part;
         let bound = if self.bind.is_some() { 4 } else { 2 };
         let pairs = vectors.first().map_or(0, Vec::len) / bound;
@@ -68,14 +74,15 @@ impl<E: ProofField> Task for Round<'_, E> {
                 let (first, second) = match self.bind {
                     Some(r) => {
                         let four = &vector[4 * pair..4 * pair + 4];
-                        let (first, second) = (four[0].toward(&four[1], r), four[2].toward(&four[3], r));
+                        let (first, second) =
+                            (toward(w, &four[0], &four[1], r), toward(w, &four[2], &four[3], r));
                         vector[2 * pair] = first;
                         vector[2 * pair + 1] = second;
                         (first, second)
                     }
                     None => (vector[2 * pair], vector[2 * pair + 1]),
                 };
-                *difference = second.sub(&first);
+                *difference = sub(w, &second, &first);
                 *low = first;
             }
             for (term, [at_zero, leading]) in self.terms.iter().zip(sums.iter_mut()) {
@@ -83,26 +90,26 @@ impl<E: ProofField> Task for Round<'_, E> {
                 let (twos, one) = term.products.as_chunks::<2>();
                 for [(a, b), (c, d)] in twos {
                     let (a, b, c, d) = (&scratch[*a], &scratch[*b], &scratch[*c], &scratch[*d]);
-                    low = low.add(&a[0].products(&b[0], &c[0], &d[0]));
-                    high = high.add(&a[1].products(&b[1], &c[1], &d[1]));
+                    low = add(w, &low, &products(w, [&a[0], &b[0], &c[0], &d[0]]));
+                    high = add(w, &high, &products(w, [&a[1], &b[1], &c[1], &d[1]]));
                 }
                 for (a, b) in one {
                     let (a, b) = (&scratch[*a], &scratch[*b]);
-                    low = low.add(&a[0].mul(&b[0]));
-                    high = high.add(&a[1].mul(&b[1]));
+                    low = add(w, &low, &mul(w, &a[0], &b[0]));
+                    high = add(w, &high, &mul(w, &a[1], &b[1]));
                 }
                 for vector in &term.linear {
-                    low = low.add(&scratch[*vector][0]);
+                    low = add(w, &low, &scratch[*vector][0]);
                 }
                 if let Some(weights) = self.weights {
                     let weight = Fixed::new(weights[(self.first + pair) >> self.shift]);
-                    low = low.times(&weight);
+                    low = times(w, &low, &weight);
                     if !term.products.is_empty() {
-                        high = high.times(&weight);
+                        high = times(w, &high, &weight);
                     }
                 }
-                *at_zero = at_zero.add(&low);
-                *leading = leading.add(&high);
+                *at_zero = add(w, at_zero, &low);
+                *leading = add(w, leading, &high);
             }
         }
         if self.bind.is_some() {
@@ -122,9 +129,14 @@ impl Task for Bind<'_> {
 
     #[inline(always)]
     fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: lanes::Wide>(self, w: W) {
         let half = self.vector.len() / 2;
         for i in 0..half {
-            self.vector[i] = self.vector[2 * i].toward(&self.vector[2 * i + 1], self.r);
+            self.vector[i] = toward(w, &self.vector[2 * i], &self.vector[2 * i + 1], self.r);
         }
         self.vector.truncate(half);
     }

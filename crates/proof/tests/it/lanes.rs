@@ -2,7 +2,8 @@
 
 use lockstep_base::rng::SplitMix64;
 use lockstep_proof::field::{ProofField, Quintic, residue};
-use lockstep_proof::lanes::{self, Base, Ext, Kernel, LANES, Task, vectorised};
+use lockstep_proof::lanes::arithmetic::{self, Fixed, Total};
+use lockstep_proof::lanes::{self, Base, Ext, Kernel, LANES, Plain, Task, Wide, vectorised};
 use lockstep_proof::logup::{self, Leaves, Numerators};
 use lockstep_proof::multilinear::{eq_table, evaluate_ext};
 use lockstep_proof::sumcheck::{self, Sum, Term};
@@ -51,6 +52,75 @@ impl Task for All {
             [a.add(&b), a.sub(&b), a.mul(&b), a.products(&b, &c, &d), a.scale(&self.factor), a.line(&b, &c)];
         let other = Base(a.0[0]);
         (results, [self.factor.add(&other), self.factor.sub(&other), self.factor.mul(&other)])
+    }
+}
+
+/// Every operation of [`arithmetic`].
+#[derive(Clone)]
+struct Wider {
+    x: [Ext; 4],
+    base: [Base; 6],
+    fixed: [u32; 5],
+}
+
+impl Task for Wider {
+    type Output = (Vec<Ext>, Vec<Base>);
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> Self::Output {
+        let ([a, b, c, d], x, r) = (&self.x, &self.base, Fixed::new(self.fixed));
+        let mut results = vec![
+            arithmetic::add(w, a, b),
+            arithmetic::sub(w, a, b),
+            arithmetic::mul(w, a, b),
+            arithmetic::products(w, [a, b, c, d]),
+            arithmetic::scale(w, a, &x[0]),
+            arithmetic::times(w, a, &r),
+            arithmetic::toward(w, a, b, &r),
+        ];
+        let factors = [*a, *b, *c, *d, *b, *a];
+        for count in 0..=factors.len() {
+            results.push(arithmetic::combined(w, d, &factors[..count], x));
+        }
+        let mut total = Total::zero(w);
+        for _ in 0..4 {
+            total.add_times(w, a, &r);
+            total.add_times(w, b, &r);
+            total.add_scaled(w, c, &x[0]);
+            total.add_multiples(w, &self.fixed, &x[1]);
+        }
+        results.push(total.reduce(w));
+        let mut bases = vec![
+            arithmetic::mul_base(w, &x[0], &x[1]),
+            arithmetic::products_base(w, [&x[0], &x[1], &x[2], &x[3]]),
+            arithmetic::scaled_base(w, &x[0], self.fixed[0]),
+        ];
+        let t = [self.fixed[1], self.fixed[2], self.fixed[3]];
+        bases.extend(arithmetic::butterflies(w, [&x[0], &x[1], &x[2], &x[3]], t));
+        (results, bases)
+    }
+}
+
+/// lanes::arithmetic: instructions give what plain code gives, which [`lanes_compute_in_the_field`] compares with the field.
+#[test]
+fn instructions_compute_in_the_field() {
+    let mut rng = SplitMix64::new(43);
+    for case in 0..2000 {
+        let mut base = || Base(core::array::from_fn(|_| Quintic::raw(base(&mut rng))));
+        let x = core::array::from_fn(|_| Ext(core::array::from_fn(|_| base().0)));
+        let fixed = core::array::from_fn(|at| base().0[at]);
+        let task = Wider { x, base: core::array::from_fn(|_| base()), fixed };
+        let expected = task.clone().run();
+        let [a, b, c, d] = &task.x;
+        assert_eq!(expected.0[..4], [a.add(b), a.sub(b), a.mul(b), a.products(b, c, d)], "case {case}");
+        for kernel in Kernel::available() {
+            assert_eq!(vectorised(kernel, task.clone()), expected, "case {case}, {kernel}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! - [`linear`], [`linear_of`]: a whole linear layer; [`accumulate`] and [`requantise`] are its two halves
 //! - [`scores`], [`weighted_values`], [`dot_i16`]: attention
 //! - [`extent`], [`codes`], [`hadamard`]: quantisation sites
-//! - [`vectorised`]: loops of other crates
+//! - [`vectorised`], [`Wide`]: loops of other crates
 //!
 //! `unsafe` occurs in this crate only here and in [`crate::pool`].
 
@@ -23,6 +23,7 @@ mod panel;
 mod requantise;
 mod scalar;
 mod vector;
+mod wide;
 mod words;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod x86;
@@ -36,6 +37,7 @@ pub use linear::{linear, linear_of};
 pub use requantise::requantise;
 pub(crate) use vector::extent_body;
 pub use vector::{codes, extent, hadamard};
+pub use wide::{Plain, Wide};
 pub(crate) use words::words;
 
 use crate::pool::Pool;

@@ -11,6 +11,7 @@ mod matrix;
 mod neon;
 mod pool;
 mod vector;
+mod wide;
 
 use lockstep_runtime::kernels::{Kernel, KernelError};
 

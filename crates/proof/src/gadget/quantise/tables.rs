@@ -4,7 +4,7 @@ use crate::circuit::{Circuit, Linear};
 use crate::field::residue;
 use crate::gadget::ranges::widths;
 use crate::gadget::tables::{none, width_and_value, within};
-use crate::integer::rsh;
+use crate::integer::{bit_length, rsh};
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
@@ -33,9 +33,8 @@ pub(super) fn reciprocal(k: i64) -> i64 {
 
 /// e of a vector that is not all zero: the smallest that leaves 16 bits.
 pub(super) fn shift_of(x: &[i64]) -> Option<i64> {
-    let bits = x.iter().map(|x| i64::BITS - (x ^ (x >> 63)).leading_zeros()).max()?;
-    let zero = x.iter().all(|x| *x == 0);
-    (!zero).then_some((i64::from(bits) - 15).max(E_MIN))
+    let (any, all) = x.iter().fold((0, 0), |(any, all), x| (any | x, all | (x ^ (x >> 63))));
+    (any != 0).then_some((i64::from(bit_length(all)) - 15).max(E_MIN))
 }
 
 /// What a prover declares of vectors: from which e to which, and whether some are all zero.

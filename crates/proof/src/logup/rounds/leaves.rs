@@ -1,8 +1,10 @@
 //! Rounds of layers whose children are leaves: `u0 u1 - d0 - d1 - d0 d1`, with u = p + b q and d = p - 1.
 
 use super::super::leaves::Run;
+use crate::lanes::arithmetic::{Total, add, combined, mul, mul_base, sub, toward};
 use crate::lanes::sums::{Fixed, Sums};
-use crate::lanes::{Base, Ext, LANES, ONE, Task};
+use crate::lanes::{Base, Ext, LANES, ONE, Plain, Task, Wide};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -44,35 +46,38 @@ impl Units {
 
     /// Binds the last coordinate of d.
     #[inline(always)]
-    fn bind(&mut self, r: &Fixed) {
+    fn bind<W: Wide>(&mut self, w: W, r: &Fixed) {
         let pairs = self.pairs();
         let mut bound = Vec::with_capacity(pairs.len());
         for pair in pairs.clone() {
             let (low, high) = (self.d(2 * pair), self.d(2 * pair + 1));
-            bound.push([low[0].toward(&high[0], r), low[1].toward(&high[1], r)]);
+            bound.push([toward(w, &low[0], &high[0], r), toward(w, &low[1], &high[1], r)]);
         }
         (self.d, self.first) = (bound, pairs.start);
     }
 
     /// Takes what d gives from the sums.
     #[inline(always)]
-    fn take(&self, weights: &[[u32; 5]], sums: [Ext; 2]) -> [Ext; 2] {
-        let mut taken = [Sums::ZERO; 2];
+    fn take<W: Wide>(&self, w: W, weights: &[[u32; 5]], sums: [Ext; 2]) -> [Ext; 2] {
+        let mut taken = [Total::zero(w); 2];
         for pair in self.pairs() {
             let (low, high) = (self.d(2 * pair), self.d(2 * pair + 1));
             let weight = Fixed::new(weights[pair]);
-            taken[0].add_times(&low[0].add(&low[1]).add(&low[0].mul(&low[1])), &weight);
-            taken[1].add_times(&high[0].sub(&low[0]).mul(&high[1].sub(&low[1])), &weight);
+            let at_zero = add(w, &add(w, &low[0], &low[1]), &mul(w, &low[0], &low[1]));
+            taken[0].add_times(w, &at_zero, &weight);
+            let leading = mul(w, &sub(w, &high[0], &low[0]), &sub(w, &high[1], &low[1]));
+            taken[1].add_times(w, &leading, &weight);
         }
-        [sums[0].sub(&taken[0].reduce()), sums[1].sub(&taken[1].reduce())]
+        [sub(w, &sums[0], &taken[0].reduce(w)), sub(w, &sums[1], &taken[1].reduce(w))]
     }
 }
 
 /// Adds what two neighbours give of `u0 u1`.
 #[inline(always)]
-fn add_pair(sums: &mut [Sums; 2], low: &[Ext; 2], high: &[Ext; 2], weight: &Fixed) {
-    sums[0].add_times(&low[0].mul(&low[1]), weight);
-    sums[1].add_times(&high[0].sub(&low[0]).mul(&high[1].sub(&low[1])), weight);
+fn add_pair<W: Wide>(w: W, sums: &mut [Total<W>; 2], low: &[Ext; 2], high: &[Ext; 2], weight: &Fixed) {
+    sums[0].add_times(w, &mul(w, &low[0], &low[1]), weight);
+    let leading = mul(w, &sub(w, &high[0], &low[0]), &sub(w, &high[1], &low[1]));
+    sums[1].add_times(w, &leading, weight);
 }
 
 /// u as a sum of columns: the constant, and factors of all columns, numerators included.
@@ -99,33 +104,29 @@ impl Affine {
     }
 
     #[inline(always)]
-    fn at(&self, cells: &[Base]) -> Ext {
-        let mut u = Sums::of(&self.constant);
-        for (factor, cell) in self.factors.iter().zip(cells) {
-            u.add_scaled(factor, cell);
-        }
-        u.reduce()
+    fn at<W: Wide>(&self, w: W, cells: &[Base]) -> Ext {
+        combined(w, &self.constant, &self.factors, cells)
     }
 
-    /// The same with factors times r: what is added from one to the other of two neighbours.
+    /// The factors, and the same times r: what is added from one to the other of two neighbours.
     #[inline(always)]
     fn scaled(&self, r: &Fixed) -> Vec<Ext> {
-        let mut factors = Vec::with_capacity(self.factors.len());
+        let mut factors = self.factors.clone();
         for factor in &self.factors {
             factors.push(factor.times(r));
         }
         factors
     }
 
-    /// At r between `low` and `high`.
+    /// At r between `low` and `high`; `cells` has room for twice as many.
     #[inline(always)]
-    fn between(&self, scaled: &[Ext], low: &[Base], high: &[Base]) -> Ext {
-        let mut u = Sums::of(&self.constant);
-        for at in 0..scaled.len() {
-            u.add_scaled(&self.factors[at], &low[at]);
-            u.add_scaled(&scaled[at], &high[at].sub(&low[at]));
+    fn between<W: Wide>(&self, w: W, scaled: &[Ext], [low, high]: [&[Base]; 2], cells: &mut [Base]) -> Ext {
+        let width = self.factors.len();
+        for at in 0..width {
+            cells[at] = low[at];
+            cells[width + at] = high[at].sub(&low[at]);
         }
-        u.reduce()
+        combined(w, &self.constant, scaled, cells)
     }
 }
 
@@ -141,7 +142,12 @@ impl Task for LeavesFirst<'_> {
 
     #[inline(always)]
     fn run(self) -> [Ext; 2] {
-        let (mut sums, mut taken) = ([Sums::ZERO; 2], [Sums::ZERO; 2]);
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> [Ext; 2] {
+        let (mut sums, mut taken) = ([Total::zero(w); 2], [Total::zero(w); 2]);
         for run in self.runs {
             let affine = Affine::new(run, self.batch);
             let width = run.width();
@@ -149,19 +155,22 @@ impl Task for LeavesFirst<'_> {
             for (pair, weight) in weights.iter().enumerate() {
                 let mut u = [[Ext::ZERO; 2]; 2];
                 for leaf in 0..4 {
-                    u[leaf / 2][leaf % 2] = affine.at(&run.cells[(4 * pair + leaf) * width..][..width]);
+                    u[leaf / 2][leaf % 2] = affine.at(w, &run.cells[(4 * pair + leaf) * width..][..width]);
                 }
-                add_pair(&mut sums, &u[0], &u[1], &Fixed::new(*weight));
+                add_pair(w, &mut sums, &u[0], &u[1], &Fixed::new(*weight));
                 if run.numerators {
                     let one = Base::splat(ONE);
-                    let d = |leaf: usize| run.numerators(4 * pair + leaf).sub(&one);
-                    let (d0, d1, e0, e1) = (d(0), d(1), d(2), d(3));
-                    taken[0].add_multiples(weight, &d0.add(&d1).add(&d0.mul(&d1)));
-                    taken[1].add_multiples(weight, &e0.sub(&d0).mul(&e1.sub(&d1)));
+                    let mut d = [Base::ZERO; 4];
+                    for leaf in 0..4 {
+                        d[leaf] = run.numerators(4 * pair + leaf).sub(&one);
+                    }
+                    let [d0, d1, e0, e1] = d;
+                    taken[0].add_multiples(w, weight, &d0.add(&d1).add(&mul_base(w, &d0, &d1)));
+                    taken[1].add_multiples(w, weight, &mul_base(w, &e0.sub(&d0), &e1.sub(&d1)));
                 }
             }
         }
-        [sums[0].reduce().sub(&taken[0].reduce()), sums[1].reduce().sub(&taken[1].reduce())]
+        [sums[0].reduce(w).sub(&taken[0].reduce(w)), sums[1].reduce(w).sub(&taken[1].reduce(w))]
     }
 }
 
@@ -179,22 +188,29 @@ impl Task for LeavesBound<'_> {
 
     #[inline(always)]
     fn run(self) -> [Ext; 2] {
-        let mut sums = [Sums::ZERO; 2];
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> [Ext; 2] {
+        let mut sums = [Total::zero(w); 2];
         let out = self.out;
         out.u = Vec::with_capacity(2 * self.weights.len());
         for run in self.runs {
             let affine = Affine::new(run, self.batch);
             let scaled = affine.scaled(self.r);
             let width = run.width();
+            let mut both = vec![Base::ZERO; 2 * width];
             let weights = &self.weights[run.groups.start / 8..run.groups.end / 8];
             for (pair, weight) in weights.iter().enumerate() {
-                let cells = |leaf: usize| &run.cells[(8 * pair + leaf) * width..][..width];
                 let mut u = [[Ext::ZERO; 2]; 2];
                 for side in 0..4 {
-                    let low = 4 * (side / 2) + side % 2;
-                    u[side / 2][side % 2] = affine.between(&scaled, cells(low), cells(low + 2));
+                    let leaf = 8 * pair + 4 * (side / 2) + side % 2;
+                    let low = &run.cells[leaf * width..][..width];
+                    let high = &run.cells[(leaf + 2) * width..][..width];
+                    u[side / 2][side % 2] = affine.between(w, &scaled, [low, high], &mut both);
                 }
-                add_pair(&mut sums, &u[0], &u[1], &Fixed::new(*weight));
+                add_pair(w, &mut sums, &u[0], &u[1], &Fixed::new(*weight));
                 out.u.extend(u);
             }
             if run.numerators {
@@ -218,7 +234,7 @@ impl Task for LeavesBound<'_> {
                 }
             }
         }
-        out.take(self.weights, [sums[0].reduce(), sums[1].reduce()])
+        out.take(w, self.weights, [sums[0].reduce(w), sums[1].reduce(w)])
     }
 }
 
@@ -234,22 +250,27 @@ impl Task for UnitsNext<'_> {
 
     #[inline(always)]
     fn run(self) -> [Ext; 2] {
-        let mut sums = [Sums::ZERO; 2];
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> [Ext; 2] {
+        let mut sums = [Total::zero(w); 2];
         let u = &mut self.units.u;
         for (pair, weight) in self.weights.iter().enumerate() {
             let four = &u[4 * pair..4 * pair + 4];
             let mut both = [[Ext::ZERO; 2]; 2];
             for side in 0..4 {
                 let (group, at) = (2 * (side / 2), side % 2);
-                both[side / 2][at] = four[group][at].toward(&four[group + 1][at], self.r);
+                both[side / 2][at] = toward(w, &four[group][at], &four[group + 1][at], self.r);
             }
-            add_pair(&mut sums, &both[0], &both[1], &Fixed::new(*weight));
+            add_pair(w, &mut sums, &both[0], &both[1], &Fixed::new(*weight));
             u[2 * pair] = both[0];
             u[2 * pair + 1] = both[1];
         }
         u.truncate(2 * self.weights.len());
-        self.units.bind(self.r);
-        self.units.take(self.weights, [sums[0].reduce(), sums[1].reduce()])
+        self.units.bind(w, self.r);
+        self.units.take(w, self.weights, [sums[0].reduce(w), sums[1].reduce(w)])
     }
 }
 

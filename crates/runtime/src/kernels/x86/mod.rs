@@ -10,4 +10,5 @@ pub(super) mod heads_avx512;
 pub(super) mod tiles;
 mod vector;
 pub(super) mod vnni;
+mod wide;
 pub(super) mod words_avx512;
