@@ -13,7 +13,7 @@ use lockstep_model::net::{InputFormat, quantise};
 use lockstep_model::onnx::{Prepare, import};
 use lockstep_proof::argument::{self, Argument, prove::Phase};
 use lockstep_proof::circuit::Source;
-use lockstep_proof::commitment::{self, Committed, Shape};
+use lockstep_proof::commitment::{self, Committed, Opened, Shape};
 use lockstep_proof::decoder::{self, statement::Answer};
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::gadget::Builder;
@@ -290,12 +290,15 @@ fn matrix(log: usize) {
     assert!(!value.is_zero());
     let (opening, proof) = median(3, || {
         let mut transcript = ProverTranscript::new(Sponge::new("bench"));
-        committed.open(&mut transcript, &point).expect("no zero");
+        commitment::open(&mut transcript, &[(&committed, &point)]).expect("no zero");
         transcript.finish()
     });
     let (verifying, result) = median(3, || {
         let mut transcript = VerifierTranscript::new(Sponge::new("bench"), &proof);
-        commitment::verify(&mut transcript, &shape, &committed.root(), &point, value)
+        commitment::verify(
+            &mut transcript,
+            &[Opened { shape: &shape, root: &committed.root(), point: &point, value }],
+        )
     });
     result.expect("our own opening");
     println!(

@@ -7,8 +7,8 @@ pub mod verify;
 
 use crate::circuit::evaluate::shared;
 use crate::circuit::{Circuit, Contraction, Home};
-use crate::claims::Layout;
-use crate::commitment::CELLS_MAX;
+use crate::claims::{Claims, Layout, Located};
+use crate::commitment::{CELLS_MAX, Shape};
 use crate::error::PlanError;
 use crate::field::ProofField;
 use crate::matmul::Matrix;
@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
 /// Cells of a witness.
-pub const WITNESS_CELLS_MAX: usize = 1 << 26;
+pub const WITNESS_CELLS_MAX: usize = 1 << 27;
 /// Lookups and entries of tables, together.
 pub const FRACTIONS_MAX: usize = 1 << 27;
 /// Numbers of one lookup.
@@ -42,6 +42,8 @@ pub struct Outside {
     pub root: Hash,
     /// Where its columns lie.
     pub layout: Layout,
+    /// The shape of its matrix.
+    pub shape: Shape,
 }
 
 /// The commitments that a statement names.
@@ -60,6 +62,8 @@ pub struct Argument<'a, E: ProofField> {
     pub circuit: Circuit<E::Base>,
     /// Where the columns of the witness lie.
     pub layout: Layout,
+    /// The shape of their commitment.
+    pub shape: Shape,
     /// What else is opened.
     pub outside: Vec<Outside>,
     /// Which of these holds the weights.
@@ -141,25 +145,39 @@ impl<'a, E: ProofField> Argument<'a, E> {
         let layout = layouts.next().unwrap_or_else(|| layout_of(Vec::new(), 0))?;
         let mut outside = Vec::with_capacity(roots.columns.len() + 1);
         for (root, layout) in roots.columns.iter().zip(layouts) {
-            outside.push(Outside { root: *root, layout: layout? });
+            let layout = layout?;
+            outside.push(Outside { root: *root, shape: Shape::new::<E>(layout.cells()), layout });
         }
         if roots.weights.is_none() && !matrices.iter().all(Matrix::is_held) {
             return Err(PlanError::Unheld);
         }
         let weights = roots.weights.map(|_| outside.len());
         if let Some(root) = roots.weights {
-            outside.push(Outside { root, layout: layout_of_weights(&circuit)? });
+            let layout = layout_of_weights(&circuit)?;
+            outside.push(Outside { root, shape: Shape::shared::<E>(layout.cells()), layout });
         }
+        let shape = match weights {
+            Some(number) => Shape::beside::<E>(layout.cells(), &outside[number].shape),
+            None => Shape::new::<E>(layout.cells()),
+        };
         outside.iter().for_each(|outside| sponge.absorb("outside", &outside.root));
-        Ok(Argument { circuit, layout, outside, weights, places, matrices, sponge })
+        Ok(Argument { circuit, layout, shape, outside, weights, places, matrices, sponge })
     }
 
     /// Where the columns of commitment `home` lie: 0 is the witness.
+    #[cfg(feature = "prover")]
     fn layout_at(&self, home: usize) -> &Layout {
         match home.checked_sub(1) {
             None => &self.layout,
             Some(number) => &self.outside[number].layout,
         }
+    }
+
+    /// The claims on each commitment, with where they lie.
+    fn located<'b>(&'b self, claims: &'b [Claims<E>]) -> Vec<Located<'b, E>> {
+        let outside = self.outside.iter().map(|outside| (&outside.layout, &outside.shape));
+        let all = core::iter::once((&self.layout, &self.shape)).chain(outside);
+        all.zip(claims).map(|((layout, shape), claims)| Located { claims, layout, shape }).collect()
     }
 
     /// The cells of the columns of commitment `home`, joined.

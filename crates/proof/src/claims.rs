@@ -7,13 +7,16 @@
 //! sum_k c^k value_k = sum_x Z(x) B(x),   B(x) = sum_k c^k eq((block_k, point_k), x)      =>   Z~(r) B~(r) = last claim
 //! ```
 //!
+//! Several commitments are reduced together: a smaller one is filled with zeros up to the largest, in front of its coordinates. So all openings are at one point,
+//! and some of them are one ([`crate::commitment`]).
+//!
 //! Z~(r) is sent and opened; the verifier computes B~(r). Every coordinate of r is a challenge younger than the root of Z, which
 //! [`crate::commitment`] relies on. Soundness error: (claims + 2 log |Z|) |F|^-1.
 
 #[cfg(feature = "prover")]
 mod prover;
 
-use crate::commitment::{self, Shape};
+use crate::commitment::{self, Opened, Shape};
 use crate::error::VerifyError;
 use crate::field::ProofField;
 use crate::multilinear::{doubled, eq, eq_index};
@@ -214,33 +217,97 @@ impl<E: ProofField> Claims<E> {
         transcript.send("claim", &[value]);
         self.add(column, point, value)
     }
+}
 
-    fn batched(&self, batch: E) -> E {
-        self.claims.iter().rev().fold(E::ZERO, |sum, claim| sum * batch + claim.value)
+/// The claims on one commitment.
+#[derive(Clone, Copy, Debug)]
+pub struct Located<'a, E> {
+    /// What is claimed.
+    pub claims: &'a Claims<E>,
+    /// Where its columns lie.
+    pub layout: &'a Layout,
+    /// The shape of its matrix.
+    pub shape: &'a Shape,
+}
+
+/// Coordinates of the largest of some commitments.
+fn log_of<E>(located: &[Located<'_, E>]) -> usize {
+    located.iter().map(|each| each.shape.log).max().unwrap_or(0)
+}
+
+/// The commitments whose openings are one, in order.
+fn groups<E>(located: &[Located<'_, E>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (number, each) in located.iter().enumerate() {
+        match groups.iter_mut().find(|group| located[group[0]].shape.goes_with(each.shape)) {
+            Some(group) => group.push(number),
+            None => groups.push(vec![number]),
+        }
     }
+    groups
+}
 
-    /// Proves all claims.
-    ///
-    /// # Errors
-    /// If a challenge is degenerate.
-    #[cfg(feature = "prover")]
-    pub fn prove(
-        self,
-        transcript: &mut ProverTranscript,
-        layout: &Layout,
-        committed: &Committed<E>,
-    ) -> Result<(), ProveError> {
-        let batch: E = transcript.sponge.challenge("claims");
-        let (cells, log) = (committed.cells(), Shape::new::<E>(layout.cells).log);
-        let columns: Vec<CellsRef<'_, E::Base>> =
-            (0..layout.logs.len()).map(|column| layout.cells_of(column, cells)).collect();
-        let (point, cell) = prover::reduce(&self, transcript, layout, &columns, log, batch);
-        transcript.send("cell", &[cell]);
-        committed.open(transcript, &point)
+/// Proves all claims on all commitments.
+///
+/// # Errors
+/// If a challenge is degenerate, or a file that was kept is damaged.
+#[cfg(feature = "prover")]
+pub fn prove<E: ProofField>(
+    transcript: &mut ProverTranscript,
+    located: &[Located<'_, E>],
+    committed: &[&Committed<E>],
+) -> Result<(), ProveError> {
+    let batch: E = transcript.sponge.challenge("claims");
+    let cells: Vec<CellsRef<'_, E::Base>> = committed.iter().map(|committed| committed.cells()).collect();
+    let (point, values) = prover::reduce(located, &cells, transcript, log_of(located), batch);
+    transcript.send("cells", &values);
+    for group in groups(located) {
+        let opened: Vec<(&Committed<E>, &[E])> =
+            group.iter().map(|at| (committed[*at], &point[point.len() - located[*at].shape.log..])).collect();
+        commitment::open(transcript, &opened)?;
     }
+    Ok(())
+}
 
-    /// B~(r): `sum_k c^k eq((block_k, point_k), r)`.
-    fn weight(&self, layout: &Layout, r: &[E], batch: E) -> E {
+/// Checks all claims on all commitments, which have the roots `roots`.
+///
+/// # Errors
+/// The first check that fails.
+pub fn verify<E: ProofField>(
+    transcript: &mut VerifierTranscript<'_>,
+    located: &[Located<'_, E>],
+    roots: &[&Hash],
+) -> Result<(), VerifyError> {
+    let batch: E = transcript.sponge.challenge("claims");
+    let all = located.iter().rev().flat_map(|each| each.claims.claims.iter().rev());
+    let sum = all.fold(E::ZERO, |sum, claim| sum * batch + claim.value);
+    let reduced = sumcheck::verify(transcript, log_of(located), None, sum)?;
+    let values = transcript.receive_many::<E>("cells", located.len())?;
+    let (mut expected, mut power) = (E::ZERO, E::ONE);
+    for (each, value) in located.iter().zip(&values) {
+        let (above, point) = reduced.point.split_at(reduced.point.len() - each.shape.log);
+        // Behind what is committed to there are zeros, and so there are behind the weights.
+        let filled = eq_index(above, 0).square();
+        expected += filled * *value * each.weight(point, batch, &mut power);
+    }
+    if expected != reduced.value {
+        return Err(VerifyError::SumCheck { what: "claims" });
+    }
+    for group in groups(located) {
+        let opened = |at: &usize| {
+            let shape = located[*at].shape;
+            let point = &reduced.point[reduced.point.len() - shape.log..];
+            Opened { shape, root: roots[*at], point, value: values[*at] }
+        };
+        commitment::verify(transcript, &group.iter().map(opened).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+impl<E: ProofField> Located<'_, E> {
+    /// B~(r): `sum_k c^k eq((block_k, point_k), r)`, where the first claim has the weight `power`; it ends as that of the next one.
+    fn weight(&self, r: &[E], batch: E, power: &mut E) -> E {
+        let Located { claims, layout, .. } = self;
         // Most columns lie in blocks that are known by a few coordinates: the tables of these are written out.
         let mut blocks = vec![vec![E::ONE]];
         for coordinate in r.iter().take(BLOCKS_LOG) {
@@ -253,36 +320,15 @@ impl<E: ProofField> Claims<E> {
                 blocks[blocks.len() - 1][at >> rest] * eq_index(&r[bits - rest..bits], at & ((1 << rest) - 1))
             }
         };
-        let lows: Vec<E> = self.points.iter().map(|point| eq(point, &r[r.len() - point.len()..])).collect();
-        let (mut weight, mut power) = (E::ZERO, E::ONE);
-        for claim in &self.claims {
+        let lows: Vec<E> = claims.points.iter().map(|point| eq(point, &r[r.len() - point.len()..])).collect();
+        let mut sum = E::ZERO;
+        for claim in &claims.claims {
             let log = layout.logs[claim.column];
             let block = block(r.len() - log, layout.offsets[claim.column] >> log);
-            weight += power * block * lows[claim.point];
-            power *= batch;
+            sum += *power * block * lows[claim.point];
+            *power *= batch;
         }
-        weight
-    }
-
-    /// Checks all claims against the commitment `root`.
-    ///
-    /// # Errors
-    /// The first check that fails.
-    pub fn verify(
-        &self,
-        transcript: &mut VerifierTranscript<'_>,
-        layout: &Layout,
-        root: &Hash,
-    ) -> Result<(), VerifyError> {
-        let shape = Shape::new::<E>(layout.cells);
-        let batch: E = transcript.sponge.challenge("claims");
-        let reduced = sumcheck::verify(transcript, shape.log, None, self.batched(batch))?;
-        let [cell] = transcript.receive::<E, 1>("cell")?;
-        let weight = self.weight(layout, &reduced.point, batch);
-        if cell * weight != reduced.value {
-            return Err(VerifyError::SumCheck { what: "claims" });
-        }
-        commitment::verify(transcript, &shape, root, &reduced.point, cell)
+        sum
     }
 }
 

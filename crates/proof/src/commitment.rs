@@ -19,6 +19,10 @@
 //! challenge that is drawn after the root was absorbed, which the second case needs; [`crate::claims`] makes it so.
 //! No conjecture, no grinding, no list decoding.
 //!
+//! Several matrices with as many columns are opened together where their points have the same r_lo: their folded rows are added up with powers of a challenge, which is
+//! younger than all values, and columns are drawn at the same places of each. Then the rows of all of them are those of one matrix, folded by a curve instead of lines alone:
+//! as many times `2^(b+s) / |F|` as there are matrices more than one.
+//!
 //! Where it is shorter, u is not sent but committed to by the same code once more: `inner`.
 
 mod inner;
@@ -32,12 +36,13 @@ mod transform;
 use crate::error::VerifyError;
 use crate::field::{BASE_BYTES, ProofField, ext_bytes, get_integers};
 use crate::merkle;
-use crate::multilinear::{Weights, eq_table, evaluate_ext};
-use crate::transcript::{Hash, VerifierTranscript};
+use crate::multilinear::{Weights, evaluate_ext, scaled_eq_table};
+use crate::transcript::{Hash, Sponge, VerifierTranscript};
+use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, TwoAdicField};
 #[cfg(feature = "prover")]
-pub use prover::Committed;
+pub use prover::{Committed, open};
 
 /// Bits of soundness of the columns of one opening.
 pub const COLUMN_BITS: u32 = 110;
@@ -49,6 +54,8 @@ pub const CELLS_MAX: usize = 1 << 28;
 const LOW_RATE_CELLS: usize = 1 << 18;
 /// A folded row is committed to if the vector has so many times the cells of the row.
 const NESTED_SHRINK: usize = 8;
+/// Rows that a matrix has at least if its columns are another one's.
+const ROWS_BESIDE_MIN: usize = 4;
 /// Commitments of one opening: each may err.
 pub const DEPTH_MAX: usize = 3;
 /// Most columns of the code, as a logarithm: what the base field has roots of unity for.
@@ -56,17 +63,17 @@ const CODE_LOG_MAX: usize = 22;
 
 /// What the opening of a row is that is committed to.
 #[derive(Clone, Copy, Debug)]
-struct Opened {
+struct RowOpened {
     bytes: usize,
     depth: usize,
 }
 
 /// That of rows of `2^i` elements, for every `i < count`: the shape of each is the smallest of those whose rows are shorter.
-fn rows_opened<E: ProofField>(count: usize) -> Vec<Opened> {
+fn rows_opened<E: ProofField>(count: usize) -> Vec<RowOpened> {
     let mut known = Vec::with_capacity(count);
     for log_cols in 0..count {
-        let shape = Shape::smallest::<E>(inner::cells::<E>(log_cols), &known);
-        known.push(Opened { bytes: shape.bytes::<E>(&known), depth: shape.depth_of(&known) });
+        let shape = Shape::smallest::<E>(inner::cells::<E>(log_cols), &known, |_| 0);
+        known.push(RowOpened { bytes: shape.bytes::<E>(&known), depth: shape.depth_of(&known) });
     }
     known
 }
@@ -90,12 +97,24 @@ impl Shape {
     /// The shape for `cells` cells, 1 to [`CELLS_MAX`]: the one with the smallest opening.
     #[must_use]
     pub fn new<E: ProofField>(cells: usize) -> Shape {
+        Shape::cheapest::<E>(cells, |_| 0)
+    }
+
+    /// The shape for `cells` cells that are always opened beside others: as if there were as many of them.
+    #[must_use]
+    pub fn shared<E: ProofField>(cells: usize) -> Shape {
+        Shape::cheapest::<E>(cells, Shape::column_bytes)
+    }
+
+    /// The one with the smallest opening, if that is `more` than it is.
+    fn cheapest<E: ProofField>(cells: usize, more: impl Fn(&Shape) -> usize) -> Shape {
         let shorter = |log_cols: &usize| NESTED_SHRINK * inner::cells::<E>(*log_cols) <= cells;
-        Shape::smallest::<E>(cells, &rows_opened::<E>((0..CODE_LOG_MAX).take_while(shorter).count()))
+        let known = rows_opened::<E>((0..CODE_LOG_MAX).take_while(shorter).count());
+        Shape::smallest::<E>(cells, &known, more)
     }
 
     /// The same, from what openings of committed rows are.
-    fn smallest<E: ProofField>(cells: usize, known: &[Opened]) -> Shape {
+    fn smallest<E: ProofField>(cells: usize, known: &[RowOpened], more: impl Fn(&Shape) -> usize) -> Shape {
         let log = cells.next_power_of_two().trailing_zeros() as usize;
         let log_inverse_rate = if cells <= LOW_RATE_CELLS { 4 } else { 2 };
         let shape = |log_cols: usize, nested: bool| Shape {
@@ -113,7 +132,7 @@ impl Shape {
         };
         let all = logs.clone().map(|log_cols| shape(log_cols, false));
         let all = all.chain(logs.filter(nested).map(|log_cols| shape(log_cols, true)));
-        all.min_by_key(|shape| shape.bytes::<E>(known)).unwrap_or_else(|| shape(0, false))
+        all.min_by_key(|shape| shape.bytes::<E>(known) + more(shape)).unwrap_or_else(|| shape(0, false))
     }
 
     /// How many commitments an opening has, the first included.
@@ -122,7 +141,7 @@ impl Shape {
         self.depth_of(&rows_opened::<E>(1 + self.log_cols))
     }
 
-    fn depth_of(&self, known: &[Opened]) -> usize {
+    fn depth_of(&self, known: &[RowOpened]) -> usize {
         1 + if self.nested { known[self.log_cols].depth } else { 0 }
     }
 
@@ -144,16 +163,38 @@ impl Shape {
         self.bytes::<E>(&rows_opened::<E>(1 + self.log_cols))
     }
 
-    fn bytes<E: ProofField>(&self, known: &[Opened]) -> usize {
-        let columns = self.queries().min(1 << self.code_log());
-        // The paths of t leaves meet in the upper log2 t layers.
-        let path = self.code_log() - (usize::BITS - 1 - columns.leading_zeros()) as usize + 1;
+    fn bytes<E: ProofField>(&self, known: &[RowOpened]) -> usize {
         let row = if self.nested {
             inner::bytes(self.log_cols, ext_bytes::<E>(), E::DIMENSION) + known[self.log_cols].bytes
         } else {
             ext_bytes::<E>() << self.log_cols
         };
-        row + columns * (4 * self.rows + 32 * path)
+        row + self.column_bytes()
+    }
+
+    /// Bytes of its columns and their paths, at most.
+    fn column_bytes(&self) -> usize {
+        let columns = self.queries().min(1 << self.code_log());
+        // The paths of t leaves meet in the upper log2 t layers.
+        let path = self.code_log() - (usize::BITS - 1 - columns.leading_zeros()) as usize + 1;
+        columns * (4 * self.rows + 32 * path)
+    }
+
+    /// Whether openings of both may be one.
+    #[must_use]
+    pub fn goes_with(&self, other: &Shape) -> bool {
+        let of = |shape: &Shape| (shape.log_cols, shape.log_inverse_rate, shape.nested);
+        of(self) == of(other)
+    }
+
+    /// The shape for `cells` cells that are opened beside a commitment of shape `other`: one that goes with it, if that is smaller.
+    #[must_use]
+    pub fn beside<E: ProofField>(cells: usize, other: &Shape) -> Shape {
+        let alone = Shape::new::<E>(cells);
+        let rows = cells.div_ceil(1 << other.log_cols);
+        let with = Shape { log: alone.log, rows, ..*other };
+        let fits = rows >= ROWS_BESIDE_MIN && with.column_bytes() <= alone.opening_bytes::<E>();
+        if fits { with } else { alone }
     }
 
     /// r_hi and r_lo.
@@ -187,28 +228,51 @@ fn distinct(mut positions: Vec<usize>) -> Vec<usize> {
     positions
 }
 
-/// Checks that the vector behind `root` has the extension `value` at `point`, which was drawn after the root was absorbed.
+/// A commitment that is opened, and what it should have where.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a, E> {
+    /// The shape of its matrix.
+    pub shape: &'a Shape,
+    /// Its root.
+    pub root: &'a Hash,
+    /// A point, which was drawn after the root was absorbed.
+    pub point: &'a [E],
+    /// The extension's value there.
+    pub value: E,
+}
+
+/// The rows of several matrices as those of one: each times a power of a challenge.
+fn together<E: ProofField>(sponge: &mut Sponge, count: usize) -> Vec<E> {
+    let factor = if count > 1 { sponge.challenge("together") } else { E::ONE };
+    factor.powers().collect_n(count)
+}
+
+/// Checks some openings at once. Their matrices have as many columns at the same rate, and their points the same low coordinates: their rows are
+/// rows of one matrix, of which one row is folded.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn verify<E: ProofField>(
     transcript: &mut VerifierTranscript<'_>,
-    shape: &Shape,
-    root: &Hash,
-    point: &[E],
-    value: E,
+    opened: &[Opened<'_, E>],
 ) -> Result<(), VerifyError> {
+    let Some(first) = opened.first() else { return Ok(()) };
+    let (shape, (_, low)) = (first.shape, first.shape.split(first.point));
+    debug_assert!(
+        opened.iter().all(|each| each.shape.goes_with(shape) && each.shape.split(each.point).1 == low)
+    );
+    let factors = together::<E>(&mut transcript.sponge, opened.len());
+    let value: E = opened.iter().zip(&factors).map(|(opened, factor)| opened.value * *factor).sum();
     if shape.nested {
-        return inner::verify(transcript, shape, root, point, value);
+        return inner::verify(transcript, opened, &factors, low, value);
     }
-    let (high, low) = shape.split(point);
     let u = transcript.receive_many::<E>("folded row", 1 << shape.log_cols)?;
     if evaluate_ext(&u, low) != value {
         return Err(VerifyError::Value);
     }
     let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
     let generator = E::Base::two_adic_generator(shape.code_log());
-    let folded = columns(transcript, shape, root, &positions, &eq_table(high))?;
+    let folded = columns(transcript, opened, &factors, &positions)?;
     let points: Vec<E::Base> = positions.iter().map(|i| generator.exp_u64(*i as u64)).collect();
     let expected = values_at(&u, &points);
     let wrong = folded.iter().zip(&expected).position(|(folded, expected)| folded != expected);
@@ -218,25 +282,27 @@ pub fn verify<E: ProofField>(
     Ok(())
 }
 
-/// Reads the columns at `positions`, checks that they are under `root`, and folds them with `weights`.
+/// Reads the columns at `positions` of each commitment, checks that they are under its root, and folds them.
 fn columns<E: ProofField>(
     transcript: &mut VerifierTranscript<'_>,
-    shape: &Shape,
-    root: &Hash,
+    opened: &[Opened<'_, E>],
+    factors: &[E],
     positions: &[usize],
-    weights: &[E],
 ) -> Result<Vec<E>, VerifyError> {
-    let (mut leaves, mut column) = (Vec::with_capacity(positions.len()), Vec::new());
-    let mut folded = Vec::with_capacity(positions.len());
-    let weights = Weights::of(&weights[..shape.rows]);
-    for position in positions {
-        let bytes = transcript.hint(BASE_BYTES * shape.rows)?;
-        get_integers::<E::Base>(bytes, &mut column).ok_or(VerifyError::NotCanonical)?;
-        folded.push(weights.sum(&column));
-        leaves.push((*position, merkle::leaf_of_bytes(bytes)));
-    }
-    if merkle::root_of(transcript, leaves, shape.code_log())? != *root {
-        return Err(VerifyError::Root);
+    let (mut folded, mut column) = (vec![E::ZERO; positions.len()], Vec::new());
+    for (Opened { shape, root, point, .. }, factor) in opened.iter().zip(factors) {
+        let weights = scaled_eq_table(*factor, shape.split(point).0);
+        let weights = Weights::of(&weights[..shape.rows]);
+        let mut leaves = Vec::with_capacity(positions.len());
+        for (position, folded) in positions.iter().zip(&mut folded) {
+            let bytes = transcript.hint(BASE_BYTES * shape.rows)?;
+            get_integers::<E::Base>(bytes, &mut column).ok_or(VerifyError::NotCanonical)?;
+            *folded += weights.sum(&column);
+            leaves.push((*position, merkle::leaf_of_bytes(bytes)));
+        }
+        if merkle::root_of(transcript, leaves, shape.code_log())? != **root {
+            return Err(VerifyError::Root);
+        }
     }
     Ok(folded)
 }

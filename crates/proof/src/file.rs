@@ -3,7 +3,7 @@
 //! ```text
 //! at   bytes
 //! 0    8     "LSPROOF\n"
-//! 8    2     version, 2, little-endian
+//! 8    2     version, 3, little-endian
 //! 10         one CBOR value in deterministic encoding: the answer, its stages and their proofs ([`AnswerFile`], field by field)
 //! ```
 //!
@@ -32,7 +32,7 @@ use minicbor::{Decode, Encode};
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"LSPROOF\n";
 /// The version that is written and read.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Tokens of prompt and answer, at most: the last one is not fed back.
 pub const FILE_TOKENS_MAX: usize = TOKENS_MAX + 1;
 /// Stages of a file.

@@ -4,7 +4,7 @@ use super::{Argument, Claimed, Settled, Witness, next_batch};
 use crate::circuit::evaluate::{self, Oracle, Tables};
 use crate::circuit::fill::{self, Cells};
 use crate::circuit::{Check, Contraction, Public, Source, View};
-use crate::claims::Claims;
+use crate::claims::{self, Claims};
 use crate::commitment::Committed;
 use crate::error::ProveError;
 use crate::field::ProofField;
@@ -174,7 +174,7 @@ fn argue<E: ProofField>(
     let witness = faces.spoken;
     let circuit = &argument.circuit;
     let mut transcript = ProverTranscript::new(argument.sponge.clone());
-    let committed = Committed::<E>::new(argument.join(0, &faces.committed.columns));
+    let committed = Committed::<E>::shaped(argument.join(0, &faces.committed.columns), argument.shape);
     transcript.send_hash("witness", &committed.root());
     let mut speaker = Speaker {
         argument,
@@ -199,10 +199,8 @@ fn argue<E: ProofField>(
     }
     watch(Phase::Opening);
     let Speaker { mut transcript, claims, .. } = speaker;
-    for (home, claims) in claims.into_iter().enumerate() {
-        let committed = if home == 0 { &committed } else { outside[home - 1] };
-        claims.prove(&mut transcript, argument.layout_at(home), committed)?;
-    }
+    let committed: Vec<&Committed<E>> = core::iter::once(&committed).chain(outside.iter().copied()).collect();
+    claims::prove(&mut transcript, &argument.located(&claims), &committed)?;
     Ok(transcript.finish())
 }
 

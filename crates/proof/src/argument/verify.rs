@@ -3,14 +3,14 @@
 use super::{Argument, Claimed, Settled, next_batch};
 use crate::circuit::Check;
 use crate::circuit::evaluate::{self, Oracle, Tables};
-use crate::claims::Claims;
+use crate::claims::{self, Claims};
 use crate::error::VerifyError;
 use crate::field::ProofField;
 use crate::logup::{self, heights};
 use crate::matmul::weights_at;
 use crate::multilinear::{eq, eq_index};
 use crate::sumcheck;
-use crate::transcript::VerifierTranscript;
+use crate::transcript::{Hash, VerifierTranscript};
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -66,8 +66,8 @@ pub enum Step {
     Constraints,
     /// What contractions give.
     Products,
-    /// Claims and opening of a commitment: 0 is the witness, the others are those that the statement names.
-    Opening(usize),
+    /// Claims on columns, and openings.
+    Opening,
     /// Nothing any more.
     End,
 }
@@ -112,10 +112,9 @@ pub fn verify_watched<E: ProofField>(
     }
     let Listener { mut transcript, claims, .. } = listener;
     let roots = core::iter::once(&root).chain(argument.outside.iter().map(|outside| &outside.root));
-    for (home, (claims, root)) in claims.iter().zip(roots).enumerate() {
-        watch(Step::Opening(home), transcript.left());
-        claims.verify(&mut transcript, argument.layout_at(home), root)?;
-    }
+    let roots: Vec<&Hash> = roots.collect();
+    watch(Step::Opening, transcript.left());
+    claims::verify(&mut transcript, &argument.located(&claims), &roots)?;
     watch(Step::End, transcript.left());
     transcript.finish()
 }

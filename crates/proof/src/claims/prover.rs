@@ -13,7 +13,7 @@
 //! After l rounds every such column is one number: its value at the challenges, and its weight `sum_k c^k eq(P_k, challenges)`.
 //! From there on, the column is one block of Z, and blocks are paired as they lie.
 
-use super::{Claims, Layout};
+use super::{Claims, Layout, Located};
 use crate::cells::CellsRef;
 use crate::field::ProofField;
 use crate::lanes::sums::Sums;
@@ -219,70 +219,108 @@ fn pairs<E: ProofField>(blocks: &[Block<E>]) -> impl Iterator<Item = (usize, [(E
     })
 }
 
-/// Proves `sum_x Z(x) B(x)`, over `log` variables; the point, and Z there. The verifier knows the sum.
+/// The claims on one commitment while they are reduced.
+struct Reducing<'a, E: ProofField> {
+    located: &'a Located<'a, E>,
+    columns: Vec<CellsRef<'a, E::Base>>,
+    /// The weights of its claims.
+    powers: Vec<E>,
+    sums: Vec<PointSum<'a, E>>,
+    /// Of columns whose lower half is bound: their values there, row by row.
+    rows: Vec<Vec<E>>,
+    blocks: Vec<Block<E>>,
+    /// Z at the point, when that is known.
+    value: E,
+}
+
+/// Proves `sum_x Z(x) B(x)` for all commitments, over `log` variables; the point, and each Z at its last coordinates. The verifier knows the sum.
 pub(super) fn reduce<E: ProofField>(
-    claims: &Claims<E>,
+    located: &[Located<'_, E>],
+    cells: &[CellsRef<'_, E::Base>],
     transcript: &mut ProverTranscript,
-    layout: &Layout,
-    columns: &[CellsRef<'_, E::Base>],
     log: usize,
     batch: E,
-) -> (Vec<E>, E) {
+) -> (Vec<E>, Vec<E>) {
     let kernel = Kernel::detect();
-    let powers = batch.powers().collect_n(claims.claims.len());
-    // (size, point) of every claim, and which claims have it.
-    let mut shared: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-    for (number, claim) in claims.claims.iter().enumerate() {
-        let key = (layout.logs[claim.column], claim.point);
-        shared.entry(key).or_default().push(number);
+    let mut powers = batch.powers();
+    // Of each commitment, (size, point) of every claim, and which claims have it.
+    let shared: Vec<BTreeMap<(usize, usize), Vec<usize>>> = located.iter().map(shared).collect();
+    let mut all: Vec<Reducing<'_, E>> = Vec::with_capacity(located.len());
+    for ((each, cells), shared) in located.iter().zip(cells).zip(&shared) {
+        let Located { claims, layout, .. } = each;
+        let powers: Vec<E> = powers.by_ref().take(claims.claims.len()).collect();
+        let columns: Vec<_> = (0..layout.logs.len()).map(|column| layout.cells_of(column, *cells)).collect();
+        let sums = shared.iter().map(|((_, point), numbers)| PointSum::new(&claims.points[*point], numbers));
+        let mut sums: Vec<PointSum<'_, E>> = sums.collect();
+        parallel::for_each(&mut sums, |sum| {
+            let of = |number: &usize| (columns[claims.claims[*number].column], powers[*number]);
+            let columns: Vec<_> = sum.numbers.iter().map(of).collect();
+            sum.begin(&columns, kernel);
+        });
+        let (rows, blocks) = (vec![Vec::new(); columns.len()], Vec::new());
+        all.push(Reducing { located: each, columns, powers, sums, rows, blocks, value: E::ZERO });
     }
-    let mut sums: Vec<PointSum<'_, E>> =
-        shared.iter().map(|((_, point), numbers)| PointSum::new(&claims.points[*point], numbers)).collect();
-    parallel::for_each(&mut sums, |sum| {
-        let of = |number: &usize| (columns[claims.claims[*number].column], powers[*number]);
-        let columns: Vec<_> = sum.numbers.iter().map(of).collect();
-        sum.begin(&columns, kernel);
-    });
-    // Of columns whose lower half is bound: their values there, row by row.
-    let mut rows: Vec<Vec<E>> = vec![Vec::new(); columns.len()];
-    let mut blocks: Vec<Block<E>> = Vec::new();
     let mut point = vec![E::ZERO; log];
     for level in 0..=log {
-        bind_rows(layout, columns, &mut rows, level, &point[log - level..]);
-        for sum in sums.iter_mut().filter(|sum| sum.log > level && low(sum.log) == level) {
-            sum.rise(claims, &rows, &powers);
-        }
-        let done = numbers_of(claims, layout, &rows, &powers, level, &point[log - level..]);
-        blocks.extend(done);
-        blocks.sort_by_key(|block| block.at);
+        all.iter_mut().for_each(|each| each.bound(level, &point[log - level..]));
         if level == log {
             break;
         }
-        sums.retain(|sum| sum.log > level);
-        let mut rounds: Vec<(&mut PointSum<'_, E>, [E; 2])> =
-            sums.iter_mut().map(|sum| (sum, [E::ZERO; 2])).collect();
-        parallel::for_each(&mut rounds, |(sum, sent)| *sent = sum.round(kernel));
         let mut sent = [E::ZERO; 2];
+        let sums = all.iter_mut().flat_map(|each| &mut each.sums);
+        let mut rounds: Vec<(&mut PointSum<'_, E>, [E; 2])> = sums.map(|sum| (sum, [E::ZERO; 2])).collect();
+        parallel::for_each(&mut rounds, |(sum, sent)| *sent = sum.round(kernel));
         for (_, [h0, lead]) in &rounds {
             sent = [sent[0] + *h0, sent[1] + *lead];
         }
-        for (_, [(z0, b0), (z1, b1)]) in pairs(&blocks) {
+        for (_, [(z0, b0), (z1, b1)]) in all.iter().flat_map(|each| pairs(&each.blocks)) {
             sent = [sent[0] + z0 * b0, sent[1] + (z1 - z0) * (b1 - b0)];
         }
         transcript.send("round", &sent);
         let r: E = transcript.sponge.challenge("bind");
-        parallel::for_each(&mut rounds, |(sum, _)| sum.bind(r, kernel));
+        let sums = all.iter_mut().flat_map(|each| &mut each.sums);
+        parallel::for_each(&mut sums.collect::<Vec<_>>(), |sum| sum.bind(r, kernel));
         let line = |low: E, high: E| low + r * (high - low);
-        let bound = pairs(&blocks).map(|(at, [(z0, b0), (z1, b1)])| Block {
-            at,
-            cell: line(z0, z1),
-            weight: line(b0, b1),
-        });
-        blocks = bound.collect();
+        for Reducing { blocks, .. } in &mut all {
+            let bound = pairs(blocks).map(|(at, [(z0, b0), (z1, b1)])| Block {
+                at,
+                cell: line(z0, z1),
+                weight: line(b0, b1),
+            });
+            *blocks = bound.collect();
+        }
         point[log - 1 - level] = r;
     }
-    let cell = blocks.iter().map(|block| block.cell).sum();
-    (point, cell)
+    (point, all.iter().map(|each| each.value).collect())
+}
+
+/// (size, point) of every claim, and which claims have it.
+fn shared<E: ProofField>(located: &Located<'_, E>) -> BTreeMap<(usize, usize), Vec<usize>> {
+    let mut shared: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
+    for (number, claim) in located.claims.claims.iter().enumerate() {
+        let key = (located.layout.logs[claim.column], claim.point);
+        shared.entry(key).or_default().push(number);
+    }
+    shared
+}
+
+impl<E: ProofField> Reducing<'_, E> {
+    /// The last `level` coordinates are bound to `point`: what ends here becomes numbers.
+    fn bound(&mut self, level: usize, point: &[E]) {
+        let Located { claims, layout, shape } = self.located;
+        if level <= shape.log {
+            bind_rows(layout, &self.columns, &mut self.rows, level, point);
+            for sum in self.sums.iter_mut().filter(|sum| sum.log > level && low(sum.log) == level) {
+                sum.rise(claims, &self.rows, &self.powers);
+            }
+            self.blocks.extend(numbers_of(claims, layout, &self.rows, &self.powers, level, point));
+            self.blocks.sort_by_key(|block| block.at);
+        }
+        self.sums.retain(|sum| sum.log > level);
+        if level == shape.log {
+            self.value = self.blocks.iter().map(|block| block.cell).sum();
+        }
+    }
 }
 
 /// The values of each row of the columns whose lower half is all that is bound, `bound`.

@@ -11,12 +11,12 @@
 //! The root of Y is older than the columns, so u is fixed before they are drawn, and every coordinate at which Y is opened is younger
 //! than its root. What is new can go wrong with probability at most `(t + 1 + 2 b + log2 of the degree) / |F|`, and by the columns of Y.
 
-use super::{Shape, distinct};
+use super::{Opened, Shape, distinct};
 use crate::error::VerifyError;
 use crate::field::ProofField;
 use crate::multilinear::{eq, eq_table};
 use crate::sumcheck;
-use crate::transcript::{Hash, VerifierTranscript};
+use crate::transcript::VerifierTranscript;
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, TwoAdicField};
 #[cfg(feature = "prover")]
@@ -62,15 +62,15 @@ fn mixed<E: ProofField>(values: &[E], p: &[E]) -> E {
 /// The rest of [`super::verify`].
 pub(super) fn verify<E: ProofField>(
     transcript: &mut VerifierTranscript<'_>,
-    shape: &Shape,
-    root: &Hash,
-    point: &[E],
+    opened: &[Opened<'_, E>],
+    factors: &[E],
+    low: &[E],
     value: E,
 ) -> Result<(), VerifyError> {
-    let (high, low) = shape.split(point);
+    let shape = opened[0].shape;
     let row_root = transcript.receive_hash("folded row")?;
     let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
-    let folded = super::columns(transcript, shape, root, &positions, &eq_table(high))?;
+    let folded = super::columns(transcript, opened, factors, &positions)?;
     let combine: E = transcript.sponge.challenge("combine columns");
     let (mut claim, mut power) = (value, combine);
     for folded in &folded {
@@ -93,24 +93,27 @@ pub(super) fn verify<E: ProofField>(
     let mut point: Vec<E> = transcript.sponge.point("coordinate", degree_log::<E>());
     let value = mixed(&coordinates, &point);
     point.extend_from_slice(&reduced.point);
-    super::verify(transcript, &Shape::new::<E>(cells::<E>(shape.log_cols)), &row_root, &point, value)
+    let shape = Shape::new::<E>(cells::<E>(shape.log_cols));
+    super::verify(transcript, &[Opened { shape: &shape, root: &row_root, point: &point, value }])
 }
 
-/// The rest of [`Committed::open`], for the folded row `u`.
+/// The rest of [`super::open`], for the folded row `u`.
 #[cfg(feature = "prover")]
 pub(super) fn open<E: ProofField>(
-    committed: &Committed<E>,
+    opened: &[(&Committed<E>, &[E])],
     transcript: &mut ProverTranscript,
     low: &[E],
     u: Vec<E>,
 ) -> Result<(), ProveError> {
-    let shape = committed.shape;
+    let shape = opened[0].0.shape;
     let coordinate = |c: usize| u.iter().map(move |x| x.as_basis_coefficients_slice()[c]);
     let elements: Vec<E::Base> = (0..E::DIMENSION).flat_map(coordinate).collect();
     let inner = Committed::<E>::new(elements);
     transcript.send_hash("folded row", &inner.root());
     let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
-    committed.show(transcript, &positions)?;
+    for (committed, _) in opened {
+        committed.show(transcript, &positions)?;
+    }
     let combine: E = transcript.sponge.challenge("combine columns");
     let generator = E::Base::two_adic_generator(shape.code_log());
     let points: Vec<E::Base> = positions.iter().map(|i| generator.exp_u64(*i as u64)).collect();
@@ -125,7 +128,7 @@ pub(super) fn open<E: ProofField>(
     transcript.send("coordinates", &coordinates);
     let mut point: Vec<E> = transcript.sponge.point("coordinate", degree_log::<E>());
     point.extend_from_slice(&proved.point);
-    inner.open(transcript, &point)
+    super::open(transcript, &[(&inner, &point)])
 }
 
 /// Powers of a point that are multiplied out, as a logarithm: l = (h, these).

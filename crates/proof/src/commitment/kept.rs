@@ -5,8 +5,10 @@
 //! 0    8     "LSCODE\0\n"
 //! 8    2     version, 0, little-endian
 //! 10   6     zeros
-//! 16   8     cells, little-endian: the shape follows from their number
-//! 24   8     zeros
+//! 16   8     cells, little-endian
+//! 24   1     b: columns of the matrix, as a logarithm
+//! 25   1     s: the code has rate 2^-s
+//! 26   6     zeros
 //! 32   32    the root
 //! 64         slab after slab: for each place sixteen canonical integers, little-endian, the last rows filled with zeros
 //!            the hashes of the tree: leaves, in the order of columns, then each layer above; the root is the last one
@@ -129,12 +131,15 @@ fn bytes(shape: &Shape) -> u64 {
 }
 
 impl Kept {
-    /// Encodes `cells` into a new file at `path`, a part of which is left if that fails.
+    /// Encodes `cells` in this shape into a new file at `path`, a part of which is left if that fails.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn write<E: ProofField>(cells: CellsRef<'_, E::Base>, path: &Path) -> Result<Hash, KeptError> {
-        let shape = Shape::new::<E>(cells.len());
+    pub fn write<E: ProofField>(
+        cells: CellsRef<'_, E::Base>,
+        shape: Shape,
+        path: &Path,
+    ) -> Result<Hash, KeptError> {
         let mut out = BufWriter::with_capacity(WRITE_BYTES, named(path, File::create(path))?);
         // The root is not known yet: until it is there, the file is none.
         named(path, out.write_all(&[0; HEADER_BYTES]))?;
@@ -157,6 +162,7 @@ impl Kept {
         header.extend_from_slice(&VERSION.to_le_bytes());
         header.resize(16, 0);
         header.extend_from_slice(&(cells.len() as u64).to_le_bytes());
+        header.extend_from_slice(&[shape.log_cols as u8, shape.log_inverse_rate as u8]);
         header.resize(32, 0);
         header.extend_from_slice(&root);
         named(path, out.seek(SeekFrom::Start(0)))?;
@@ -165,11 +171,11 @@ impl Kept {
         Ok(root)
     }
 
-    /// The file at `path`, which should have `cells` cells and this root.
+    /// The file at `path`, which should have `cells` cells in this shape, and this root.
     ///
     /// # Errors
     /// If it has not.
-    pub fn open<E: ProofField>(path: &Path, cells: usize, root: &Hash) -> Result<Kept, KeptError> {
+    pub fn open(path: &Path, cells: usize, shape: Shape, root: &Hash) -> Result<Kept, KeptError> {
         let mut file = named(path, File::open(path))?;
         let name = || path.display().to_string();
         let mut header = [0; HEADER_BYTES];
@@ -181,10 +187,12 @@ impl Kept {
         if got != expected {
             return Err(KeptError::Cells { path: name(), got, expected });
         }
+        if header[24..26] != [shape.log_cols as u8, shape.log_inverse_rate as u8] {
+            return Err(KeptError::Header { path: name() });
+        }
         if header[32..] != root[..] {
             return Err(KeptError::Root { path: name() });
         }
-        let shape = Shape::new::<E>(cells);
         let (got, expected) = (named(path, file.metadata())?.len(), bytes(&shape));
         if got != expected {
             return Err(KeptError::Size { path: name(), got, expected });

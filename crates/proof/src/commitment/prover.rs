@@ -3,7 +3,7 @@
 
 use super::kept::Kept;
 use super::transform::{Encoder, place, rows_of_slabs};
-use super::{Shape, distinct, inner};
+use super::{Shape, distinct, inner, together};
 use crate::cells::{Cells, CellsRef};
 use crate::error::ProveError;
 use crate::field::ProofField;
@@ -11,7 +11,7 @@ use crate::lanes::vectors::{elements, sum_rows};
 use crate::lanes::{Base, LANES};
 use crate::merkle::Tree;
 use crate::merkle::tree::{Leaves, siblings};
-use crate::multilinear::eq_table;
+use crate::multilinear::scaled_eq_table;
 use crate::parallel::THREADS;
 use crate::transcript::{Hash, ProverTranscript};
 use alloc::vec;
@@ -70,8 +70,15 @@ impl<E: ProofField> Committed<E> {
     pub fn new(cells: impl Into<Cells<E::Base>>) -> Committed<E> {
         let cells = cells.into();
         let shape = Shape::new::<E>(cells.all().len());
+        Committed::shaped(cells, shape)
+    }
+
+    /// The same with a matrix of another shape for as many cells.
+    #[must_use]
+    pub fn shaped(cells: impl Into<Cells<E::Base>>, shape: Shape) -> Committed<E> {
+        let cells = cells.into();
         if shape.rows.next_multiple_of(LANES) << shape.code_log() > IN_MEMORY_MAX {
-            return Committed::lean(cells);
+            return Committed::lean(cells, shape);
         }
         let mut memory = Vec::new();
         let tree = infallible(encoded::<E, Infallible>(cells.all(), &shape, usize::MAX, |slabs| {
@@ -83,9 +90,8 @@ impl<E: ProofField> Committed<E> {
 
     /// The same commitment, but what is encoded is not kept.
     #[must_use]
-    pub fn lean(cells: impl Into<Cells<E::Base>>) -> Committed<E> {
+    pub fn lean(cells: impl Into<Cells<E::Base>>, shape: Shape) -> Committed<E> {
         let cells = cells.into();
-        let shape = Shape::new::<E>(cells.all().len());
         let tree = infallible(encoded::<E, Infallible>(cells.all(), &shape, THREADS, |_| Ok(())));
         Committed { cells, shape, code: Code::Again(tree) }
     }
@@ -109,24 +115,6 @@ impl<E: ProofField> Committed<E> {
     #[must_use]
     pub fn cells(&self) -> CellsRef<'_, E::Base> {
         self.cells.all()
-    }
-
-    /// Proves the extension at `point`, a challenge that is younger than the root in `transcript`.
-    ///
-    /// # Errors
-    /// If a challenge is degenerate, or a file that was kept is damaged.
-    pub fn open(&self, transcript: &mut ProverTranscript, point: &[E]) -> Result<(), ProveError> {
-        let shape = &self.shape;
-        let (high, low) = shape.split(point);
-        let width = 1 << shape.log_cols;
-        let rows = self.cells().chunks(width).zip(eq_table(high));
-        let u: Vec<E> = elements(&sum_rows::<E>(rows, width.div_ceil(LANES)), width);
-        if shape.nested {
-            return inner::open(self, transcript, low, u);
-        }
-        transcript.send("folded row", &u);
-        let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
-        self.show(transcript, &positions)
     }
 
     /// Writes the columns at `positions` and what shows that they are under the root.
@@ -171,4 +159,29 @@ impl<E: ProofField> Committed<E> {
         hashes.iter().for_each(|hash| transcript.hint(hash));
         Ok(())
     }
+}
+
+/// Opens some commitments together ([`super::verify`]), each at its point: challenges that are younger than all roots in `transcript`.
+///
+/// # Errors
+/// If a challenge is degenerate, or a file that was kept is damaged.
+pub fn open<E: ProofField>(
+    transcript: &mut ProverTranscript,
+    opened: &[(&Committed<E>, &[E])],
+) -> Result<(), ProveError> {
+    let Some((first, point)) = opened.first() else { return Ok(()) };
+    let (shape, (_, low)) = (&first.shape, first.shape.split(point));
+    let width = 1 << shape.log_cols;
+    let factors = together::<E>(&mut transcript.sponge, opened.len());
+    let rows = opened.iter().zip(factors).flat_map(|((committed, point), factor)| {
+        let (high, _) = committed.shape.split(point);
+        committed.cells().chunks(width).zip(scaled_eq_table(factor, high))
+    });
+    let u: Vec<E> = elements(&sum_rows::<E>(rows, width.div_ceil(LANES)), width);
+    if shape.nested {
+        return inner::open(opened, transcript, low, u);
+    }
+    transcript.send("folded row", &u);
+    let positions = distinct(transcript.sponge.positions("columns", shape.queries(), shape.code_log()));
+    opened.iter().try_for_each(|(committed, _)| committed.show(transcript, &positions))
 }

@@ -31,7 +31,7 @@ use lockstep_base::weights::ModelWeights;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-decoder-2";
+pub const PROTOCOL: &str = "lockstep-proof-decoder-3";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
 /// Largest magnitude of the stream that has an argument.

@@ -8,8 +8,8 @@ use super::statement::{Answer, LIMB_BITS, Statement};
 use crate::argument::layout_of_weights;
 use crate::cells::Cells;
 use crate::circuit::Placed;
-use crate::commitment::Committed;
 use crate::commitment::kept::{Kept, rename};
+use crate::commitment::{Committed, Shape};
 use crate::error::{PlanError, ProveError};
 use crate::field::{ProofField, Quintic};
 use crate::gadget::Builder;
@@ -47,6 +47,11 @@ pub fn cells<E: ProofField>(
     Ok(Cells::Codes(cells))
 }
 
+/// The shape of their commitment, which is always opened beside a witness.
+fn shape<E: ProofField>(cells: &Cells<E::Base>) -> Shape {
+    Shape::shared::<E>(cells.all().len())
+}
+
 /// The commitment to [`cells`].
 ///
 /// # Errors
@@ -55,7 +60,9 @@ pub fn commit<E: ProofField>(
     weights: &ModelWeights,
     layers: Range<usize>,
 ) -> Result<Committed<E>, PlanError> {
-    Ok(Committed::new(cells::<E>(weights, layers)?))
+    let cells = cells::<E>(weights, layers)?;
+    let shape = shape::<E>(&cells);
+    Ok(Committed::shaped(cells, shape))
 }
 
 /// The root of [`commit`], with nothing kept.
@@ -63,7 +70,9 @@ pub fn commit<E: ProofField>(
 /// # Errors
 /// If they have no argument, or are too large.
 pub fn root(weights: &ModelWeights, layers: Range<usize>) -> Result<Hash, PlanError> {
-    Ok(Committed::<Quintic>::lean(cells::<Quintic>(weights, layers)?).root())
+    let cells = cells::<Quintic>(weights, layers)?;
+    let shape = shape::<Quintic>(&cells);
+    Ok(Committed::<Quintic>::lean(cells, shape).root())
 }
 
 /// Where the encoded weights with this root are in `folder`.
@@ -77,7 +86,8 @@ fn path_of(folder: &Path, root: &Hash) -> PathBuf {
 /// If they have no argument, are too large, or the file cannot be written.
 pub fn keep(weights: &ModelWeights, layers: Range<usize>, folder: &Path) -> Result<Hash, ProveError> {
     let new = folder.join(format!("{}-{}.new", layers.start, layers.end));
-    let root = Kept::write::<Quintic>(cells::<Quintic>(weights, layers)?.all(), &new)?;
+    let cells = cells::<Quintic>(weights, layers)?;
+    let root = Kept::write::<Quintic>(cells.all(), shape::<Quintic>(&cells), &new)?;
     // Whoever reads meanwhile finds a whole file or none.
     rename(&new, &path_of(folder, &root))?;
     Ok(root)
@@ -94,7 +104,7 @@ pub fn kept(
     folder: &Path,
 ) -> Result<Committed<Quintic>, ProveError> {
     let cells = cells::<Quintic>(weights, layers)?;
-    let kept = Kept::open::<Quintic>(&path_of(folder, root), cells.all().len(), root)?;
+    let kept = Kept::open(&path_of(folder, root), cells.all().len(), shape::<Quintic>(&cells), root)?;
     Ok(Committed::kept(cells, kept))
 }
 

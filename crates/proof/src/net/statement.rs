@@ -18,7 +18,7 @@ use lockstep_base::net::{Net, Op};
 use p3_field::{Field, PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-net-3";
+pub const PROTOCOL: &str = "lockstep-proof-net-4";
 /// Examples of one proof.
 pub const EXAMPLES_MAX: usize = 1 << 16;
 /// Bits of the magnitude of what a rectifier reads.

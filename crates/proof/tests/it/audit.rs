@@ -255,7 +255,7 @@ fn parts_of_a_model_are_refused() {
 #[test]
 fn too_many_logits_are_refused_at_once() {
     let mut weights = synthetic::model(&config(1), WeightFormat::Int8, 1);
-    weights.config.vocab = 1 << 21;
+    weights.config.vocab = 1 << 22;
     let tokens = [1; 33];
     let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 32 };
     assert!(Statement::<Quintic>::new(answer).is_ok());
@@ -263,6 +263,6 @@ fn too_many_logits_are_refused_at_once() {
     assert!(Statement::<Quintic>::new(answer).is_ok());
     weights.config.vocab += 1;
     let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 32 };
-    let (got, limit) = (1 << 27, 1 << 26);
+    let (got, limit) = (1 << 28, 1 << 27);
     assert_eq!(Statement::<Quintic>::new(answer).err(), Some(PlanError::TooLarge { got, limit }));
 }

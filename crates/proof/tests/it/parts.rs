@@ -4,7 +4,7 @@ use lockstep_base::rng::SplitMix64;
 use lockstep_proof::cells::Cells;
 use lockstep_proof::circuit::range;
 use lockstep_proof::commitment::kept::{Kept, KeptError};
-use lockstep_proof::commitment::{self, COLUMN_BITS, Committed, DEPTH_MAX, QUERIES, Shape};
+use lockstep_proof::commitment::{self, COLUMN_BITS, Committed, DEPTH_MAX, Opened, QUERIES, Shape};
 use lockstep_proof::error::{ProveError, VerifyError};
 use lockstep_proof::field::{ProofField, Quintic, residue};
 use lockstep_proof::logup;
@@ -167,11 +167,12 @@ fn openings_are_of_what_was_committed() {
         let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
         let committed = Committed::<Quintic>::new(values.clone());
         let mut prover = ProverTranscript::new(Sponge::new("test"));
-        committed.open(&mut prover, &at).expect("no zero");
+        commitment::open(&mut prover, &[(&committed, &at)]).expect("no zero");
         let proof = prover.finish();
         let check = |root: &[u8; 32], at: &[Quintic], value| {
             let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
-            commitment::verify(&mut verifier, &shape, root, at, value).and_then(|()| verifier.finish())
+            commitment::verify(&mut verifier, &[Opened { shape: &shape, root, point: at, value }])
+                .and_then(|()| verifier.finish())
         };
         assert_eq!(check(&committed.root(), &at, value), Ok(()), "{cells} cells, {shape:?}");
         let refused = check(&committed.root(), &at, value + Quintic::ONE);
@@ -191,12 +192,66 @@ fn openings_are_of_what_was_committed() {
             other[0] += Base::ONE;
             let moved = Committed::<Quintic>::new(other);
             let mut prover = ProverTranscript::new(Sponge::new("test"));
-            moved.open(&mut prover, &at).expect("no zero");
+            commitment::open(&mut prover, &[(&moved, &at)]).expect("no zero");
             let proof = prover.finish();
             let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
             let value = value + weights[0];
-            let refused = commitment::verify(&mut verifier, &shape, &committed.root(), &at, value);
+            let refused = commitment::verify(
+                &mut verifier,
+                &[Opened { shape: &shape, root: &committed.root(), point: &at, value }],
+            );
             assert_eq!(refused, Err(VerifyError::Root), "{cells} cells");
+        }
+    }
+}
+
+/// commitment: matrices with as many columns are opened together, each at its own rows; no other values, roots or orders are accepted, nor values whose errors cancel.
+#[test]
+fn several_matrices_are_opened_together() {
+    for (seed, cells) in [(1, [40, 41, 42]), (2, [3000, 3001, 2999]), (3, [300_000, 299_001, 300_500])] {
+        let mut rng = SplitMix64::new(seed);
+        let log = Shape::new::<Quintic>(cells[0]).log;
+        let at = point(&mut rng, log + 1);
+        let shape = Shape::new::<Quintic>(cells[0]);
+        let mut committed = Vec::new();
+        for cells in cells {
+            let values: Vec<Base> = (0..cells).map(|_| base(&mut rng)).collect();
+            let of = Committed::<Quintic>::new(values.clone());
+            let own = Shape::new::<Quintic>(cells);
+            assert!(own.goes_with(&shape), "{own:?} and {shape:?}");
+            let point = &at[at.len() - own.log..];
+            let value: Quintic = values.iter().zip(eq_table(point)).map(|(x, w)| w * *x).sum();
+            committed.push((of, own, point, value));
+        }
+        let mut prover = ProverTranscript::new(Sponge::new("test"));
+        let opened: Vec<_> = committed.iter().map(|(of, _, point, _)| (of, *point)).collect();
+        commitment::open(&mut prover, &opened).expect("no zero");
+        let proof = prover.finish();
+        let roots: Vec<_> = committed.iter().map(|(of, ..)| of.root()).collect();
+        let all = committed.iter().zip(&roots);
+        let honest: Vec<_> = all
+            .map(|((_, shape, point, value), root)| Opened { shape, root, point, value: *value })
+            .collect();
+        let check = |opened: &[Opened<'_, Quintic>]| {
+            let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
+            commitment::verify(&mut verifier, opened).and_then(|()| verifier.finish())
+        };
+        assert_eq!(check(&honest), Ok(()), "{shape:?}");
+        let mut cancelling = honest.clone();
+        cancelling[0].value += Quintic::ONE;
+        cancelling[2].value -= Quintic::ONE;
+        assert!(check(&cancelling).is_err(), "errors that cancel");
+        for at in 0..3 {
+            let mut wrong = honest.clone();
+            wrong[at].value += Quintic::ONE;
+            assert!(check(&wrong).is_err(), "value {at}");
+            let mut wrong = honest.clone();
+            wrong[at].root = &roots[(at + 1) % 3];
+            assert_eq!(check(&wrong), Err(VerifyError::Root), "root {at}");
+            let mut wrong = honest.clone();
+            wrong.swap(at, (at + 1) % 3);
+            assert!(check(&wrong).is_err(), "order {at}");
+            assert!(check(&[&honest[..at], &honest[at + 1..]].concat()).is_err(), "without {at}");
         }
     }
 }
@@ -214,16 +269,16 @@ fn an_opening_does_not_depend_on_how_it_is_kept() {
         let at = point(&mut rng, shape.log);
         let opened = |committed: &Committed<Quintic>| {
             let mut prover = ProverTranscript::new(Sponge::new("test"));
-            committed.open(&mut prover, &at).map(|()| (committed.root(), prover.finish()))
+            commitment::open(&mut prover, &[(committed, &at)]).map(|()| (committed.root(), prover.finish()))
         };
         let expected = opened(&Committed::new(elements)).expect("an opening");
         let codes = Cells::Codes(codes);
         let path = folder.join(format!("{cells}.code"));
-        let root = Kept::write::<Quintic>(codes.all(), &path).expect("a file");
-        let kept = || Kept::open::<Quintic>(&path, cells, &root).expect("the file");
+        let root = Kept::write::<Quintic>(codes.all(), shape, &path).expect("a file");
+        let kept = || Kept::open(&path, cells, shape, &root).expect("the file");
         let of_codes = [
             Committed::new(codes.clone()),
-            Committed::lean(codes.clone()),
+            Committed::lean(codes.clone(), shape),
             Committed::kept(codes.clone(), kept()),
         ];
         for committed in &of_codes {
@@ -240,12 +295,12 @@ fn an_opening_does_not_depend_on_how_it_is_kept() {
             let mut other = whole.clone();
             other[at] ^= 1;
             std::fs::write(&path, &other).expect("a file");
-            let refused = Kept::open::<Quintic>(&path, cells, &root).expect_err("damaged").to_string();
+            let refused = Kept::open(&path, cells, shape, &root).expect_err("damaged").to_string();
             assert!(refused.contains(expected), "{refused}");
         }
         for bytes in [&whole[..whole.len() - 1], &whole[..63], &[whole.as_slice(), &[0]].concat()] {
             std::fs::write(&path, bytes).expect("a file");
-            assert!(Kept::open::<Quintic>(&path, cells, &root).is_err());
+            assert!(Kept::open(&path, cells, shape, &root).is_err());
         }
     }
     std::fs::remove_dir_all(&folder).expect("the folder");
@@ -274,10 +329,13 @@ fn openings_have_their_root_whatever_their_rows() {
         let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
         let committed = Committed::<Quintic>::new(values);
         let mut prover = ProverTranscript::new(Sponge::new("test"));
-        committed.open(&mut prover, &at).expect("no zero");
+        commitment::open(&mut prover, &[(&committed, &at)]).expect("no zero");
         let proof = prover.finish();
         let mut verifier = VerifierTranscript::new(Sponge::new("test"), &proof);
-        let result = commitment::verify(&mut verifier, &shape, &committed.root(), &at, value);
+        let result = commitment::verify(
+            &mut verifier,
+            &[Opened { shape: &shape, root: &committed.root(), point: &at, value }],
+        );
         assert_eq!(result.and_then(|()| verifier.finish()), Ok(()), "{shape:?}");
     }
 }
@@ -307,12 +365,15 @@ fn damaged_nested_openings_are_refused() {
     let value: Quintic = values.iter().zip(eq_table(&at)).map(|(x, w)| w * *x).sum();
     let committed = Committed::<Quintic>::new(values);
     let mut prover = ProverTranscript::new(Sponge::new("test"));
-    committed.open(&mut prover, &at).expect("no zero");
+    commitment::open(&mut prover, &[(&committed, &at)]).expect("no zero");
     let proof = prover.finish();
     let check = |proof: &[u8]| {
         let mut verifier = VerifierTranscript::new(Sponge::new("test"), proof);
-        commitment::verify(&mut verifier, &shape, &committed.root(), &at, value)
-            .and_then(|()| verifier.finish())
+        commitment::verify(
+            &mut verifier,
+            &[Opened { shape: &shape, root: &committed.root(), point: &at, value }],
+        )
+        .and_then(|()| verifier.finish())
     };
     assert_eq!(check(&proof), Ok(()), "{shape:?}");
     let mut accepted = Vec::new();

@@ -115,7 +115,7 @@ fn the_largest_accumulators_are_proved() {
     }
 }
 
-/// proofs.md, 5: the largest statement has 2^26 cells.
+/// proofs.md, 5: the largest statement has 2^27 cells, and 2^27 fractions.
 #[test]
 fn a_witness_that_is_too_large_is_refused() {
     let nodes = vec![
@@ -126,10 +126,22 @@ fn a_witness_that_is_too_large_is_refused() {
         (Op::Linear { input: 4, weights: 1 }, Some(constant(1, 1024, 3, 0))),
     ];
     let net = build(Shape::vector(1), nodes);
-    let error = prove(&compute(), &net, &[1; 8192]).expect_err("too large");
-    assert!(matches!(error, ProveError::Plan(PlanError::TooLarge { .. })), "{error}");
-    let error = verify(&net, &[1; 8192], &[1; 8192], &Proof::new(&[0; 64])).expect_err("too large");
-    assert!(matches!(error, VerifyError::Plan(PlanError::TooLarge { .. })), "{error}");
+    let error = prove(&compute(), &net, &[1; 16_384]).expect_err("too large");
+    assert!(
+        matches!(
+            error,
+            ProveError::Plan(PlanError::TooLarge { .. } | PlanError::TooMany { what: "fractions", .. })
+        ),
+        "{error}"
+    );
+    let error = verify(&net, &[1; 16_384], &[1; 16_384], &Proof::new(&[0; 64])).expect_err("too large");
+    assert!(
+        matches!(
+            error,
+            VerifyError::Plan(PlanError::TooLarge { .. } | PlanError::TooMany { what: "fractions", .. })
+        ),
+        "{error}"
+    );
     let got = 65_537;
     let error = Statement::<Quintic>::new(&net, &vec![1; got], &vec![1; got]).expect_err("too many");
     assert_eq!(error, PlanError::Examples { got, each: 1, limit: 65_536 });
