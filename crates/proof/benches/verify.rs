@@ -1,13 +1,14 @@
 //! What verifying costs, step by step: `cargo bench -p lockstep-proof --bench verify`, CPU time of one thread, medians.
 //!
 //! Random models of known shapes, one stage, for a verifier that has a key and no weights. `--only TEXT` runs what has TEXT in its name, `--runs N`
-//! verifies N times, `--layers N` adds GPT-2 small of N layers.
+//! verifies N times, `--layers N` is GPT-2 small of N layers, with a vocabulary of `--vocab N`.
 
 use lockstep_base::Digest;
 use lockstep_base::config::{FeedForward, ModelConfig, Positions};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
 use lockstep_proof::argument::Roots;
+use lockstep_proof::argument::cost::{Cost, cost};
 use lockstep_proof::argument::verify::{Step, verify_watched};
 use lockstep_proof::decoder::statement::{Answer, LIMB_BITS, Statement};
 use lockstep_proof::decoder::weights;
@@ -75,7 +76,7 @@ fn decoder(name: &str, config: &ModelConfig, (prompt, generated): (usize, usize)
     let mut times: Vec<(String, Vec<f64>)> = Vec::new();
     let mut bytes = Vec::new();
     let mut total = Vec::new();
-    let mut sizes = String::new();
+    let (mut sizes, mut costs) = (String::new(), Cost::default());
     for _ in 0..runs {
         let began = now();
         let mut marks: Vec<(String, f64, usize)> = vec![("circuit".into(), began, proof.body().len())];
@@ -87,7 +88,7 @@ fn decoder(name: &str, config: &ModelConfig, (prompt, generated): (usize, usize)
         let built = builder.finish();
         let argued = built.argued(proof.body()).expect("declarations");
         let argument = statement.argument_with(built, &roots).expect("an argument");
-        let mut watch = |step: Step, left: usize| marks.push((format!("{step:?}"), now(), left));
+        let mut watch = |step: Step, left: usize, _| marks.push((format!("{step:?}"), now(), left));
         verify_watched(&argument, argued, &mut watch).expect("our own proof");
         let ended = now();
         total.push(ended - began);
@@ -102,6 +103,7 @@ fn decoder(name: &str, config: &ModelConfig, (prompt, generated): (usize, usize)
             circuit.contractions.len(),
             argument.layout.cells()
         );
+        costs = cost(&argument).all;
         let ends = marks.iter().skip(1).map(|(_, time, left)| (*time, *left)).chain([(ended, 0)]);
         bytes = marks.iter().zip(ends.clone()).map(|((_, _, left), (_, end))| left - end).collect();
         for (at, ((step, time, _), (end, _))) in marks.iter().zip(ends).enumerate() {
@@ -112,6 +114,7 @@ fn decoder(name: &str, config: &ModelConfig, (prompt, generated): (usize, usize)
         }
     }
     println!("{name}: verify {:.2} ms, {} bytes; {sizes}", 1e3 * median(total), proof.body().len());
+    println!("    known before: {costs:?}, {} products in the base field", costs.base_products(5));
     for ((step, seconds), bytes) in times.into_iter().zip(bytes) {
         println!("    {step:<12} {:>8.3} ms {bytes:>9} bytes", 1e3 * median(seconds));
     }
@@ -149,7 +152,8 @@ fn main() {
         ..ModelConfig::decoder()
     };
     if let Some(layers) = layers {
-        return decoder(&format!("GPT-2 small, {layers} layers"), &gpt2(layers, 512), (32, 32));
+        let vocab = argument("--vocab").and_then(|vocab| vocab.parse().ok()).unwrap_or(512);
+        return decoder(&format!("GPT-2 small, {layers} layers"), &gpt2(layers, vocab), (32, 32));
     }
     decoder("GPT-2 small, 1 layer", &gpt2(1, 512), (32, 32));
     decoder("GPT-2 small, 4 layers", &gpt2(4, 512), (32, 32));

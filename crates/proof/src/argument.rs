@@ -1,6 +1,7 @@
 //! The argument for any circuit: that somebody knows columns in which everything that the circuit says holds. The steps are those
 //! of docs/spec/proofs.md, section 2.
 
+pub mod cost;
 #[cfg(feature = "prover")]
 pub mod prove;
 pub mod verify;
@@ -165,7 +166,6 @@ impl<'a, E: ProofField> Argument<'a, E> {
     }
 
     /// Where the columns of commitment `home` lie: 0 is the witness.
-    #[cfg(feature = "prover")]
     fn layout_at(&self, home: usize) -> &Layout {
         match home.checked_sub(1) {
             None => &self.layout,
@@ -178,6 +178,11 @@ impl<'a, E: ProofField> Argument<'a, E> {
         let outside = self.outside.iter().map(|outside| (&outside.layout, &outside.shape));
         let all = core::iter::once((&self.layout, &self.shape)).chain(outside);
         all.zip(claims).map(|((layout, shape), claims)| Located { claims, layout, shape }).collect()
+    }
+
+    /// The shapes of all commitments, that of the witness first.
+    fn shapes(&self) -> Vec<&Shape> {
+        core::iter::once(&self.shape).chain(self.outside.iter().map(|outside| &outside.shape)).collect()
     }
 
     /// The cells of the columns of commitment `home`, joined.
@@ -228,11 +233,11 @@ struct Settled<E> {
     eq: Vec<E>,
 }
 
-impl<E: ProofField> Settled<E> {
+impl<E: Copy + Default> Settled<E> {
     /// The point in the space of the factors, from that of the batch: the claim's, but the sum's at the coordinates that are kept.
     fn joint(&self, contraction: &Contraction, batch: &[E]) -> Vec<E> {
         let mut point = self.point.clone();
-        point.resize(contraction.outer + contraction.inner, E::ZERO);
+        point.resize(contraction.outer + contraction.inner, E::default());
         let reduced = &batch[batch.len() - self.kept.len()..];
         self.kept.iter().zip(reduced).for_each(|(at, r)| point[*at] = *r);
         point
@@ -240,10 +245,7 @@ impl<E: ProofField> Settled<E> {
 }
 
 /// The claims that are settled next: all that there are now, in order, as long as the vectors of their sums are not too large together.
-fn next_batch<E: ProofField>(
-    contractions: &[Contraction],
-    claimed: &mut VecDeque<Claimed<E>>,
-) -> Vec<Settled<E>> {
+fn next_batch<E: Copy>(contractions: &[Contraction], claimed: &mut VecDeque<Claimed<E>>) -> Vec<Settled<E>> {
     let (mut batch, mut cells) = (Vec::new(), 0usize);
     while let Some(claim) = claimed.pop_front() {
         let contraction = &contractions[claim.contraction];

@@ -22,7 +22,6 @@ use crate::field::ProofField;
 use crate::multilinear::{doubled, eq, eq_index};
 use crate::sumcheck;
 use crate::transcript::{Hash, VerifierTranscript};
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 #[cfg(feature = "prover")]
@@ -45,7 +44,7 @@ use {
 const ROWS_AT_ONCE: usize = 64;
 
 /// Coordinates of the blocks of the largest columns.
-const BLOCKS_LOG: usize = 10;
+pub(crate) const BLOCKS_LOG: usize = 10;
 
 /// Where each column lies.
 #[derive(Clone, Debug)]
@@ -117,6 +116,8 @@ struct Claim<E> {
     column: usize,
     point: usize,
     value: E,
+    /// The claim on the same column before this one.
+    before: Option<usize>,
 }
 
 /// Claims so far; each (column, point) is claimed once.
@@ -124,8 +125,8 @@ struct Claim<E> {
 pub struct Claims<E> {
     points: Vec<Vec<E>>,
     claims: Vec<Claim<E>>,
-    /// Values by (column, point).
-    values: BTreeMap<(usize, usize), E>,
+    /// The last claim on each column.
+    last: Vec<Option<usize>>,
     #[cfg(feature = "prover")]
     tables: Vec<Vec<Ext>>,
 }
@@ -135,7 +136,7 @@ impl<E: ProofField> Default for Claims<E> {
         Claims {
             points: Vec::new(),
             claims: Vec::new(),
-            values: BTreeMap::new(),
+            last: Vec::new(),
             #[cfg(feature = "prover")]
             tables: Vec::new(),
         }
@@ -144,7 +145,7 @@ impl<E: ProofField> Default for Claims<E> {
 
 impl<E: ProofField> Claims<E> {
     fn point(&mut self, point: &[E]) -> usize {
-        let known = self.points.iter().position(|known| known == point);
+        let known = self.points.iter().rposition(|known| known == point);
         known.unwrap_or_else(|| {
             self.points.push(point.to_vec());
             self.points.len() - 1
@@ -152,12 +153,18 @@ impl<E: ProofField> Claims<E> {
     }
 
     fn known(&self, column: usize, point: usize) -> Option<E> {
-        self.values.get(&(column, point)).copied()
+        let claim = |at: &usize| &self.claims[*at];
+        let mut claims =
+            core::iter::successors(self.last.get(column).copied().flatten(), |at| claim(at).before);
+        claims.find(|at| claim(at).point == point).map(|at| claim(&at).value)
     }
 
     fn add(&mut self, column: usize, point: usize, value: E) -> E {
-        self.claims.push(Claim { column, point, value });
-        self.values.insert((column, point), value);
+        if self.last.len() <= column {
+            self.last.resize(column + 1, None);
+        }
+        let before = self.last[column].replace(self.claims.len());
+        self.claims.push(Claim { column, point, value, before });
         value
     }
 
@@ -230,16 +237,21 @@ pub struct Located<'a, E> {
     pub shape: &'a Shape,
 }
 
+/// The shapes of some commitments.
+fn shapes_of<'a, E>(located: &[Located<'a, E>]) -> Vec<&'a Shape> {
+    located.iter().map(|each| each.shape).collect()
+}
+
 /// Coordinates of the largest of some commitments.
 fn log_of<E>(located: &[Located<'_, E>]) -> usize {
     located.iter().map(|each| each.shape.log).max().unwrap_or(0)
 }
 
 /// The commitments whose openings are one, in order.
-fn groups<E>(located: &[Located<'_, E>]) -> Vec<Vec<usize>> {
+pub(crate) fn groups(shapes: &[&Shape]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (number, each) in located.iter().enumerate() {
-        match groups.iter_mut().find(|group| located[group[0]].shape.goes_with(each.shape)) {
+    for (number, shape) in shapes.iter().enumerate() {
+        match groups.iter_mut().find(|group| shapes[group[0]].goes_with(shape)) {
             Some(group) => group.push(number),
             None => groups.push(vec![number]),
         }
@@ -261,7 +273,7 @@ pub fn prove<E: ProofField>(
     let cells: Vec<CellsRef<'_, E::Base>> = committed.iter().map(|committed| committed.cells()).collect();
     let (point, values) = prover::reduce(located, &cells, transcript, log_of(located), batch);
     transcript.send("cells", &values);
-    for group in groups(located) {
+    for group in groups(&shapes_of(located)) {
         let opened: Vec<(&Committed<E>, &[E])> =
             group.iter().map(|at| (committed[*at], &point[point.len() - located[*at].shape.log..])).collect();
         commitment::open(transcript, &opened)?;
@@ -293,7 +305,7 @@ pub fn verify<E: ProofField>(
     if expected != reduced.value {
         return Err(VerifyError::SumCheck { what: "claims" });
     }
-    for group in groups(located) {
+    for group in groups(&shapes_of(located)) {
         let opened = |at: &usize| {
             let shape = located[*at].shape;
             let point = &reduced.point[reduced.point.len() - shape.log..];

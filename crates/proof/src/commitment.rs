@@ -40,7 +40,7 @@ use crate::multilinear::{Weights, evaluate_ext, scaled_eq_table};
 use crate::transcript::{Hash, Sponge, VerifierTranscript};
 use alloc::vec;
 use alloc::vec::Vec;
-use p3_field::{PrimeCharacteristicRing, TwoAdicField};
+use p3_field::{PrimeCharacteristicRing, PrimeField32, TwoAdicField};
 #[cfg(feature = "prover")]
 pub use prover::{Committed, open};
 
@@ -174,10 +174,7 @@ impl Shape {
 
     /// Bytes of its columns and their paths, at most.
     fn column_bytes(&self) -> usize {
-        let columns = self.queries().min(1 << self.code_log());
-        // The paths of t leaves meet in the upper log2 t layers.
-        let path = self.code_log() - (usize::BITS - 1 - columns.leading_zeros()) as usize + 1;
-        columns * (4 * self.rows + 32 * path)
+        self.queries().min(1 << self.code_log()) * (4 * self.rows + 32 * self.path())
     }
 
     /// Whether openings of both may be one.
@@ -197,28 +194,42 @@ impl Shape {
         if fits { with } else { alone }
     }
 
+    /// Siblings of each column that is opened, at most: the paths of t leaves meet in the upper log2 t layers.
+    pub(crate) fn path(&self) -> usize {
+        let columns = self.queries().min(1 << self.code_log());
+        self.code_log() - columns.ilog2() as usize + 1
+    }
+
+    /// That of the commitment to the folded row, if there is one.
+    pub(crate) fn inner<E: ProofField>(&self) -> Option<Shape> {
+        self.nested.then(|| Shape::new::<E>(inner::cells::<E>(self.log_cols)))
+    }
+
     /// r_hi and r_lo.
     fn split<'a, E>(&self, point: &'a [E]) -> (&'a [E], &'a [E]) {
         point.split_at(self.log - self.log_cols)
     }
 }
 
-/// Points at which a polynomial is evaluated side by side.
-const POINTS: usize = 4;
+/// Coordinates that choose a coordinate of the extension.
+pub(crate) fn coordinate_log<E: ProofField>() -> usize {
+    inner::degree_log::<E>()
+}
 
-/// The polynomial with coefficients `u` at each of `points`: Horner's rule, for some points at once, since every step waits for the one before.
+/// Powers of a point that are written out.
+const POWERS: usize = 128;
+
+/// The polynomial with coefficients `u` at each of `points`: blocks of coefficients times powers, then Horner's rule.
 fn values_at<E: ProofField>(u: &[E], points: &[E::Base]) -> Vec<E> {
-    let mut values = Vec::with_capacity(points.len());
-    for points in points.chunks(POINTS) {
-        let mut here = [E::Base::ZERO; POINTS];
-        here[..points.len()].copy_from_slice(points);
-        let mut sums = [E::ZERO; POINTS];
-        for u in u.iter().rev() {
-            sums = core::array::from_fn(|at| sums[at] * here[at] + *u);
-        }
-        values.extend_from_slice(&sums[..points.len()]);
-    }
-    values
+    let blocks: Vec<Weights<E>> = u.chunks(POWERS).map(Weights::of).collect();
+    let mut powers = Vec::with_capacity(POWERS);
+    let value = |x: &E::Base| {
+        powers.clear();
+        powers.extend(x.powers().take(POWERS.min(u.len())).map(|power| power.as_canonical_u32()));
+        let step = x.exp_u64(POWERS as u64);
+        blocks.iter().rev().fold(E::ZERO, |sum, block| sum * step + block.sum(&powers))
+    };
+    points.iter().map(value).collect()
 }
 
 /// Sorted and distinct.

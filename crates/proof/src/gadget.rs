@@ -197,7 +197,9 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             witness.columns.push(each(1 << log, |at| residue(of(at))));
         }
         let _ = of;
-        self.circuit.column(format!("{}: {name}", self.scope), log, home)
+        // Verifiers have no use for names.
+        let name = if self.has_witness() { format!("{}: {name}", self.scope) } else { String::new() };
+        self.circuit.column(name, log, home)
     }
 
     /// Commits to a value as one column. Nothing is said of its range.

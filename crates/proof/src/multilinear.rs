@@ -86,15 +86,21 @@ pub fn weighted<E: ProofField>(values: &[E::Base], table: &[E]) -> E {
 }
 
 /// Coordinates of a row of a vector that is evaluated row by row: its table stays in the first cache.
-const ROW_LOG: usize = 8;
+pub(crate) const ROW_LOG: usize = 8;
 
 /// `f~(r)` of a vector over the base field: no table of its size.
 #[must_use]
 pub fn evaluate<E: ProofField>(values: &[E::Base], point: &[E]) -> E {
     let (high, low) = point.split_at(point.len().saturating_sub(ROW_LOG));
-    let (weights, unraw) = (Weights::of(&eq_table(low)), E::from_raw(1));
-    let mut raw = Vec::with_capacity(1 << low.len());
-    let rows = values.chunks(1 << low.len()).zip(eq_table(high));
+    evaluate_rows(values, high, &Weights::of(&eq_table(low)))
+}
+
+/// The same, where rows have the weights of the last coordinates.
+#[must_use]
+pub(crate) fn evaluate_rows<E: ProofField>(values: &[E::Base], high: &[E], weights: &Weights<E>) -> E {
+    let (width, unraw) = (weights.len(), E::from_raw(1));
+    let mut raw = Vec::with_capacity(width);
+    let rows = values.chunks(width).zip(eq_table(high));
     // Coordinates of a view that are constant leave rows without weight.
     let rows = rows.filter(|(_, weight)| !weight.is_zero());
     rows.map(|(row, weight)| {
@@ -121,6 +127,11 @@ impl<E: ProofField> Weights<E> {
         Weights { coordinates: (0..E::DIMENSION).map(raw).collect(), _field: core::marker::PhantomData }
     }
 
+    /// How many.
+    fn len(&self) -> usize {
+        self.coordinates.first().map_or(0, Vec::len)
+    }
+
     /// `sum of weight * integer`, of integers below p.
     #[must_use]
     pub fn sum(&self, integers: &[u32]) -> E {
@@ -132,11 +143,18 @@ impl<E: ProofField> Weights<E> {
 fn raw_product<E: ProofField>(weights: &[u32], integers: &[u32]) -> E::Base {
     const { assert!((E::Base::ORDER_U32 as u128 - 1) * (E::Base::ORDER_U32 as u128 - 1) * 4 < 1 << 64) };
     let (mut low, mut high) = (0u64, 0u64);
-    for (weights, integers) in weights.chunks(4).zip(integers.chunks(4)) {
-        let sum: u64 = weights.iter().zip(integers).map(|(w, x)| u64::from(*w) * u64::from(*x)).sum();
+    let product = |w: u32, x: u32| u64::from(w) * u64::from(x);
+    let mut add = |sum: u64| {
         low += sum & u64::from(u32::MAX);
         high += sum >> 32;
+    };
+    let count = weights.len().min(integers.len());
+    let ((fours, rest), (integers, last)) =
+        (weights[..count].as_chunks::<4>(), integers[..count].as_chunks::<4>());
+    for ([a, b, c, d], [e, f, g, h]) in fours.iter().zip(integers) {
+        add(product(*a, *e) + product(*b, *f) + product(*c, *g) + product(*d, *h));
     }
+    rest.iter().zip(last).for_each(|(w, x)| add(product(*w, *x)));
     let order = u64::from(E::Base::ORDER_U32);
     let sum = (high % order * ((1u64 << 32) % order) + low % order) % order;
     E::from_raw(sum as u32)

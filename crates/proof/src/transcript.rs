@@ -31,21 +31,59 @@ const COORDINATES_MAX: usize = 8;
 /// A digest of a hash tree or a transcript.
 pub type Hash = [u8; 32];
 
+/// Bytes that an item is longer than its label and its content: its kind and two lengths.
+pub(crate) const ITEM_BYTES: usize = 17;
+
+/// What a transcript took so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Challenges.
+    pub challenges: usize,
+    /// Compressions of BLAKE3.
+    pub compressions: usize,
+}
+
+/// Compressions of BLAKE3 over so many bytes that give so many.
+pub(crate) const fn compressions(bytes: usize, out: usize) -> usize {
+    // Blocks of 64 bytes in chunks of 1024, a node for each chunk but one; the last compression gives 64 bytes, and each one more 64 more.
+    let blocks = if bytes == 0 { 1 } else { bytes.div_ceil(64) };
+    let chunks = if bytes == 0 { 1 } else { bytes.div_ceil(1024) };
+    blocks + chunks - 1 + out.div_ceil(64).saturating_sub(1)
+}
+
+/// Bytes of randomness of a challenge.
+pub(crate) const fn challenge_bytes<E: ProofField>() -> usize {
+    E::DIMENSION * COORDINATE_BYTES
+}
+
 /// The state of a transcript.
 #[derive(Clone, Debug)]
 pub struct Sponge {
     state: Hash,
     /// What was absorbed since the last challenge.
     said: Vec<u8>,
+    spent: Spent,
 }
 
 impl Sponge {
     /// The transcript of the protocol `name`.
     #[must_use]
     pub fn new(name: &str) -> Sponge {
-        let mut sponge = Sponge { state: blake3::derive_key(CONTEXT, &[]), said: Vec::new() };
+        let mut sponge =
+            Sponge { state: blake3::derive_key(CONTEXT, &[]), said: Vec::new(), spent: Spent::default() };
         sponge.absorb("protocol", name.as_bytes());
         sponge
+    }
+
+    /// What was spent so far.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.spent
+    }
+
+    /// Bytes that the next challenge depends on, and none before it did.
+    pub(crate) fn said(&self) -> usize {
+        self.said.len()
     }
 
     fn item(&mut self, kind: u8, label: &str, length: usize) {
@@ -68,6 +106,8 @@ impl Sponge {
         let mut random = hasher.finalize_xof();
         random.fill(&mut self.state);
         random.fill(out);
+        self.spent.challenges += 1;
+        self.spent.compressions += compressions(self.said.len(), self.state.len() + out.len());
         self.said.clear();
     }
 
@@ -75,7 +115,7 @@ impl Sponge {
     pub fn challenge<E: ProofField>(&mut self, label: &str) -> E {
         const { assert!(E::DIMENSION <= COORDINATES_MAX) };
         let mut bytes = [0; COORDINATES_MAX * COORDINATE_BYTES];
-        let bytes = &mut bytes[..E::DIMENSION * COORDINATE_BYTES];
+        let bytes = &mut bytes[..challenge_bytes::<E>()];
         self.squeeze(label, bytes);
         let words = bytes.as_chunks::<COORDINATE_BYTES>().0;
         let order = u64::from(E::Base::ORDER_U32);

@@ -10,7 +10,7 @@ use crate::logup::{self, heights};
 use crate::matmul::weights_at;
 use crate::multilinear::{eq, eq_index};
 use crate::sumcheck;
-use crate::transcript::{Hash, VerifierTranscript};
+use crate::transcript::{Hash, Spent, VerifierTranscript};
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -77,18 +77,21 @@ pub enum Step {
 /// # Errors
 /// The first check that fails.
 pub fn verify<E: ProofField>(argument: &Argument<'_, E>, proof: &[u8]) -> Result<(), VerifyError> {
-    verify_watched(argument, proof, &mut |_, _| {})
+    verify_watched(argument, proof, &mut |_, _, _| {})
 }
 
-/// [`verify`], telling `watch` of every step that begins, and how many bytes of the proof are left then.
+/// [`verify`], telling `watch` of every step that begins, how many bytes of the proof are left then, and what the transcript took so far.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn verify_watched<E: ProofField>(
     argument: &Argument<'_, E>,
     proof: &[u8],
-    watch: &mut dyn FnMut(Step, usize),
+    watch: &mut dyn FnMut(Step, usize, Spent),
 ) -> Result<(), VerifyError> {
+    let mut watch = |step: Step, transcript: &VerifierTranscript<'_>| {
+        watch(step, transcript.left(), transcript.sponge.spent());
+    };
     let mut transcript = VerifierTranscript::new(argument.sponge.clone(), proof);
     let root = transcript.receive_hash("witness")?;
     let mut listener = Listener {
@@ -98,13 +101,13 @@ pub fn verify_watched<E: ProofField>(
         claimed: VecDeque::new(),
         tables: Tables::default(),
     };
-    watch(Step::Lookups, listener.transcript.left());
+    watch(Step::Lookups, &listener.transcript);
     lookups(&mut listener)?;
-    watch(Step::Constraints, listener.transcript.left());
+    watch(Step::Constraints, &listener.transcript);
     for check in &argument.circuit.checks {
         vanishes(check, &mut listener)?;
     }
-    watch(Step::Products, listener.transcript.left());
+    watch(Step::Products, &listener.transcript);
     // A contraction may read what another one gives, so settling a claim may add others.
     while !listener.claimed.is_empty() {
         let batch = next_batch(&argument.circuit.contractions, &mut listener.claimed);
@@ -113,9 +116,9 @@ pub fn verify_watched<E: ProofField>(
     let Listener { mut transcript, claims, .. } = listener;
     let roots = core::iter::once(&root).chain(argument.outside.iter().map(|outside| &outside.root));
     let roots: Vec<&Hash> = roots.collect();
-    watch(Step::Opening, transcript.left());
+    watch(Step::Opening, &transcript);
     claims::verify(&mut transcript, &argument.located(&claims), &roots)?;
-    watch(Step::End, transcript.left());
+    watch(Step::End, &transcript);
     transcript.finish()
 }
 

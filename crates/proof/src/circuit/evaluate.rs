@@ -3,41 +3,59 @@
 use super::public::closed_form;
 use super::{Circuit, Contraction, Linear, Public, Source, View};
 use crate::field::ProofField;
-use crate::multilinear;
+use crate::multilinear::{ROW_LOG, Weights, eq_table, evaluate_rows};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Values of public vectors that are kept.
-const VALUES_KEPT: usize = 64;
+/// Weights of rows that are kept: many vectors are evaluated at one point.
+const WEIGHTS_KEPT: usize = 8;
 
-/// The last values of public vectors: one vector is evaluated by many expressions at one point.
+/// A point and the value there.
+type Value<E> = (Vec<E>, E);
+
+/// Values of public vectors, each computed once for each point.
 #[derive(Clone, Debug)]
 pub struct Tables<E> {
-    values: VecDeque<(usize, Vec<E>, E)>,
+    /// By the number of the vector.
+    values: Vec<Vec<Value<E>>>,
+    /// By the last coordinates of a point.
+    weights: VecDeque<(Vec<E>, Weights<E>)>,
 }
 
 impl<E> Default for Tables<E> {
     fn default() -> Tables<E> {
-        Tables { values: VecDeque::new() }
+        Tables { values: Vec::new(), weights: VecDeque::new() }
     }
 }
 
 impl<E: ProofField> Tables<E> {
     /// The extension of the vector `public`, which has the number `number`, at `point`.
     fn evaluate(&mut self, number: usize, public: &Public<E::Base>, point: &[E]) -> E {
-        let same = self.values.iter().find(|(known, at, _)| *known == number && at == point);
-        if let Some((_, _, value)) = same {
+        if self.values.len() <= number {
+            self.values.resize_with(number + 1, Vec::new);
+        }
+        if let Some((_, value)) = self.values[number].iter().rev().find(|(known, _)| known == point) {
             return *value;
         }
         let value = match public {
-            Public::Vector(values) => multilinear::evaluate(values, point),
+            Public::Vector(values) => self.written(values, point),
             formula => closed_form(formula, point).unwrap_or(E::ZERO),
         };
-        if self.values.len() == VALUES_KEPT {
-            self.values.pop_front();
-        }
-        self.values.push_back((number, point.to_vec(), value));
+        self.values[number].push((point.to_vec(), value));
         value
+    }
+
+    fn written(&mut self, values: &[E::Base], point: &[E]) -> E {
+        let (high, low) = point.split_at(point.len().saturating_sub(ROW_LOG));
+        let known = self.weights.iter().rposition(|(known, _)| known == low);
+        let at = known.unwrap_or_else(|| {
+            if self.weights.len() == WEIGHTS_KEPT {
+                self.weights.pop_front();
+            }
+            self.weights.push_back((low.to_vec(), Weights::of(&eq_table(low))));
+            self.weights.len() - 1
+        });
+        evaluate_rows(values, high, &self.weights[at].1)
     }
 }
 

@@ -43,10 +43,16 @@ impl View {
     /// Where a point of the space lies in the vector.
     #[must_use]
     pub fn point<E: p3_field::PrimeCharacteristicRing + Copy>(&self, point: &[E]) -> Vec<E> {
+        self.coordinates(point, [E::ZERO, E::ONE])
+    }
+
+    /// The same of anything that coordinates may be called: `constants` are 0 and 1.
+    #[must_use]
+    pub fn coordinates<T: Copy>(&self, point: &[T], constants: [T; 2]) -> Vec<T> {
         let there = |bit: &Bit| match bit {
             Bit::At(at) => point[*at],
-            Bit::Zero => E::ZERO,
-            Bit::One => E::ONE,
+            Bit::Zero => constants[0],
+            Bit::One => constants[1],
         };
         self.bits.iter().map(there).collect()
     }

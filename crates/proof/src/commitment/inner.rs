@@ -30,7 +30,7 @@ use {
 };
 
 /// Coordinates that choose a coordinate of the extension.
-fn degree_log<E: ProofField>() -> usize {
+pub(super) fn degree_log<E: ProofField>() -> usize {
     E::DIMENSION.next_power_of_two().trailing_zeros() as usize
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod complete;
+mod cost;
 mod declared;
 mod decoder;
 mod fiat_shamir;
