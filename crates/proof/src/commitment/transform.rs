@@ -68,6 +68,8 @@ impl<E: ProofField> Task for Slab<'_, E> {
 
 /// Places of a block whose layers are computed one after the other: it fits the first cache.
 const BLOCK: usize = 256;
+/// Places of a block that fits the second cache: 512 KiB.
+const SECOND: usize = 1 << 13;
 
 /// The transform of 1 or 2 points of the message times powers.
 #[inline(always)]
@@ -101,29 +103,37 @@ fn first<W: Wide>(w: W, message: &[Base], powers: &[u32], twiddles: &[u32], out:
 }
 
 /// Decimation in frequency of blocks of `size`: butterflies of falling distance, two layers at a time, results in bit-reversed order, as
-/// canonical integers.
+/// canonical integers. A block is finished before the next one as soon as it fits a cache.
 #[inline(always)]
 fn transform<W: Wide>(w: W, x: &mut [Base], twiddles: &[u32], size: usize) {
-    let stride = 2 * twiddles.len() / size;
-    let mut large = size;
-    let mut step = stride;
-    while large > BLOCK {
-        // Not `for_each`, here and below: what it calls is not inlined.
+    let step = 2 * twiddles.len() / size;
+    let (size, step) = until(w, x, twiddles, (size, step), SECOND);
+    // Not `for_each`, here and below: what it calls is not inlined.
+    for x in x.chunks_exact_mut(size) {
+        let (large, step) = until(w, x, twiddles, (size, step), BLOCK);
         for block in x.chunks_exact_mut(large) {
+            let (size, _) = until(w, block, twiddles, (large, step), 2);
+            last(block, size);
+        }
+    }
+}
+
+/// Layers of blocks of `size` until they have at most `limit` places.
+#[inline(always)]
+fn until<W: Wide>(
+    w: W,
+    x: &mut [Base],
+    twiddles: &[u32],
+    (mut size, mut step): (usize, usize),
+    limit: usize,
+) -> (usize, usize) {
+    while size > limit {
+        for block in x.chunks_exact_mut(size) {
             layers(w, block, twiddles, step);
         }
-        (large, step) = (large / 4, 4 * step);
+        (size, step) = (size / 4, 4 * step);
     }
-    for block in x.chunks_exact_mut(large) {
-        let (mut size, mut step) = (large, step);
-        while size >= 4 {
-            for block in block.chunks_exact_mut(size) {
-                layers(w, block, twiddles, step);
-            }
-            (size, step) = (size / 4, 4 * step);
-        }
-        last(block, size);
-    }
+    (size, step)
 }
 
 /// Two layers of one block.
