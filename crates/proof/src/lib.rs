@@ -43,5 +43,7 @@ pub mod net;
 #[cfg(feature = "prover")]
 mod parallel;
 pub mod proof;
+#[cfg(feature = "prover")]
+mod recycle;
 pub mod sumcheck;
 pub mod transcript;

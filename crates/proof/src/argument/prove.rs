@@ -3,7 +3,8 @@
 use super::{Argument, Claimed, Settled, Witness, next_batch};
 use crate::circuit::evaluate::{self, Oracle, Tables};
 use crate::circuit::fill::{self, Cells};
-use crate::circuit::{Check, Contraction, Public, Source, View};
+use crate::circuit::read;
+use crate::circuit::{Check, Contraction, Leaf, Public, Source, View};
 use crate::claims::{self, Claims};
 use crate::commitment::Committed;
 use crate::error::ProveError;
@@ -11,6 +12,8 @@ use crate::field::ProofField;
 use crate::lanes::vectors::{dot, eq_groups};
 use crate::lanes::weights::fold_rows;
 use crate::logup::{self, Leaves, Numerators};
+use crate::parallel;
+use crate::recycle::Keep;
 use crate::sumcheck::batch::{self, One};
 use crate::sumcheck::columns::{self, COLUMNS_LOG, Product};
 use crate::sumcheck::{Sum, Term};
@@ -171,6 +174,7 @@ fn argue<E: ProofField>(
     watch: &mut dyn FnMut(Phase),
 ) -> Result<Vec<u8>, ProveError> {
     watch(Phase::Commitment);
+    let _keep = Keep::new();
     let witness = faces.spoken;
     let circuit = &argument.circuit;
     let mut transcript = ProverTranscript::new(argument.sponge.clone());
@@ -204,6 +208,9 @@ fn argue<E: ProofField>(
     Ok(transcript.finish())
 }
 
+/// Fractions of the circuit, and what they are.
+type Filled<'a, 'c, E> = (&'a Leaf<<E as ProofField>::Base>, Option<Leaves<'c, E>>);
+
 /// All fractions add up to zero.
 fn lookups<E: ProofField>(
     cells: &Cells<'_, E::Base>,
@@ -212,8 +219,8 @@ fn lookups<E: ProofField>(
     let circuit = cells.circuit;
     let alpha: E = speaker.transcript.sponge.challenge("alpha");
     let gamma: E = speaker.transcript.sponge.challenge("gamma");
-    let mut leaves = Vec::with_capacity(circuit.leaves.len());
-    for leaf in &circuit.leaves {
+    let mut leaves: Vec<Filled<'_, '_, E>> = circuit.leaves.iter().map(|leaf| (leaf, None)).collect();
+    parallel::for_each(&mut leaves, |(leaf, out)| {
         let numerators = if leaf.numerator.terms.is_empty() && leaf.numerator.constant == E::Base::ONE {
             Numerators::One
         } else {
@@ -229,8 +236,9 @@ fn lookups<E: ProofField>(
             }
             factor *= gamma;
         }
-        leaves.push(Leaves { log: leaf.log, numerators, constant, columns });
-    }
+        *out = Some(Leaves { log: leaf.log, numerators, constant, columns });
+    });
+    let leaves = leaves.into_iter().filter_map(|(_, leaves)| leaves).collect();
     let claims = logup::prove_leaves(&mut speaker.transcript, leaves)?;
     for (leaf, (tree, _)) in circuit.leaves.iter().zip(circuit.places()) {
         let point = &claims[tree].point;
@@ -265,11 +273,11 @@ fn vanishes<E: ProofField>(
                 }
             }
             for (coefficient, left, right) in &constraint.products {
-                let [left, right] = [left, right].map(|linear| fill::in_lanes(cells, linear, log));
+                let [left, right] = [left, right].map(|linear| read::in_lanes(cells, linear, log));
                 products.push(Product { coefficient: power * *coefficient, left, right });
             }
         }
-        let linear = fill::weighed(cells, constant, &terms, log);
+        let linear = read::weighed(cells, constant, &terms, log);
         columns::prove(&mut speaker.transcript, &tau, &products, &linear)?
     };
     for constraint in &check.constraints {
@@ -318,7 +326,10 @@ fn contract<E: ProofField>(
         let sum = Sum { vectors, terms: vec![Term::product(E::ONE, 0, 1)] };
         One { sum, log: claim.kept.len(), eq: claim.eq.clone(), claim: claim.value }
     };
-    let reduced = batch::prove(&mut speaker.transcript, batch.iter().map(one).collect())?;
+    let mut sums: Vec<(&Settled<E>, Option<One<E>>)> = batch.iter().map(|claim| (claim, None)).collect();
+    parallel::for_each(&mut sums, |(claim, sum)| *sum = Some(one(claim)));
+    let sums = sums.into_iter().filter_map(|(_, sum)| sum).collect();
+    let reduced = batch::prove(&mut speaker.transcript, sums)?;
     for claim in batch {
         let contraction = &contractions[claim.contraction];
         let point = claim.joint(contraction, &reduced);

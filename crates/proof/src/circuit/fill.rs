@@ -2,13 +2,9 @@
 
 use super::{Bit, Circuit, Linear, Source, View};
 use crate::field::ProofField;
-use crate::lanes::arithmetic::{self, Total};
+use crate::lanes::LANES;
 use crate::lanes::vectors::{elements, sum_rows};
-use crate::lanes::{
-    self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, reduce, vectorised, wide,
-};
 use crate::multilinear::eq_table;
-use crate::parallel;
 use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -163,152 +159,6 @@ pub fn column<'a, B: PrimeField32>(cells: &Cells<'a, B>, linear: &Linear<B>, log
         return self::view(cells, view, log);
     }
     base_vector(cells, linear, log).into()
-}
-
-/// [`ProofField::raw`].
-#[inline(always)]
-fn raw<B: PrimeField32>(x: B) -> u32 {
-    x.to_unique_u32()
-}
-
-/// A view over its space of `2^log` cells in lanes.
-fn view_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, view: &View, log: usize) -> Vec<Lanes> {
-    let (source, indices) = (cells.source(view.source), Indices::new(&view.bits, log));
-    let groups = 1usize << (log - LANE_BITS);
-    let mut out = vec![Lanes::ZERO; groups];
-    // Sixteen consecutive cells are of one entry of the upper table.
-    let cells = |at: usize| {
-        let low = &indices.low[at & ((1 << indices.low_bits) - 1)..][..LANES];
-        (indices.high[at >> indices.low_bits], low)
-    };
-    // Block by block: what is written stays in the first cache while all lanes of it are.
-    for (block, out) in out.chunks_mut(LANES).enumerate() {
-        for lane in 0..LANES {
-            let (high, low) = cells(lane * groups + block * LANES);
-            for (out, low) in out.iter_mut().zip(low) {
-                out.0[lane] = raw(source[high + low]);
-            }
-        }
-    }
-    out
-}
-
-/// `out = out * factor`.
-struct Times<'a> {
-    out: &'a mut [Lanes],
-    factor: &'a [Lanes],
-}
-
-impl Task for Times<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        // Four at a time: a loop over lanes that is long enough to stay one, and is what the compiler vectorises.
-        for (out, factor) in self.out.as_chunks_mut::<4>().0.iter_mut().zip(self.factor.as_chunks::<4>().0) {
-            for lane in 0..LANES {
-                out[0].0[lane] = reduce(wide(out[0].0[lane], factor[0].0[lane]));
-                out[1].0[lane] = reduce(wide(out[1].0[lane], factor[1].0[lane]));
-                out[2].0[lane] = reduce(wide(out[2].0[lane], factor[2].0[lane]));
-                out[3].0[lane] = reduce(wide(out[3].0[lane], factor[3].0[lane]));
-            }
-        }
-    }
-}
-
-/// `out = out + coefficient * column`.
-struct Plus<'a> {
-    out: &'a mut [Lanes],
-    column: &'a [Lanes],
-    coefficient: u32,
-}
-
-impl Task for Plus<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let c = self.coefficient;
-        for (out, x) in self.out.as_chunks_mut::<4>().0.iter_mut().zip(self.column.as_chunks::<4>().0) {
-            for lane in 0..LANES {
-                out[0].0[lane] = lanes::add(out[0].0[lane], reduce(wide(x[0].0[lane], c)));
-                out[1].0[lane] = lanes::add(out[1].0[lane], reduce(wide(x[1].0[lane], c)));
-                out[2].0[lane] = lanes::add(out[2].0[lane], reduce(wide(x[2].0[lane], c)));
-                out[3].0[lane] = lanes::add(out[3].0[lane], reduce(wide(x[3].0[lane], c)));
-            }
-        }
-    }
-}
-
-/// The product of some views in lanes.
-fn product_in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, views: &[View], log: usize) -> Vec<Lanes> {
-    let mut views = views.iter().map(|view| view_in_lanes(cells, view, log));
-    let mut out = views.next().unwrap_or_else(|| vec![Lanes::splat(lanes::ONE); 1 << (log - LANE_BITS)]);
-    for factor in views {
-        vectorised(Kernel::detect(), Times { out: &mut out, factor: &factor });
-    }
-    out
-}
-
-/// The vector of `linear` in lanes: index `lane 2^k + group`; `log` is at least twice [`LANE_BITS`], and two.
-pub(crate) fn in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<Lanes> {
-    let mut out = vec![Lanes::splat(raw(linear.constant)); 1 << (log - LANE_BITS)];
-    for term in &linear.terms {
-        let column = product_in_lanes(cells, &term.views, log);
-        let coefficient = raw(term.coefficient);
-        vectorised(Kernel::detect(), Plus { out: &mut out, column: &column, coefficient });
-    }
-    out
-}
-
-/// `out = out + sum of coefficient * column`.
-struct Weighed<'a> {
-    out: &'a mut [Ext],
-    columns: &'a [([u32; 5], Vec<Lanes>)],
-}
-
-impl Task for Weighed<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        self.run_wide(Plain);
-    }
-
-    #[inline(always)]
-    fn run_wide<W: Wide>(self, w: W) {
-        for (at, out) in self.out.iter_mut().enumerate() {
-            let mut sum = Total::zero(w);
-            for (coefficient, column) in self.columns {
-                sum.add_multiples(w, coefficient, &column[at]);
-            }
-            *out = arithmetic::add(w, out, &sum.reduce(w));
-        }
-    }
-}
-
-/// Columns that are added at a time.
-const WEIGHED_AT_A_TIME: usize = 8;
-
-/// `constant + sum of coefficient * product of views`, in lanes.
-pub(crate) fn weighed<E: ProofField>(
-    cells: &Cells<'_, E::Base>,
-    constant: E,
-    terms: &[(E, &[View])],
-    log: usize,
-) -> Vec<Ext> {
-    let mut out = vec![Ext::splat(&lanes::raw(constant)); 1 << (log - LANE_BITS)];
-    for terms in terms.chunks(WEIGHED_AT_A_TIME) {
-        let mut columns: Vec<([u32; 5], Vec<Lanes>)> =
-            terms.iter().map(|(coefficient, _)| (lanes::raw(*coefficient), Vec::new())).collect();
-        let mut work: Vec<(&[View], &mut Vec<Lanes>)> =
-            terms.iter().map(|(_, views)| *views).zip(columns.iter_mut().map(|(_, column)| column)).collect();
-        parallel::for_each(&mut work, |(views, column)| {
-            **column = product_in_lanes(cells, views, log);
-        });
-        vectorised(Kernel::detect(), Weighed { out: &mut out, columns: &columns });
-    }
-    out
 }
 
 /// Adds `scale * linear` to `out`, cell by cell.

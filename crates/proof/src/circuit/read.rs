@@ -5,7 +5,12 @@
 
 use super::fill::{Cells, Indices};
 use super::{Linear, View};
-use crate::lanes::{self, Kernel, LANE_BITS, Task, canonical, reduce, vectorised, wide};
+use crate::field::ProofField;
+use crate::lanes::arithmetic::{Total, add};
+use crate::lanes::{
+    self, Base as Lanes, Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, canonical, reduce, vectorised,
+    wide,
+};
 use crate::parallel;
 use alloc::borrow::Cow;
 use alloc::vec;
@@ -76,6 +81,9 @@ impl<'a, B: PrimeField32> Viewed<'a, B> {
     }
 }
 
+/// What a product, and a factor of it, are read into.
+type Scratch = [[u32; BLOCK]; 2];
+
 /// An expression, block by block.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader<'a, B: Clone> {
@@ -99,9 +107,13 @@ impl<'a, B: PrimeField32> Reader<'a, B> {
 
     /// Montgomery forms of a block, at most [`BLOCK`] cells, from `start` on, a multiple of its length.
     #[inline(always)]
-    fn raw(&self, start: usize, out: &mut [u32]) {
-        let (mut product, mut factor) = ([0; BLOCK], [0; BLOCK]);
+    fn raw(&self, start: usize, out: &mut [u32], [product, factor]: &mut Scratch) {
         let (product, factor) = (&mut product[..out.len()], &mut factor[..out.len()]);
+        if let ([(lanes::ONE, views)], 0) = (&self.terms[..], self.constant)
+            && let [view] = &views[..]
+        {
+            return view.read(start, out);
+        }
         out.fill(self.constant);
         for (coefficient, views) in &self.terms {
             let Some((first, others)) = views.split_first() else {
@@ -149,10 +161,10 @@ impl<B: PrimeField32> Task for Integers<'_, '_, B> {
 
     #[inline(always)]
     fn run(self) {
-        let mut block = [0; BLOCK];
+        let (mut block, mut scratch) = ([0; BLOCK], [[0; BLOCK]; 2]);
         for (number, out) in self.out.chunks_mut(BLOCK).enumerate() {
             let raw = &mut block[..out.len()];
-            self.reader.raw(self.start + number * BLOCK, raw);
+            self.reader.raw(self.start + number * BLOCK, raw, &mut scratch);
             for (out, x) in out.iter_mut().zip(raw.iter()) {
                 *out = centred(canonical(*x), self.reader.order);
             }
@@ -169,5 +181,119 @@ pub(crate) fn integers<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>
     let mut out = vec![0; 1 << log];
     let mut pieces: Vec<(usize, &mut [i64])> = out.chunks_mut(PIECE).enumerate().collect();
     parallel::for_each(&mut pieces, |(piece, out)| reader.integers(kernel, *piece * PIECE, out));
+    out
+}
+
+/// Groups that are filled at a time: all lanes of them stay in the first caches.
+const GROUPS: usize = 64;
+/// Terms that are added at a time.
+const TERMS: usize = 8;
+
+/// Some groups, from `first` on of `2^k`: cell `lane 2^k + group` is in lane `lane`.
+#[inline(always)]
+fn fill_lanes<B: PrimeField32>(
+    reader: &Reader<'_, B>,
+    (first, groups): (usize, usize),
+    out: &mut [Lanes],
+    scratch: &mut Scratch,
+) {
+    let mut raw = [0; GROUPS];
+    let raw = &mut raw[..out.len()];
+    for lane in 0..LANES {
+        reader.raw(lane * groups + first, raw, scratch);
+        for (out, x) in out.iter_mut().zip(raw.iter()) {
+            out.0[lane] = *x;
+        }
+    }
+}
+
+struct InLanes<'a, 'b, B: Clone> {
+    reader: &'b Reader<'a, B>,
+    first: usize,
+    groups: usize,
+    out: &'b mut [Lanes],
+}
+
+impl<B: PrimeField32> Task for InLanes<'_, '_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut scratch = [[0; BLOCK]; 2];
+        for (number, out) in self.out.chunks_mut(GROUPS).enumerate() {
+            fill_lanes(self.reader, (self.first + number * GROUPS, self.groups), out, &mut scratch);
+        }
+    }
+}
+
+/// The vector of `linear` in lanes: index `lane 2^k + group`; `log` is at least that of a group.
+pub(crate) fn in_lanes<B: PrimeField32>(cells: &Cells<'_, B>, linear: &Linear<B>, log: usize) -> Vec<Lanes> {
+    let (reader, kernel, groups) =
+        (Reader::new(cells, linear, log), Kernel::detect(), 1 << (log - LANE_BITS));
+    let mut out = vec![Lanes::ZERO; groups];
+    let mut pieces: Vec<(usize, &mut [Lanes])> = out.chunks_mut(PIECE / LANES).enumerate().collect();
+    parallel::for_each(&mut pieces, |(piece, out)| {
+        let first = *piece * (PIECE / LANES);
+        vectorised(kernel, InLanes { reader: &reader, first, groups, out });
+    });
+    out
+}
+
+struct Weighed<'a, 'b, B: Clone> {
+    constant: Ext,
+    terms: &'b [([u32; 5], Reader<'a, B>)],
+    first: usize,
+    groups: usize,
+    out: &'b mut [Ext],
+}
+
+impl<B: PrimeField32> Task for Weighed<'_, '_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.run_wide(Plain);
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) {
+        let (mut columns, mut scratch) = (vec![Lanes::ZERO; TERMS * GROUPS], [[0; BLOCK]; 2]);
+        for (number, out) in self.out.chunks_mut(GROUPS).enumerate() {
+            let first = self.first + number * GROUPS;
+            out.fill(self.constant);
+            for terms in self.terms.chunks(TERMS) {
+                for ((_, reader), column) in terms.iter().zip(columns.chunks_mut(GROUPS)) {
+                    fill_lanes(reader, (first, self.groups), &mut column[..out.len()], &mut scratch);
+                }
+                for (at, out) in out.iter_mut().enumerate() {
+                    let mut sum = Total::zero(w);
+                    for (term, (coefficient, _)) in terms.iter().enumerate() {
+                        sum.add_multiples(w, coefficient, &columns[term * GROUPS + at]);
+                    }
+                    *out = add(w, out, &sum.reduce(w));
+                }
+            }
+        }
+    }
+}
+
+/// `constant + sum of coefficient * product of views`, in lanes.
+pub(crate) fn weighed<E: ProofField>(
+    cells: &Cells<'_, E::Base>,
+    constant: E,
+    terms: &[(E, &[View])],
+    log: usize,
+) -> Vec<Ext> {
+    let (kernel, groups) = (Kernel::detect(), 1 << (log - LANE_BITS));
+    let reader = |views: &[View]| Reader::new(cells, &Linear::product(views.to_vec()), log);
+    let terms: Vec<([u32; 5], Reader<'_, E::Base>)> =
+        terms.iter().map(|(coefficient, views)| (lanes::raw(*coefficient), reader(views))).collect();
+    let constant = Ext::splat(&lanes::raw(constant));
+    let mut out = vec![Ext::ZERO; groups];
+    let mut pieces: Vec<(usize, &mut [Ext])> = out.chunks_mut(4 * GROUPS).enumerate().collect();
+    parallel::for_each(&mut pieces, |(piece, out)| {
+        let first = *piece * 4 * GROUPS;
+        vectorised(kernel, Weighed { constant, terms: &terms, first, groups, out });
+    });
     out
 }

@@ -144,7 +144,7 @@ impl Kept {
         // The root is not known yet: until it is there, the file is none.
         named(path, out.write_all(&[0; HEADER_BYTES]))?;
         let tree = encoded::<E, KeptError>(cells, &shape, THREADS, |slabs| {
-            for place in slabs.iter().flatten() {
+            for place in slabs.iter().flat_map(|slab| slab.iter()) {
                 let mut bytes = [0; PLACE_BYTES];
                 for (bytes, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.0) {
                     *bytes = x.to_le_bytes();

@@ -13,6 +13,7 @@ use crate::merkle::Tree;
 use crate::merkle::tree::{Leaves, siblings};
 use crate::multilinear::scaled_eq_table;
 use crate::parallel::THREADS;
+use crate::recycle::Recycled;
 use crate::transcript::{Hash, ProverTranscript};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -33,7 +34,7 @@ pub struct Committed<E: ProofField> {
 #[derive(Debug)]
 enum Code {
     /// All slabs.
-    Memory(Vec<Vec<Base>>, Tree),
+    Memory(Vec<Recycled<Base>>, Tree),
     /// To be encoded again.
     Again(Tree),
     /// In a file.
@@ -45,7 +46,7 @@ pub(super) fn encoded<E: ProofField, F>(
     cells: CellsRef<'_, E::Base>,
     shape: &Shape,
     at_once: usize,
-    mut each: impl FnMut(Vec<Vec<Base>>) -> Result<(), F>,
+    mut each: impl FnMut(Vec<Recycled<Base>>) -> Result<(), F>,
 ) -> Result<Tree, F> {
     let encoder = Encoder::new::<E>(*shape);
     let mut leaves = Leaves::new(shape.rows, 1 << shape.code_log());
@@ -127,7 +128,7 @@ impl<E: ProofField> Committed<E> {
         let places: Vec<usize> = positions.iter().map(|i| place(shape, *i)).collect();
         let siblings = siblings(positions, shape.code_log());
         let mut columns: Vec<Vec<u32>> = vec![Vec::with_capacity(shape.rows); positions.len()];
-        let mut take = |slabs: &[Vec<Base>]| {
+        let mut take = |slabs: &[Recycled<Base>]| {
             for (column, place) in columns.iter_mut().zip(&places) {
                 column.extend(slabs.iter().flat_map(|slab| slab[*place].0));
             }

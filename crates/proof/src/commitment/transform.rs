@@ -14,6 +14,7 @@ use crate::field::ProofField;
 use crate::lanes::arithmetic::{butterflies, scaled_base};
 use crate::lanes::{Base, Kernel, LANES, Plain, Task, Wide, add, canonical, reduce, sub, vectorised, wide};
 use crate::parallel;
+use crate::recycle::Recycled;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, TwoAdicField};
@@ -27,7 +28,7 @@ struct Slab<'a, E: ProofField> {
     twiddles: &'a [u32],
     /// For each coset the powers of w^j.
     shifts: &'a [Vec<u32>],
-    out: &'a mut Vec<Base>,
+    out: &'a mut [Base],
 }
 
 impl<E: ProofField> Task for Slab<'_, E> {
@@ -54,7 +55,6 @@ impl<E: ProofField> Task for Slab<'_, E> {
                 lane += 1;
             }
         }
-        self.out.resize(size << self.shape.log_inverse_rate, Base::ZERO);
         for (coset, powers) in self.out.chunks_exact_mut(size).zip(self.shifts) {
             if size < 4 {
                 small(&message, powers, coset);
@@ -193,11 +193,13 @@ impl Encoder {
     }
 
     /// The code of some slabs, as [`rows_of_slabs`] has them: for each every place.
-    pub(super) fn encode<E: ProofField>(&self, slabs: &[CellsRef<'_, E::Base>]) -> Vec<Vec<Base>> {
-        let mut work: Vec<(CellsRef<'_, E::Base>, Vec<Base>)> =
-            slabs.iter().map(|rows| (*rows, Vec::new())).collect();
+    pub(super) fn encode<E: ProofField>(&self, slabs: &[CellsRef<'_, E::Base>]) -> Vec<Recycled<Base>> {
+        let mut work: Vec<(CellsRef<'_, E::Base>, Recycled<Base>)> =
+            slabs.iter().map(|rows| (*rows, Recycled::default())).collect();
         parallel::for_each(&mut work, |(rows, out)| {
             let Encoder { shape, twiddles, shifts, .. } = self;
+            // Every place is written.
+            *out = Recycled::unspecified(1 << shape.code_log(), Base::ZERO);
             vectorised(self.kernel, Slab::<E> { rows: *rows, shape, twiddles, shifts, out });
         });
         work.into_iter().map(|(_, code)| code).collect()

@@ -8,6 +8,7 @@ use crate::decoder::{Stage, boundary, prove_stage, weights};
 use crate::error::{PlanError, ProveError};
 use crate::field::Quintic;
 use crate::key::Key;
+use crate::recycle::Keep;
 use alloc::vec::Vec;
 use lockstep_base::merkle;
 use lockstep_base::weights::Embedding;
@@ -78,6 +79,8 @@ pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
 pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, ProveError> {
     let Order { answer, ends, between, key, kept, .. } = order;
     let mut file = outline(order)?;
+    // Every stage needs as much memory as the one before.
+    let _keep = Keep::new();
     let width = answer.weights.config.d_model as usize;
     let positions = answer.tokens.len().saturating_sub(1);
     let drawn = file.drawn();

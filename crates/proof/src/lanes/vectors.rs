@@ -12,6 +12,8 @@ use alloc::vec::Vec;
 
 /// Groups whose sums stay in registers and the first cache while rows pass.
 const BLOCK_GROUPS: usize = 4;
+/// Groups of an inner product that are worth another thread.
+const DOT_GROUPS: usize = 1 << 10;
 
 /// Doubles a table: one coordinate more, the least significant of a group's number.
 struct Doubled<'a> {
@@ -77,7 +79,16 @@ impl<E: ProofField> Task for Dot<'_, E> {
 
 /// `sum of values[x] table[x]`.
 pub(crate) fn dot<'a, E: ProofField>(values: impl Into<CellsRef<'a, E::Base>>, table: &[Ext]) -> E {
-    total(&vectorised(Kernel::detect(), Dot::<E> { values: values.into(), table }))
+    let (values, kernel) = (values.into(), Kernel::detect());
+    let each = table.len().div_ceil(parallel::THREADS).max(DOT_GROUPS);
+    let parts = table.chunks(each).enumerate();
+    let mut parts: Vec<_> = parts
+        .map(|(part, table)| (values.part(part * each * LANES..(part + 1) * each * LANES), table, E::ZERO))
+        .collect();
+    parallel::for_each(&mut parts, |(values, table, sum)| {
+        *sum = total(&vectorised(kernel, Dot::<E> { values: *values, table }));
+    });
+    parts.into_iter().map(|(.., sum)| sum).sum()
 }
 
 /// Sums of rows for some of the groups.

@@ -20,6 +20,7 @@ use crate::lanes::sums::Fixed;
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, Task, vectorised};
 use crate::multilinear::{doubled, eq_table};
 use crate::parallel;
+use crate::recycle::Recycled;
 use crate::sumcheck::prover::{Narrow, Running};
 use crate::sumcheck::wide::scalars;
 use crate::sumcheck::{Proved, Sum, Term, next_claim};
@@ -37,8 +38,8 @@ enum State<'a> {
     Leaves(&'a [Run]),
     Sums(&'a [Run]),
     /// Before and after the first binding, which puts m in the place of p0.
-    Nodes(Vec<Node>),
-    Mixed(Vec<Node>),
+    Nodes(Recycled<Node>),
+    Mixed(Recycled<Node>),
     Units(Units),
 }
 
@@ -75,7 +76,7 @@ impl State<'_> {
             (State::Units(_), None) => [Ext::ZERO; 2],
             (State::Sums(runs), None) => vectorised(kernel, SumsFirst { runs, batch, weights }),
             (State::Sums(runs), Some(r)) => {
-                let mut out = Vec::with_capacity(2 * weights.len());
+                let mut out = Recycled::with_capacity(2 * weights.len());
                 let sums = vectorised(kernel, SumsBound { runs, batch, r, weights, out: &mut out });
                 *self = State::Mixed(out);
                 sums
@@ -98,7 +99,7 @@ impl State<'_> {
     fn append(&mut self, more: State<'_>) {
         match (self, more) {
             (State::Nodes(nodes), State::Nodes(more)) | (State::Mixed(nodes), State::Mixed(more)) => {
-                nodes.extend(more);
+                nodes.extend_from_slice(&more);
             }
             (State::Units(units), State::Units(more)) => units.append(more),
             _ => {}
@@ -157,7 +158,7 @@ pub(super) fn prove<E: ProofField>(
     let members = children.into_iter().zip(coefficients).map(|(children, coefficient)| {
         let leaves = matches!(children, Children::Leaves(_));
         let parts = match children {
-            Children::Scalars(scalars) => vec![State::Nodes(spread(&scalars))],
+            Children::Scalars(scalars) => vec![State::Nodes(spread(&scalars).into())],
             Children::Nodes(parts) => parts.into_iter().map(State::Nodes).collect(),
             Children::Sums(parts) => parts.iter().map(|runs| State::Sums(runs)).collect(),
             Children::Leaves(parts) => parts.iter().map(|runs| State::Leaves(runs)).collect(),

@@ -9,6 +9,7 @@ use crate::field::ProofField;
 use crate::lanes::arithmetic::{mul, products};
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, vectorised};
 use crate::parallel;
+use crate::recycle::Recycled;
 use alloc::vec::Vec;
 
 /// Numerators of the even and the odd child of a group of nodes, then their denominators.
@@ -23,7 +24,7 @@ pub(super) enum Children<'a, E> {
     /// Element by element: numerators of even and odd children, then their denominators.
     Scalars([Vec<E>; 4]),
     /// In lanes, in parts.
-    Nodes(Vec<Vec<Node>>),
+    Nodes(Vec<Recycled<Node>>),
     /// Sums of two leaves.
     Sums(&'a Packed),
     /// Leaves.
@@ -36,7 +37,7 @@ pub(super) struct Tree<E> {
     /// Layers of 1, 2, ... nodes.
     scalars: Vec<Scalars<E>>,
     /// Larger ones, in parts.
-    wide: Vec<Vec<Vec<Node>>>,
+    wide: Vec<Vec<Recycled<Node>>>,
     /// Leaves in lanes, if they are not scalars.
     leaves: Option<Packed>,
 }
@@ -112,13 +113,13 @@ impl Task for Above<'_> {
 }
 
 /// Stored layers above a part of the leaves, from below.
-fn above(kernel: Kernel, runs: &[Run]) -> Vec<Vec<Node>> {
+fn above(kernel: Kernel, runs: &[Run]) -> Vec<Recycled<Node>> {
     let groups: usize = runs.iter().map(|run| run.groups.len()).sum();
-    let mut layer = Vec::with_capacity(groups / 8);
+    let mut layer = Recycled::with_capacity(groups / 8);
     vectorised(kernel, Fourths { runs, out: &mut layer });
     let mut layers = Vec::new();
     while layer.len() > SMALL_GROUPS {
-        let mut above = Vec::with_capacity(layer.len() / 2);
+        let mut above = Recycled::with_capacity(layer.len() / 2);
         vectorised(kernel, Above { nodes: &layer, above: &mut above });
         layers.push(core::mem::replace(&mut layer, above));
     }
@@ -134,10 +135,10 @@ fn above_scalars<E: ProofField>((p, q): &Scalars<E>) -> Scalars<E> {
 }
 
 /// The nodes of a layer, element by element.
-fn elements<E: ProofField>(parts: &[Vec<Node>]) -> Scalars<E> {
+fn elements<E: ProofField>(parts: &[Recycled<Node>]) -> Scalars<E> {
     let of = |first: usize| -> Vec<E> {
         let lane = |lane: usize| {
-            let groups = parts.iter().flatten();
+            let groups = parts.iter().flat_map(|part| part.iter());
             groups.flat_map(move |node| [first, first + 1].map(|at| lanes::element(node[at].at(lane))))
         };
         (0..LANES).flat_map(lane).collect()
@@ -171,13 +172,13 @@ impl<E: ProofField> Tree<E> {
     /// The tree over leaves in lanes.
     pub(super) fn packed(leaves: Packed) -> Tree<E> {
         let kernel = Kernel::detect();
-        let mut parts: Vec<(&Vec<Run>, Vec<Vec<Node>>)> =
+        let mut parts: Vec<(&Vec<Run>, Vec<Recycled<Node>>)> =
             leaves.iter().map(|part| (part, Vec::new())).collect();
         parallel::for_each(&mut parts, |(runs, layers)| *layers = above(kernel, runs));
         let mut parts: Vec<_> = parts.into_iter().map(|(_, layers)| layers.into_iter()).collect();
-        let mut wide: Vec<Vec<Vec<Node>>> = Vec::new();
+        let mut wide: Vec<Vec<Recycled<Node>>> = Vec::new();
         loop {
-            let layer: Vec<Vec<Node>> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let layer: Vec<Recycled<Node>> = parts.iter_mut().filter_map(Iterator::next).collect();
             if layer.is_empty() {
                 break;
             }

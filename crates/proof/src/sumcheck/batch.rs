@@ -4,6 +4,7 @@ use super::prover::{Running, Sum};
 use super::value_at_one;
 use crate::error::ProveError;
 use crate::field::ProofField;
+use crate::parallel;
 use crate::transcript::ProverTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -62,26 +63,31 @@ pub(crate) fn prove<E: ProofField>(
     for i in (0..log).rev() {
         let mut sent = [E::ZERO; 3];
         let mut active = Vec::with_capacity(all.len());
-        for (number, one) in all.iter_mut().enumerate() {
-            let Some(at) = (i + one.log).checked_sub(log) else {
-                one.weight = one.weight.halve();
-                sent[0] += one.weight * one.claim;
-                continue;
-            };
-            let (factor, h) = one.quadratic(at)?;
+        for one in &mut all {
+            match (i + one.log).checked_sub(log) {
+                Some(at) => active.push((one, at, None)),
+                None => {
+                    one.weight = one.weight.halve();
+                    sent[0] += one.weight * one.claim;
+                }
+            }
+        }
+        parallel::for_each(&mut active, |(one, at, said)| *said = Some(one.quadratic(*at)));
+        let mut bound = Vec::with_capacity(active.len());
+        for (one, _, said) in active {
+            let Some((factor, h)) = said.transpose()? else { continue };
             sent[0] += one.weight * factor[0] * h[0];
             sent[1] += one.weight * (factor[0] * h[2] + factor[1] * h[1]);
             sent[2] += one.weight * factor[1] * h[2];
-            active.push((number, factor, h));
+            bound.push((one, factor, h));
         }
         transcript.send("round", &sent);
         let r: E = transcript.sponge.challenge("bind");
-        for (number, factor, h) in active {
-            let one = &mut all[number];
+        parallel::for_each(&mut bound, |(one, factor, h)| {
             one.claim = h[0] + r * (h[1] + r * h[2]);
             one.weight *= factor[0] + factor[1] * r;
             one.running.bind(r);
-        }
+        });
         point[i] = r;
     }
     Ok(point)

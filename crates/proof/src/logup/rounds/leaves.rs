@@ -4,6 +4,7 @@ use super::super::leaves::Run;
 use crate::lanes::arithmetic::{Total, add, combined, mul, mul_base, sub, toward};
 use crate::lanes::sums::{Fixed, Sums};
 use crate::lanes::{Base, Ext, LANES, ONE, Plain, Task, Wide};
+use crate::recycle::Recycled;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,7 +12,7 @@ use core::ops::Range;
 /// u of even and odd leaves, and d where it is not 0.
 #[derive(Debug, Default)]
 pub(super) struct Units {
-    pub(super) u: Vec<[Ext; 2]>,
+    pub(super) u: Recycled<[Ext; 2]>,
     /// Of the groups from `first` on.
     d: Vec<[Ext; 2]>,
     first: usize,
@@ -28,7 +29,7 @@ impl Units {
             self.d.resize(first - self.first, [Ext::ZERO; 2]);
             self.d.extend(more.d);
         }
-        self.u.extend(more.u);
+        self.u.extend_from_slice(&more.u);
     }
 
     /// d of a group.
@@ -195,7 +196,7 @@ impl Task for LeavesBound<'_> {
     fn run_wide<W: Wide>(self, w: W) -> [Ext; 2] {
         let mut sums = [Total::zero(w); 2];
         let out = self.out;
-        out.u = Vec::with_capacity(2 * self.weights.len());
+        out.u = Recycled::with_capacity(2 * self.weights.len());
         for run in self.runs {
             let affine = Affine::new(run, self.batch);
             let scaled = affine.scaled(self.r);
