@@ -49,7 +49,7 @@ fn answered(mut tokens: Vec<u32>, generated: usize) -> Vec<u32> {
 #[must_use]
 pub fn proved_answer() -> AnswerFile {
     let (tokens, generated) = (answered(vec![1, 3, 4], 2), 2);
-    let answer = Answer { weights: model(), root: ROOT, tokens: &tokens, generated };
+    let answer = Answer::greedy(model(), ROOT, &tokens, generated);
     let proof = decoder::prove(&answer).expect("a small model is proved");
     let file = AnswerFile::whole(ROOT, tokens, generated, model().config.n_layers, proof);
     file.verify(model(), ROOT).expect("an honest proof");
@@ -65,8 +65,8 @@ pub fn keyed_answer() -> (Key, AnswerFile) {
     let ends = [model().config.n_layers as usize];
     let key = Key::new(model(), ROOT, &ends).expect("a small model has a key");
     let tokens = answered(vec![1, 3, 4], 2);
-    let answer = Answer { weights: model(), root: ROOT, tokens: &tokens, generated: 2 };
-    let order = Order { answer, ends: &ends, between: &[], sample: None, key: Some(&key) };
+    let answer = Answer::greedy(model(), ROOT, &tokens, 2);
+    let order = Order { answer, ends: &ends, between: &[], sample: None, key: Some(&key), kept: None };
     let file = make(&order, &mut |_, _, _| {}).expect("a small model is proved");
     file.verify_with_key(&key).expect("an honest proof");
     (key, file)

@@ -71,7 +71,7 @@ impl Prover {
         root: Digest,
         ends: Vec<usize>,
     ) -> Result<Prover, PlanError> {
-        Plan::new(&weights, 1, 0..weights.config.n_layers as usize)?;
+        Plan::new(&weights, None, 1, 0..weights.config.n_layers as usize)?;
         Ok(Prover { weights, compute, root, ends })
     }
 
@@ -85,7 +85,7 @@ impl Prover {
         generated: usize,
         watch: &mut dyn FnMut(usize, usize, Phase),
     ) -> Result<AnswerFile, ProvingError> {
-        let answer = Answer { weights: &self.weights, root: self.root, tokens, generated };
+        let answer = Answer::greedy(&self.weights, self.root, tokens, generated);
         let rows = between(&self.weights, &self.compute, tokens, &self.ends)?;
         let order = Order { answer, ends: &self.ends, between: &rows, sample: None, key: None, kept: None };
         Ok(make(&order, watch)?)

@@ -150,7 +150,7 @@ fn decoder(name: &str, config: &ModelConfig, tokens: usize) {
     let best = (0..logits.len()).max_by_key(|at| (logits[*at], core::cmp::Reverse(*at)));
     all.push(best.expect("a vocabulary") as u32);
     let root = lockstep_base::Digest([0; 32]);
-    let answer = Answer { weights: &weights, root, tokens: &all, generated: 1 };
+    let answer = Answer::greedy(&weights, root, &all, 1);
     let statement = decoder::statement::Statement::<Quintic>::new(answer).expect("a statement");
     peak_memory();
     let (filling, (built, witness)) = median(1, || {

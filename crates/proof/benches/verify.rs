@@ -65,9 +65,9 @@ fn decoder(name: &str, config: &ModelConfig, (prompt, generated): (usize, usize)
     }
     let layers = config.n_layers as usize;
     let root = Digest([0; 32]);
-    let answer = Answer { weights: &held, root, tokens: &tokens, generated };
+    let answer = Answer::greedy(&held, root, &tokens, generated);
     let key = Key::new(&held, root, &[layers]).expect("a key");
-    let committed = weights::commit::<Quintic>(&held, 0..layers).expect("weights");
+    let committed = weights::commit::<Quintic>(&*held, 0..layers).expect("weights");
     let stage = Stage { layers: 0..layers, entering: None, leaving: None, weights: Some(&committed) };
     let proof = prove_stage(&answer, &stage, &mut |_| {}).expect("a proof");
     let embedded = embedding::embedded(&held, &tokens[..tokens.len() - 1]).expect("rows");

@@ -178,6 +178,8 @@ pub struct Contraction {
 pub struct Placed {
     /// Which matrix of the statement.
     pub matrix: usize,
+    /// Whether these are the low parts of its weights, which only matrices of 16 bits have.
+    pub low: bool,
     /// Coordinates of a row.
     pub log_rows: usize,
     /// Coordinates of a column.

@@ -4,9 +4,11 @@
 //! model is one statement, or a chain of *stages*: statements about some layers each, whose boundaries are committed to ([`boundary`]), proved one by one, by one
 //! prover or by several. The verifier holds the weights (tier A), or a commitment to them ([`weights`], tier B). The argument is succinct, it does not hide anything.
 //!
+//! - [`answer`]: what is claimed
 //! - [`plan`]: which models can be proved
 //! - [`statement`]: the circuit
 
+pub mod answer;
 pub mod boundary;
 pub mod embedding;
 pub mod plan;

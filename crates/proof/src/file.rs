@@ -3,7 +3,7 @@
 //! ```text
 //! at   bytes
 //! 0    8     "LSPROOF\n"
-//! 8    2     version, 3, little-endian
+//! 8    2     version, 4, little-endian
 //! 10         one CBOR value in deterministic encoding: the answer, its stages and their proofs ([`AnswerFile`], field by field)
 //! ```
 //!
@@ -32,15 +32,17 @@ use minicbor::{Decode, Encode};
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"LSPROOF\n";
 /// The version that is written and read.
-pub const VERSION: u16 = 3;
-/// Tokens of prompt and answer, at most: the last one is not fed back.
-pub const FILE_TOKENS_MAX: usize = TOKENS_MAX + 1;
+pub const VERSION: u16 = 4;
+/// Tokens of prompt and answer, at most: what a stage of a model of some size has room for. The argument itself covers [`TOKENS_MAX`] positions.
+pub const FILE_TOKENS_MAX: usize = 128;
 /// Stages of a file.
 pub const STAGES_MAX: usize = 64;
 /// Bytes of a file.
 pub const FILE_BYTES_MAX: usize = 256 << 20;
 /// Bytes in front of the CBOR.
 const HEADER_BYTES: usize = 10;
+
+const _: () = assert!(FILE_TOKENS_MAX <= TOKENS_MAX + 1);
 
 /// What is proved of one stage: layers behind those of the stage in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

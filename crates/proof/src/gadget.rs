@@ -5,17 +5,23 @@
 //! - [`Builder`]: columns, products, constraints
 //! - [`declared`]: how wide values are; [`ranges`]: values in limbs; [`tables`]: lookups in public tables
 //! - [`linear`]: matrices of weights; [`quantise`]: codes; [`norm`]: their factors; [`digits`]: integers above 31 bits
+//! - [`gain`]: norms with gains; [`cap`]: soft caps; [`experts`]: who is chosen of a mixture; [`sample`]: seeded sampling
 //! - [`heads`], [`attention`], [`feed_forward`]: what a decoder layer has besides
 
 pub mod attention;
+pub mod cap;
 pub mod declared;
 pub mod digits;
+pub mod experts;
 pub mod feed_forward;
+pub mod gain;
 pub mod heads;
 pub mod linear;
 pub mod norm;
 pub mod quantise;
 pub mod ranges;
+pub mod sample;
+mod shift;
 pub mod tables;
 
 use crate::circuit::{
@@ -253,6 +259,28 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             left: View { source, bits: bits(0..vectors).chain(bits(inner.clone())).collect() },
             right: View { source: gather, bits: bits(vectors..outer).chain(bits(inner)).collect() },
         })
+    }
+
+    /// Those of the vectors x, over (vectors, channels), that the rows of `picked`, over (row, vector), say.
+    pub fn pick(
+        &mut self,
+        (picked, rows): (Source, usize),
+        (vectors, channels): (usize, usize),
+        x: &Linear<B>,
+    ) -> Linear<B> {
+        let range = |range: core::ops::Range<usize>| range.map(Bit::At);
+        let outer = rows + channels;
+        let here: Vec<Bit> = range(outer..outer + vectors).chain(range(rows..outer)).collect();
+        let mut sum = Linear::constant(x.constant);
+        for term in &x.terms {
+            let [view] = &term.views[..] else { panic!("what is picked is a sum of plain terms") };
+            let bits = range(0..rows).chain(range(outer..outer + vectors)).collect();
+            let left = View { source: picked, bits };
+            let right = view.within(&here);
+            let source = self.contract(Contraction { outer, inner: vectors, left, right });
+            sum = sum.plus(&Linear::view(whole(source, outer)).times(term.coefficient));
+        }
+        sum
     }
 
     /// The vector of one 1, read where there is nothing to multiply by.

@@ -6,13 +6,18 @@
 //!
 //! A key is one CBOR value in deterministic encoding ([`lockstep_base::cbor`]). A hostile one is refused: every count is compared with the configuration's.
 
+mod adapter;
 mod bounds;
+mod parts;
 
+#[cfg(feature = "prover")]
+use crate::decoder::weights::Held;
 use crate::error::PlanError;
 #[cfg(feature = "prover")]
 use crate::error::ProveError;
 use crate::gadget::attention::TOKENS_MAX;
 use crate::transcript::Hash;
+use adapter::AdapterKey;
 use alloc::format;
 use alloc::string::String;
 #[cfg(feature = "prover")]
@@ -20,22 +25,22 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 #[cfg(feature = "prover")]
 use core::ops::Range;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::cbor::{self, CborError};
-use lockstep_base::config::{ConfigError, FeedForward, ModelConfig, Positions};
+use lockstep_base::config::{ConfigError, FeedForward, ModelConfig, Positions, SOFT_CAP_ENTRIES};
 #[cfg(feature = "prover")]
 use lockstep_base::manifest::embedding_root;
 #[cfg(feature = "prover")]
 use lockstep_base::weights::Embedding;
-use lockstep_base::weights::{
-    DenseWeights, FfnWeights, LayerWeights, Linear, ModelWeights, Region, Tables, WeightFormat,
-};
+use lockstep_base::weights::{DenseWeights, FfnWeights, LayerWeights, ModelWeights, Slope, Tables};
 use lockstep_base::{Digest, merkle};
 use minicbor::{Decode, Encode};
+use parts::{GainKey, LayerKey, MatrixKey, NetworkKey};
 
 /// Bytes of a key.
 pub const KEY_BYTES_MAX: usize = 256 << 20;
 /// The first number of a key.
-pub const VERSION: u16 = 0;
+pub const VERSION: u16 = 1;
 /// Entries of the table of powers.
 const EXP2_ENTRIES: usize = 4096;
 /// Entries of the table of an activation.
@@ -136,91 +141,8 @@ impl TableKey {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-struct MatrixKey {
-    #[n(0)]
-    rows: u32,
-    #[n(1)]
-    cols: u32,
-    #[cbor(n(2), with = "minicbor::bytes")]
-    multipliers: Vec<u8>,
-    #[cbor(n(3), with = "minicbor::bytes")]
-    shifts: Vec<u8>,
-    #[n(4)]
-    bias: Vec<i32>,
-    #[n(5)]
-    pre_shift: u8,
-    #[n(6)]
-    out_frac: i8,
-}
-
-impl MatrixKey {
-    #[cfg(feature = "prover")]
-    fn new(linear: &Linear) -> MatrixKey {
-        MatrixKey {
-            rows: linear.rows as u32,
-            cols: linear.cols as u32,
-            multipliers: linear.multipliers.clone(),
-            shifts: linear.shifts.clone(),
-            bias: linear.bias.clone(),
-            pre_shift: linear.pre_shift,
-            out_frac: linear.out_frac,
-        }
-    }
-
-    /// The matrix, without weights.
-    fn linear(&self, name: &str, (rows, cols): (u32, u32)) -> Result<Linear, KeyError> {
-        let cols = cols.next_multiple_of(32);
-        let MatrixKey { multipliers, shifts, bias, .. } = self;
-        let biases = if bias.is_empty() { 0 } else { rows as usize };
-        for (what, got, expected) in [
-            ("rows", self.rows as usize, rows as usize),
-            ("columns", self.cols as usize, cols as usize),
-            ("multipliers", multipliers.len(), rows as usize),
-            ("shifts", shifts.len(), rows as usize),
-            ("biases", bias.len(), biases),
-        ] {
-            count(&format!("{what} of {name}"), got, expected)?;
-        }
-        Ok(Linear {
-            rows: rows as usize,
-            cols: cols as usize,
-            format: WeightFormat::Int8,
-            codes: Region::from(Vec::new()),
-            table_ids: Region::from(Vec::new()),
-            multipliers: multipliers.clone(),
-            shifts: shifts.clone(),
-            bias: bias.clone(),
-            pre_shift: self.pre_shift,
-            out_frac: self.out_frac,
-        })
-    }
-}
-
 fn count(what: &str, got: usize, expected: usize) -> Result<(), KeyError> {
     if got == expected { Ok(()) } else { Err(KeyError::Count { what: what.into(), got, expected }) }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-struct LayerKey {
-    #[n(0)]
-    q: MatrixKey,
-    #[n(1)]
-    k: MatrixKey,
-    #[n(2)]
-    v: MatrixKey,
-    #[n(3)]
-    o: MatrixKey,
-    #[n(4)]
-    gate: Option<MatrixKey>,
-    #[n(5)]
-    up: MatrixKey,
-    #[n(6)]
-    down: MatrixKey,
-    #[n(7)]
-    k_center: Vec<i32>,
 }
 
 /// What the bytes of a key say.
@@ -242,14 +164,29 @@ struct Body {
     activation: Vec<i16>,
     #[cbor(n(6), decode_with = "crate::few::decode")]
     layers: Vec<LayerKey>,
+    /// None of an encoder.
     #[n(7)]
-    head: MatrixKey,
+    head: Option<MatrixKey>,
     #[n(8)]
     embed: TableKey,
     #[n(9)]
     positions: Option<TableKey>,
     #[cbor(n(10), decode_with = "crate::few::decode")]
     stages: Vec<StageKey>,
+    #[n(11)]
+    embed_norm: Option<GainKey>,
+    /// Mantissas and shifts of ALiBi, head by head.
+    #[n(12)]
+    slopes: Vec<(u16, u8)>,
+    #[n(13)]
+    score_cap: Vec<i32>,
+    #[n(14)]
+    logit_cap: Vec<i32>,
+    #[n(15)]
+    exp2_sample: Vec<u32>,
+    /// The adapter whose answers are verified with this key.
+    #[n(16)]
+    adapter: Option<AdapterKey>,
 }
 
 /// A model without its weights.
@@ -257,6 +194,7 @@ struct Body {
 pub struct Key {
     body: Body,
     weights: ModelWeights,
+    adapter: Option<AdapterWeights>,
     digest: Digest,
 }
 
@@ -268,7 +206,23 @@ impl Key {
     #[cfg(feature = "prover")]
     pub fn new(weights: &ModelWeights, root: Digest, ends: &[usize]) -> Result<Key, KeyError> {
         let commit = |layers| Ok(crate::decoder::weights::root(weights, layers)?);
-        Key::with_roots(weights, root, ends, commit)
+        Key::with_roots((weights, None), root, ends, commit)
+    }
+
+    /// The key of answers of the same model with an adapter, which fits it.
+    ///
+    /// # Errors
+    /// If a stage has no argument, or is too large, or the adapter does not fit.
+    #[cfg(feature = "prover")]
+    pub fn adapted(
+        weights: &ModelWeights,
+        adapter: &AdapterWeights,
+        root: Digest,
+        ends: &[usize],
+    ) -> Result<Key, KeyError> {
+        let held = Held { weights, root, adapter: Some(adapter) };
+        let commit = |layers| Ok(crate::decoder::weights::root(held, layers)?);
+        Key::with_roots((weights, Some(adapter)), root, ends, commit)
     }
 
     /// The same key; what provers need to open the commitments is kept in `folder`, about 16 bytes a weight.
@@ -288,12 +242,12 @@ impl Key {
                 error => KeyError::Kept { message: error.to_string() },
             })
         };
-        Key::with_roots(weights, root, ends, keep)
+        Key::with_roots((weights, None), root, ends, keep)
     }
 
     #[cfg(feature = "prover")]
     fn with_roots(
-        weights: &ModelWeights,
+        (weights, adapter): (&ModelWeights, Option<&AdapterWeights>),
         root: Digest,
         ends: &[usize],
         root_of: impl Fn(Range<usize>) -> Result<Hash, KeyError>,
@@ -308,17 +262,23 @@ impl Key {
         let angles = config.context.min(TOKENS_MAX as u32) as usize * config.rope_dim as usize;
         let rope = weights.tables.rope.iter().map(|table| table[..angles.min(table.len())].to_vec());
         let layer = |layer: &LayerWeights| {
-            let dense = layer.ffn.dense().ok_or_else(lacking)?;
-            Ok(LayerKey {
+            let router = match &layer.ffn {
+                FfnWeights::Dense(_) => None,
+                FfnWeights::Experts { router, .. } => Some(MatrixKey::new(router)),
+            };
+            LayerKey {
                 q: MatrixKey::new(&layer.q),
                 k: MatrixKey::new(&layer.k),
                 v: MatrixKey::new(&layer.v),
                 o: MatrixKey::new(&layer.o),
-                gate: dense.gate.as_ref().map(MatrixKey::new),
-                up: MatrixKey::new(&dense.up),
-                down: MatrixKey::new(&dense.down),
+                networks: layer.ffn.networks().iter().map(NetworkKey::new).collect(),
+                router,
                 k_center: layer.k_center.clone(),
-            })
+                q_norm: layer.q_norm.as_ref().map(GainKey::new),
+                k_norm: layer.k_norm.as_ref().map(GainKey::new),
+                attn_post: layer.attn_post.as_ref().map(GainKey::new),
+                ffn_post: layer.ffn_post.as_ref().map(GainKey::new),
+            }
         };
         let body = Body {
             version: VERSION,
@@ -327,11 +287,17 @@ impl Key {
             rope: rope.collect(),
             exp2: weights.tables.exp2.clone(),
             activation: weights.tables.activation.clone(),
-            layers: weights.layers.iter().map(layer).collect::<Result<_, PlanError>>()?,
-            head: MatrixKey::new(weights.head.as_ref().ok_or_else(lacking)?),
+            layers: weights.layers.iter().map(layer).collect(),
+            head: weights.head.as_ref().map(MatrixKey::new),
             embed: TableKey::new(weights.embed.as_ref().ok_or_else(lacking)?),
             positions: weights.positions.as_ref().map(TableKey::new),
             stages,
+            embed_norm: weights.embed_norm.as_ref().map(GainKey::new),
+            slopes: weights.tables.alibi.iter().map(|slope| (slope.a, slope.b)).collect(),
+            score_cap: weights.tables.score_cap.clone(),
+            logit_cap: weights.tables.logit_cap.clone(),
+            exp2_sample: weights.tables.exp2_sample.clone(),
+            adapter: adapter.map(AdapterKey::new),
         };
         Key::from_body(body)
     }
@@ -360,7 +326,14 @@ impl Key {
         for table in &body.rope {
             count("angles", table.len(), angles)?;
         }
+        let heads = if config.positions == Positions::Alibi { config.n_heads as usize } else { 0 };
+        count("slopes of heads", body.slopes.len(), heads)?;
+        let ends = |cap: Option<u8>| if cap.is_some() { SOFT_CAP_ENTRIES } else { 0 };
+        count("ends of the cap of scores", body.score_cap.len(), ends(config.score_cap))?;
+        count("ends of the cap of logits", body.logit_cap.len(), ends(config.logit_cap))?;
+        count("heads", usize::from(body.head.is_some()), usize::from(config.pooling.is_none()))?;
         count("powers of 2", body.exp2.len(), EXP2_ENTRIES)?;
+        count("powers of 2 of weights", body.exp2_sample.len(), EXP2_ENTRIES)?;
         count("values of the activation", body.activation.len(), ACTIVATION_ENTRIES)?;
         count("rows of the embedding", body.embed.rows as usize, config.vocab as usize)?;
         let learned = config.positions == Positions::Learned;
@@ -379,7 +352,8 @@ impl Key {
         let weights = stripped(&body)?;
         bounds::check(&body)?;
         let digest = Digest::tagged("proof-key", &[&cbor::encode(&body)]);
-        Ok(Key { body, weights, digest })
+        let adapter = body.adapter.as_ref().map(|key| key.adapter(&body, &weights.layers)).transpose()?;
+        Ok(Key { body, weights, adapter, digest })
     }
 
     /// The bytes of the key.
@@ -404,6 +378,12 @@ impl Key {
     #[must_use]
     pub fn weights(&self) -> &ModelWeights {
         &self.weights
+    }
+
+    /// The adapter without its weights, where the key is one of answers with an adapter.
+    #[must_use]
+    pub fn adapter(&self) -> Option<&AdapterWeights> {
+        self.adapter.as_ref()
     }
 
     /// The table of token embeddings.
@@ -433,7 +413,19 @@ fn stripped(body: &Body) -> Result<ModelWeights, KeyError> {
     let layer = |(number, key): (usize, &LayerKey)| -> Result<LayerWeights, KeyError> {
         let linear =
             |what: &str, key: &MatrixKey, shape| key.linear(&format!("layer {number}, {what}"), shape);
-        count("gates", usize::from(key.gate.is_some()), usize::from(!plain))?;
+        let experts = config.experts.filter(|_| config.layer_pattern(number).experts);
+        let networks = experts.map_or(1, |experts| experts.count as usize);
+        count("networks", key.networks.len(), networks)?;
+        count("routers", usize::from(key.router.is_some()), usize::from(experts.is_some()))?;
+        let network = |key: &NetworkKey| -> Result<DenseWeights, KeyError> {
+            count("gates", usize::from(key.gate.is_some()), usize::from(!plain))?;
+            Ok(DenseWeights {
+                gate: key.gate.as_ref().map(|gate| linear("gate", gate, (ffn, d))).transpose()?,
+                up: linear("up", &key.up, (ffn, d))?,
+                down: linear("down", &key.down, (d, config.down_cols()))?,
+            })
+        };
+        let mut all = key.networks.iter().map(network).collect::<Result<Vec<_>, _>>()?;
         count("values of a centre", key.k_center.len(), config.kv_dim() as usize)?;
         Ok(LayerWeights {
             q: linear("q", &key.q, (config.q_dim(), d))?,
@@ -441,15 +433,17 @@ fn stripped(body: &Body) -> Result<ModelWeights, KeyError> {
             v: linear("v", &key.v, (config.kv_dim(), d))?,
             o: linear("o", &key.o, (d, config.o_cols()))?,
             k_center: key.k_center.clone(),
-            q_norm: None,
-            k_norm: None,
-            attn_post: None,
-            ffn: FfnWeights::Dense(DenseWeights {
-                gate: key.gate.as_ref().map(|gate| linear("gate", gate, (ffn, d))).transpose()?,
-                up: linear("up", &key.up, (ffn, d))?,
-                down: linear("down", &key.down, (d, config.down_cols()))?,
-            }),
-            ffn_post: None,
+            q_norm: key.q_norm.as_ref().map(GainKey::gain),
+            k_norm: key.k_norm.as_ref().map(GainKey::gain),
+            attn_post: key.attn_post.as_ref().map(GainKey::gain),
+            ffn: match &key.router {
+                None => FfnWeights::Dense(all.remove(0)),
+                Some(router) => FfnWeights::Experts {
+                    router: linear("router", router, (networks as u32, d))?,
+                    experts: all,
+                },
+            },
+            ffn_post: key.ffn_post.as_ref().map(GainKey::gain),
         })
     };
     Ok(ModelWeights {
@@ -458,13 +452,17 @@ fn stripped(body: &Body) -> Result<ModelWeights, KeyError> {
             rope: body.rope.clone(),
             exp2: body.exp2.clone(),
             activation: body.activation.clone(),
+            alibi: body.slopes.iter().map(|(a, b)| Slope { a: *a, b: *b }).collect(),
+            score_cap: body.score_cap.clone(),
+            logit_cap: body.logit_cap.clone(),
+            exp2_sample: body.exp2_sample.clone(),
             ..Tables::default()
         },
         embed: None,
         positions: None,
-        embed_norm: None,
+        embed_norm: body.embed_norm.as_ref().map(GainKey::gain),
         first_layer: 0,
         layers: body.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?,
-        head: Some(body.head.linear("head", (config.vocab, d))?),
+        head: body.head.as_ref().map(|head| head.linear("head", (config.vocab, d))).transpose()?,
     })
 }

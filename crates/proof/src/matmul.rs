@@ -39,14 +39,14 @@ impl Matrix<'_> {
         self.weights.codes.len() >= self.weights.format.code_bytes(self.weights.rows, self.weights.cols)
     }
 
-    /// One row, in column order.
+    /// One row, in column order; of the low parts, if `low`.
     #[must_use]
-    pub fn row(&self, row: usize) -> Vec<i8> {
-        self.weights.row_weights(row, self.tables)
+    pub fn row(&self, row: usize, low: bool) -> Vec<i8> {
+        if low { self.weights.row_low_parts(row) } else { self.weights.row_weights(row, self.tables) }
     }
 
     /// Some columns of one row, in order; those that are not there are 0.
-    fn row_part(&self, row: usize, cols: Range<usize>) -> impl Iterator<Item = i8> {
+    fn row_part(&self, row: usize, low: bool, cols: Range<usize>) -> impl Iterator<Item = i8> {
         let mut part = Vec::with_capacity(cols.len());
         let end = cols.end.min(self.weights.cols);
         if self.weights.format == WeightFormat::Int8 {
@@ -59,7 +59,7 @@ impl Matrix<'_> {
                 col = next;
             }
         } else {
-            part.extend_from_slice(&self.row(row)[cols.start..end]);
+            part.extend_from_slice(&self.row(row, low)[cols.start..end]);
         }
         part.resize(cols.len(), 0);
         part.into_iter()
@@ -79,9 +79,10 @@ pub fn fold_rows<E: ProofField>(matrix: &Matrix<'_>, placed: &Placed, row_point:
     for (block, places) in placed.rows.chunks(BLOCK).enumerate() {
         // Several rows at a time, so that sums are read and written less often.
         let codes: [Vec<u32>; BLOCK] = core::array::from_fn(|at| match at < places.len() {
-            true => {
-                matrix.row_part(placed.first_row + BLOCK * block + at, cols.clone()).map(shifted).collect()
-            }
+            true => matrix
+                .row_part(placed.first_row + BLOCK * block + at, placed.low, cols.clone())
+                .map(shifted)
+                .collect(),
             false => vec![0; count],
         });
         let [a, b, c, d] = codes.each_ref().map(|codes| &codes[..count]);
@@ -144,7 +145,7 @@ pub fn accumulate(matrix: &Matrix<'_>, placed: &Placed, codes: &[i64]) -> Vec<i6
         .collect();
     let cols = placed.first_col..placed.first_col + placed.cols.len();
     let product = |row: usize, sums: &mut [i64]| {
-        let weights: Vec<i8> = matrix.row_part(placed.first_row + row, cols.clone()).collect();
+        let weights: Vec<i8> = matrix.row_part(placed.first_row + row, placed.low, cols.clone()).collect();
         for (example, sum) in sums.iter_mut().enumerate() {
             *sum = match &narrow {
                 Some(codes) => {

@@ -37,7 +37,7 @@ const DEFAULT_MAX_TOKENS: usize = 32;
 ///
 /// The file holds prompt and answer as tokens, the model root and the proof. Whoever has the model checks it with
 /// `lockstep verify-proof`, without executing the model again. Nothing is hidden by it. Prompt and answer have 128 tokens
-/// together at most; sampling, adapters, encoders and mixtures of experts cannot be proved yet and are refused by name.
+/// together at most; this command proves greedy answers of decoders without adapters.
 ///
 /// Examples:
 ///   lockstep prove --prompt "Once upon a time" --max-tokens 16 --out story.proof
@@ -98,7 +98,7 @@ pub fn run(args: ProveArgs) -> CommandResult {
     let mut clock = Clock::start();
     let (tokens, generated, reason) = generate(&served, prompt, max_tokens)?;
     let inference = clock.lap();
-    let answer = Answer { weights, root: bundle.model_root(), tokens: &tokens, generated };
+    let answer = Answer::greedy(weights, bundle.model_root(), &tokens, generated);
     let rows = between(weights, &compute, &tokens, &ends)?;
     let (key, kept) = (key.as_ref(), args.stages.kept());
     let order = Order { answer, ends: &ends, between: &rows, sample, key, kept };
@@ -146,7 +146,7 @@ fn budget(weights: &ModelWeights, prompt: usize, asked: usize) -> Result<usize, 
         return Err("--max-tokens 0, expected at least 1".into());
     }
     let tokens = asked.min(room);
-    Plan::new(weights, prompt + tokens - 1, 0..weights.config.n_layers as usize)
+    Plan::new(weights, None, prompt + tokens - 1, 0..weights.config.n_layers as usize)
         .map_err(|error| format!("this model has no proof: {error}"))?;
     Ok(tokens)
 }

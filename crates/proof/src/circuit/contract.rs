@@ -14,6 +14,7 @@ use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
+use lockstep_base::weights::WeightFormat;
 use lockstep_runtime::kernels::{self, Activations, Compute, Scratch};
 use lockstep_runtime::pool::Pool;
 use p3_field::PrimeField32;
@@ -59,7 +60,8 @@ fn weighed<B: PrimeField32>(
     let held = linear.codes.len() == linear.format.code_bytes(linear.rows, linear.cols);
     // Codes of 8 bits, or those of a liar.
     let mut bytes = vec![0i8; examples * linear.cols];
-    let mut narrow = held && placed.first_row.is_multiple_of(PANEL_ROWS) && examples > 0;
+    let wide = linear.format == WeightFormat::Int16;
+    let mut narrow = held && !wide && placed.first_row.is_multiple_of(PANEL_ROWS) && examples > 0;
     for (bytes, codes) in bytes.chunks_mut(linear.cols).zip(codes.chunks(1 << placed.log_cols)) {
         for (byte, place) in bytes[placed.first_col..].iter_mut().zip(&placed.cols) {
             let code = centred(codes[*place as usize]);

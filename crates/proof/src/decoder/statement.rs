@@ -1,37 +1,39 @@
-//! The statement: the model with this root, fed `tokens`, gives its last `generated` tokens greedily. All of it is public.
+//! The statement: the model with this root, fed `tokens`, gives its last `generated` tokens, greedily or by a seed; or an encoder gives a vector. All of it is public.
 //! Or a part of it, some layers: that what enters them, which is committed to, gives what leaves them ([`super::boundary`]).
 //!
-//! Positions are those of all tokens but the last. Added positions are copies of the first one: its token, its position, and they see it
-//! alone, so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
+//! Positions are those of all tokens but the last (of an encoder, of all tokens). Added positions are copies of the first one: its token, its position, and they see it
+//! alone (in an encoder, what it sees), so nothing about them can go wrong that does not go wrong there. Added channels, heads and rows have no weights and are 0.
 
+mod adapter;
+mod attention;
+mod feed_forward;
 mod head;
 
-use super::plan::{HeadPart, Matrices, Plan};
+use super::answer::pooled_max;
+pub use super::answer::{Answer, Claim, Sampling};
+use super::plan::Plan;
 use super::{boundary, embedding};
 use crate::argument::{Argument, Roots, WITNESS_CELLS_MAX};
-use crate::circuit::{Bit, Linear, Marks, Public, Source, View};
+use crate::circuit::{Bit, Linear, Source, View};
 use crate::error::PlanError;
 use crate::field::{ProofField, residue};
-use crate::gadget::attention::{Axes, Heads, TOKENS_MAX};
-use crate::gadget::feed_forward::{Activation, GATE_MAX, UP_MAX};
-use crate::gadget::heads::{HeadCodes, ROTATED_BITS};
-use crate::gadget::linear::{Codes, Layer, Stream};
+use crate::gadget::linear::{Codes, Layer, Part, Stream};
 use crate::gadget::norm::Norm;
 use crate::gadget::quantise::{Extent, part_name};
-use crate::gadget::{Builder, Built, whole};
+use crate::gadget::{Builder, Built};
 use crate::integer::log2_ceil;
 use crate::transcript::Sponge;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
-use lockstep_base::Digest;
-use lockstep_base::config::{Activation as Kind, ModelConfig, Positions};
-use lockstep_base::weights::ModelWeights;
+use lockstep_base::config::{Block, ModelConfig};
+use lockstep_base::weights::Gain;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-decoder-3";
+pub const PROTOCOL: &str = "lockstep-proof-decoder-4";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
 /// Largest magnitude of the stream that has an argument.
@@ -39,17 +41,12 @@ const STREAM_MAX: i64 = 1 << 28;
 /// Largest magnitude of queries, keys and values.
 const HEAD_MAX: i64 = 32_767;
 
-/// What is claimed.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    /// The model, which the verifier holds.
-    pub weights: &'a ModelWeights,
-    /// Its root: who calls has checked that it is that of `weights`.
-    pub root: Digest,
-    /// Prompt and answer.
-    pub tokens: &'a [u32],
-    /// How many of them, at the end, are the answer.
-    pub generated: usize,
+/// Which positions see which, by how many each sees; and for each part of the heads, what falls with their distance.
+struct Seen {
+    masks: BTreeMap<Option<usize>, Source>,
+    /// By how much sums of blocks are shifted.
+    shifts: BTreeMap<Option<usize>, Option<Source>>,
+    biases: Vec<Option<(Source, i64)>>,
 }
 
 /// A statement that is being proved or verified.
@@ -86,20 +83,15 @@ impl<'a, E: ProofField> Statement<'a, E> {
         embedded: Option<&[i64]>,
     ) -> Result<Statement<'a, E>, PlanError> {
         let config = &answer.weights.config;
-        let (got, limit) = (answer.tokens.len(), TOKENS_MAX.min(config.context as usize) + 1);
-        if !(2..=limit).contains(&got) || !(1..got).contains(&answer.generated) {
-            return Err(PlanError::Tokens { got, generated: answer.generated, limit });
-        }
-        if let Some(token) = answer.tokens.iter().find(|token| **token >= config.vocab) {
-            return Err(PlanError::Token { got: *token, vocab: config.vocab });
-        }
-        let plan = Plan::new(answer.weights, got - 1, layers.clone())?;
+        answer.check()?;
+        let positions = answer.positions();
+        let plan = Plan::new(answer.weights, answer.adapter, positions, layers.clone())?;
         // A column of logits alone, known before anything of that size is written out.
-        let logits = 1usize << (log2_ceil(answer.generated) + plan.vocab);
+        let logits = 1usize << (log2_ceil(answer.generated.max(1)) + plan.vocab);
         if plan.head.is_some() && logits > WITNESS_CELLS_MAX {
             return Err(PlanError::TooLarge { got: logits, limit: WITNESS_CELLS_MAX });
         }
-        let tokens = &answer.tokens[..got - 1];
+        let tokens = &answer.tokens[..positions];
         let embed = || match embedded {
             Some(rows) if rows.len() == tokens.len() * config.d_model as usize => Ok(rows.to_vec()),
             Some(rows) => {
@@ -111,17 +103,14 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let embedded = (layers.start == 0).then(embed).transpose()?;
         let mut sponge = Sponge::new(PROTOCOL);
         sponge.absorb("field", E::NAME.as_bytes());
-        sponge.absorb("model", &answer.root.0);
-        let tokens: Vec<u8> = answer.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        sponge.absorb("tokens", &tokens);
-        sponge.absorb("generated", &(answer.generated as u64).to_le_bytes());
+        answer.absorb(&mut sponge);
         sponge.absorb("first layer", &(layers.start as u64).to_le_bytes());
         sponge.absorb("end of layers", &(layers.end as u64).to_le_bytes());
         Ok(Statement {
             answer,
             layers,
             plan,
-            tokens: log2_ceil(got - 1),
+            tokens: log2_ceil(positions),
             embedded,
             sponge,
             _field: core::marker::PhantomData,
@@ -152,7 +141,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         built: Built<'a, E::Base>,
         roots: &Roots,
     ) -> Result<Argument<'a, E>, PlanError> {
-        let expected = usize::from(self.embedded.is_none()) + usize::from(self.plan.head.is_none());
+        let expected = usize::from(self.embedded.is_none()) + usize::from(!self.plan.ends);
         if roots.columns.len() != expected {
             return Err(PlanError::Boundaries { got: roots.columns.len(), expected });
         }
@@ -177,7 +166,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
 
     /// Positions that are not filling.
     fn positions(&self) -> usize {
-        self.answer.tokens.len() - 1
+        self.answer.positions()
     }
 
     /// The position that position `at` of the circuit is, filling being the first one.
@@ -207,22 +196,34 @@ impl<'a, E: ProofField> Statement<'a, E> {
         // The first norm shows how large it is.
         let part = |at| Stream { x: self.part_of(source, at), at_most: STREAM_MAX, owed: i64::MAX };
         let mut stream: Vec<Stream<E::Base>> = (0..self.plan.stream.len()).map(part).collect();
-        let mask = self.mask(builder);
+        if let (true, Some(gain)) = (self.embedded.is_some(), &self.answer.weights.embed_norm) {
+            self.gained(builder, ("embedding", gain), &mut stream, None);
+        }
+        let seen = self.seen(builder);
         for (number, matrices) in &self.plan.layers {
             builder.scope(format!("layer {number}, attention"));
-            let codes = self.normed(builder, self.tokens, &mut stream);
-            let codes = self.attention(builder, matrices, &codes, *number, mask);
-            self.add(builder, "o", &codes, &matrices.o, &mut stream);
+            let codes = self.site(builder, self.tokens, &mut stream);
+            let codes = self.attention(builder, matrices, &codes, *number, &seen);
+            let post = matrices.weights.attn_post.as_ref();
+            let between = self.between(builder, "o", &codes, matrices.adapters.o.as_ref());
+            self.add(builder, ("o", post), &mut stream, |builder, sum| {
+                self.adapt_stream(builder, "o", between, sum);
+                add_matrix(builder, "o", &codes, &matrices.o, sum);
+            });
             builder.scope(format!("layer {number}, feed-forward"));
-            let codes = self.normed(builder, self.tokens, &mut stream);
-            let codes = self.feed_forward(builder, *number, matrices, &codes);
-            self.add(builder, "down", &codes, &matrices.down, &mut stream);
+            let codes = self.site(builder, self.tokens, &mut stream);
+            self.feed_forward(builder, (*number, matrices), &codes, &mut stream);
         }
-        let Some(head) = &self.plan.head else {
+        if !self.plan.ends {
             return self.leave(builder, &stream);
-        };
+        }
         builder.scope("head".into());
-        self.head(builder, head, stream);
+        match (&self.plan.head, self.answer.claim, self.config().pooling) {
+            (Some(head), ..) => self.head(builder, head, stream),
+            (None, Claim::Pooled(vector), Some(pooling)) => self.pooled(builder, &stream, (pooling, vector)),
+            // Plans have refused all others.
+            _ => {}
+        }
         Vec::new()
     }
 
@@ -235,23 +236,46 @@ impl<'a, E: ProofField> Statement<'a, E> {
             (_, 0) => &[Bit::Zero],
             _ => &[Bit::One, Bit::Zero],
         };
-        let channels = (tokens..tokens + parts[at]).map(Bit::At);
+        let channels = (tokens..tokens + parts[at].log).map(Bit::At);
         let bits = (0..tokens).map(Bit::At).chain(first.iter().copied()).chain(channels).collect();
         Linear::view(View { source: boundary, bits })
     }
 
-    /// Adds what a matrix gives to every part of the stream.
+    /// Adds what a sublayer gives to every part of the stream, with the norm behind it.
     fn add(
         &self,
         builder: &mut Builder<'a, E::Base>,
-        name: &str,
-        codes: &Codes<E::Base>,
-        layers: &[Layer<'a>],
+        (name, post): (&str, Option<&Gain>),
         stream: &mut [Stream<E::Base>],
+        add: impl FnOnce(&mut Builder<'a, E::Base>, &mut [Stream<E::Base>]),
     ) {
-        for (at, (layer, stream)) in layers.iter().zip(stream).enumerate() {
-            *stream = builder.add_linear(&part_name(name, at), codes, layer, stream);
+        let nothing = || Stream { x: Linear::constant(E::Base::ZERO), at_most: 0, owed: i64::MAX };
+        let mut sum = match self.config().block {
+            Block::PreNorm | Block::PostNorm => stream.to_vec(),
+            Block::Sandwich => stream.iter().map(|_| nothing()).collect(),
+        };
+        add(builder, &mut sum);
+        if let Some(gain) = post {
+            let before = (self.config().block == Block::Sandwich).then(|| stream.to_vec());
+            self.gained(builder, (name, gain), &mut sum, before.as_deref());
         }
+        stream.clone_from_slice(&sum);
+    }
+
+    /// The norm of rows of the stream with gains, behind `before`.
+    fn gained(
+        &self,
+        builder: &mut Builder<'a, E::Base>,
+        (name, gain): (&str, &Gain),
+        rows: &mut [Stream<E::Base>],
+        before: Option<&[Stream<E::Base>]>,
+    ) {
+        let owed = rows.iter().map(|part| part.owed).min().unwrap_or(i64::MAX);
+        let x: Vec<_> = rows.iter().map(|part| &part.x).collect();
+        let parts = (self.tokens, &self.plan.stream[..]);
+        let name = format!("{name} norm");
+        let (gained, _) = builder.gain_norm(&name, (&x, owed), parts, (gain, Extent::Stream), before);
+        rows.clone_from_slice(&gained);
     }
 
     /// Commits to what leaves the layers, for the next ones.
@@ -261,7 +285,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let log = self.tokens + log_stream;
         let mut cells = vec![0; if builder.has_witness() { 1 << log } else { 0 }];
         let mut first = 0;
-        for (part, channels) in stream.iter().zip(&self.plan.stream) {
+        for (part, Part { log: channels, .. }) in stream.iter().zip(&self.plan.stream) {
             builder.owed("leaving", self.tokens + channels, &part.x, part.owed, i64::MAX);
             let values = builder.integers(&part.x, self.tokens + channels);
             for (cells, values) in cells.chunks_mut(1 << log_stream).zip(values.chunks(1 << channels)) {
@@ -272,7 +296,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let real = cells.chunks(1 << log_stream).take(self.positions());
         let rows = real.flat_map(|row| row[..width].iter().map(|x| *x as i32)).collect();
         let leaving = builder.commit_outside(usize::from(self.embedded.is_none()), "leaving", log, cells);
-        for (at, (part, channels)) in stream.iter().zip(&self.plan.stream).enumerate() {
+        for (at, (part, Part { log: channels, .. })) in stream.iter().zip(&self.plan.stream).enumerate() {
             let left = self.part_of(leaving, at);
             builder.constrain(self.tokens + channels, Vec::new(), left.minus(&part.x));
         }
@@ -286,232 +310,41 @@ impl<'a, E: ProofField> Statement<'a, E> {
         rows
     }
 
-    /// Codes of the stream after a norm, which shows how large it is.
-    fn normed(
+    /// Codes of the stream after a norm, rotated where the model does so. They show how large it is.
+    fn site(
         &self,
         builder: &mut Builder<'a, E::Base>,
         vectors: usize,
         stream: &mut [Stream<E::Base>],
     ) -> Codes<E::Base> {
-        let norm = Norm { width: self.config().d_model as usize, eps: self.config().norm_eps };
-        let parts: Vec<_> = stream.iter().zip(&self.plan.stream).map(|(part, log)| (&part.x, *log)).collect();
+        let (config, parts) = (self.config(), &self.plan.stream);
+        let norm = Norm { width: config.d_model as usize, eps: config.norm_eps };
+        let of: Vec<_> = stream.iter().zip(parts).map(|(stream, part)| (&stream.x, part.log)).collect();
         let owed = stream.iter().map(|part| part.owed).min().unwrap_or(i64::MAX);
-        let sixteen = builder.sixteen("norm", (&parts, owed), vectors, Extent::Stream, Some(norm.rounds()));
-        for part in stream {
+        let normed = config.block != Block::PostNorm;
+        let rounds = normed.then(|| norm.rounds());
+        let sixteen = builder.sixteen("norm", (&of, owed), vectors, Extent::Stream, rounds);
+        for part in stream.iter_mut() {
             (part.at_most, part.owed) = (sixteen.at_most, i64::MAX);
         }
-        let (rho, base) = builder.norm("norm", &sixteen, norm);
-        builder.codes("norm", &sixteen, Some(&rho), &base)
-    }
-
-    /// Codes of what attention gives, all heads of it.
-    fn attention(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        matrices: &Matrices<'a>,
-        codes: &Codes<E::Base>,
-        number: usize,
-        mask: Source,
-    ) -> Codes<E::Base> {
-        let (mut parts, mut owed) = (Vec::new(), i64::MAX);
-        for (at, part) in self.plan.heads.iter().enumerate() {
-            builder.scope(part_name(&format!("layer {number}, attention"), at));
-            let heads = self.heads(builder, (matrices, at), codes, number, mask);
-            let exp2 = &self.answer.weights.tables.exp2;
-            let (y, here) = builder.attention(part.axes, &heads, exp2, !self.adds_heads());
-            owed = owed.min(here);
-            let Axes { kv, group, channels, .. } = part.axes;
-            parts.push((self.without_added_heads(builder, part.axes, y), kv + group + channels));
-        }
-        builder.scope(format!("layer {number}, attention"));
-        let frac = i64::from(matrices.weights.v.out_frac) + 8;
-        plain(builder, "heads", (&parts, owed), self.tokens, frac)
-    }
-
-    /// Which positions see which, over (i, j).
-    fn mask(&self, builder: &mut Builder<'a, E::Base>) -> Source {
-        let sees = |i: usize| self.position(i) as u32 + 1;
-        let at = (0..1usize << self.tokens).map(sees).collect();
-        builder.circuit.public(Public::Before(Marks { at, log: self.tokens }))
-    }
-
-    /// Queries, keys and values.
-    fn heads(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        (matrices, part): (&Matrices<'a>, usize),
-        codes: &Codes<E::Base>,
-        number: usize,
-        mask: Source,
-    ) -> Heads<E::Base> {
-        let HeadPart { axes: Axes { tokens, kv, group, channels }, .. } = self.plan.heads[part];
-        let shape = (kv + group, channels);
-        let q = self.head_codes(builder, ("q", &matrices.q[part], codes), shape, number, None);
-        let centre = self.centre(builder, matrices, part);
-        let k = self.head_codes(builder, ("k", &matrices.k[part], codes), (kv, channels), number, centre);
-        let v = builder.linear_within("v", codes, &matrices.v[part], HEAD_MAX);
-        let parts = [(&v, channels)];
-        let sixteen = builder.sixteen("v", (&parts, i64::MAX), tokens + kv, Extent::Any, None);
-        in_bounds(builder, tokens + kv + channels, &v, sixteen.at_most);
-        let base = Linear::constant(residue(-14));
-        let mut v = builder.codes("v", &sixteen, None, &base);
-        // Of zeros the step is the smallest that there is: f = -7.
-        if let Some(zero) = sixteen.zero {
-            v.f = v.f.plus(&zero.times(E::Base::from_u32(7)));
-        }
-        let weights = matrices.weights;
-        let shift = i64::from(weights.q.out_frac) + i64::from(weights.k.out_frac) - 8;
-        Heads { q, k, v, shift, mask }
-    }
-
-    /// Codes of queries or keys, of which `centre` is subtracted: its values, and the largest.
-    fn head_codes(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        (name, layer, codes): (&str, &Layer<'a>, &Codes<E::Base>),
-        (heads, channels): (usize, usize),
-        number: usize,
-        centre: Option<(Linear<E::Base>, i64)>,
-    ) -> HeadCodes<E::Base> {
-        let (vectors, log) = (self.tokens + heads, self.tokens + heads + channels);
-        let y = builder.linear_within(name, codes, layer, HEAD_MAX);
-        let rotates = self.config().positions == Positions::Rope;
-        let x = if rotates { self.rotated(builder, name, &y, (log, channels), number) } else { y.clone() };
-        let (centred, centre_max) = match centre {
-            Some((centre, largest)) => (x.clone().minus(&centre), largest),
-            None => (x.clone(), 0),
+        let (rho, base) = match normed {
+            true => {
+                let (rho, base) = builder.norm("norm", &sixteen, norm);
+                (Some(rho), base)
+            }
+            false => (None, Linear::constant(residue(-14 - i64::from(config.residual_frac)))),
         };
-        let bound = i64::from(self.config().qk_code_max());
-        let codes = builder.head_codes(name, &centred, (vectors, channels), bound);
-        let at_most = codes.at_most + centre_max;
-        if rotates {
-            builder.owed(&format!("{name} rotated"), log, &x, 1 << ROTATED_BITS, at_most);
-            in_bounds(builder, log, &y, i64::MAX);
-        } else {
-            in_bounds(builder, log, &y, at_most);
+        if !config.rotates_online() {
+            return builder.codes("norm", &sixteen, rho.as_ref(), &base);
         }
-        codes
-    }
-
-    /// Whether groups of heads are filled up.
-    fn adds_heads(&self) -> bool {
-        !(self.config().n_heads / self.config().n_kv_heads).is_power_of_two()
-    }
-
-    /// Heads, 0 where a group was filled up: a query of zeros sees the mean of the values of its group, which must not decide a step.
-    fn without_added_heads(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        Axes { tokens, kv, group, channels }: Axes,
-        y: Linear<E::Base>,
-    ) -> Linear<E::Base> {
-        if !self.adds_heads() {
-            return y;
-        }
-        let grouped = (self.config().n_heads / self.config().n_kv_heads) as usize;
-        let real = (0..1usize << group).map(|head| E::Base::from_bool(head < grouped)).collect();
-        let bits = (tokens + kv..tokens + kv + group).map(Bit::At).collect();
-        let real = Linear::view(View { source: builder.circuit.vector(real), bits });
-        let log = tokens + kv + group + channels;
-        let kept = {
-            let [real, y] = [&real, &y].map(|linear| builder.integers(linear, log));
-            real.iter().zip(y).map(|(real, y)| real * y).collect()
-        };
-        let kept = Linear::view(whole(builder.commit("real heads", log, kept), log));
-        builder.constrain(log, vec![(E::Base::ONE, real, y)], kept.clone().times(E::Base::NEG_ONE));
-        kept
-    }
-
-    /// Rotated heads.
-    fn rotated(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        name: &str,
-        x: &Linear<E::Base>,
-        (log, channels): (usize, usize),
-        number: usize,
-    ) -> Linear<E::Base> {
-        let tokens = self.tokens;
-        let table = &self.answer.weights.tables.rope[usize::from(self.config().layer_pattern(number).rope)];
-        let pairs = self.config().rope_dim as usize / 2;
-        let mut of = |sine: usize| {
-            let value = |at: usize| {
-                let (position, pair) =
-                    (self.position(at >> (channels - 1)), at & ((1 << (channels - 1)) - 1));
-                // Channels that do not rotate have an angle of 0.
-                let still = if sine == 0 { 1 << 14 } else { 0 };
-                let turned = || i64::from(table[(position * pairs + pair) * 2 + sine]);
-                residue(if pair < pairs { turned() } else { still })
-            };
-            let source = builder.circuit.vector((0..1usize << (tokens + channels - 1)).map(value).collect());
-            let bits = (0..tokens).chain(log - channels..log - 1).map(Bit::At).collect();
-            Linear::view(View { source, bits })
-        };
-        let (cosine, sine) = (of(0), of(1));
-        builder.rotate(&format!("{name} rotated"), log, x, (&cosine, &sine))
-    }
-
-    /// What is subtracted from keys, and its largest magnitude; nothing where it is 0.
-    fn centre(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        matrices: &Matrices<'a>,
-        part: usize,
-    ) -> Option<(Linear<E::Base>, i64)> {
-        let HeadPart { first, count, axes: Axes { tokens, kv, channels, .. } } = self.plan.heads[part];
-        let dim = self.config().head_dim as usize;
-        let here = matrices.weights.k_center.iter().skip(first * dim).take(count * dim);
-        let centres = here.map(|centre| i64::from(*centre));
-        let largest = centres.clone().map(i64::abs).max().filter(|largest| *largest > 0)?;
-        let mut values = vec![E::Base::ZERO; 1 << (kv + channels)];
-        for (at, centre) in centres.enumerate() {
-            values[((at / dim) << channels) + at % dim] = residue(centre);
-        }
-        let source = builder.circuit.vector(values);
-        let bits = (tokens..tokens + kv + channels).map(Bit::At).collect();
-        Some((Linear::view(View { source, bits }), largest))
-    }
-
-    /// Codes of what the down projection reads.
-    fn feed_forward(
-        &self,
-        builder: &mut Builder<'a, E::Base>,
-        number: usize,
-        matrices: &Matrices<'a>,
-        codes: &Codes<E::Base>,
-    ) -> Codes<E::Base> {
-        let scope = format!("layer {number}, feed-forward");
-        let activation = match self.config().activation {
-            Kind::Table => Activation::Table(&self.answer.weights.tables.activation),
-            Kind::Relu => Activation::Relu,
-        };
-        let dense = matrices.weights.ffn.dense();
-        let frac_of =
-            |linear: Option<&lockstep_base::weights::Linear>| linear.map_or(0, |l| i32::from(l.out_frac));
-        let up_frac = frac_of(dense.map(|dense| &dense.up));
-        let up_max = if matrices.gate.is_some() { UP_MAX } else { GATE_MAX };
-        let gate_frac = frac_of(dense.and_then(|dense| dense.gate.as_ref()));
-        let block = log2_ceil(self.config().hadamard_block() as usize);
-        let mut parts = Vec::with_capacity(self.plan.ffn.len());
-        for (at, channels) in self.plan.ffn.iter().enumerate() {
-            let log = self.tokens + channels;
-            builder.scope(part_name(&scope, at));
-            let up = builder.linear_within("up", codes, &matrices.up[at], up_max);
-            let h = match &matrices.gate {
-                Some(gate) => {
-                    let g = builder.linear_within("gate", codes, &gate[at], GATE_MAX);
-                    let a = builder.activate(log, &g, activation, gate_frac);
-                    let in_bounds = builder.bounded("what a gate multiplies", UP_MAX);
-                    builder.look_up(in_bounds, log, vec![up.clone()]);
-                    builder.gate(log, &a, &up)
-                }
-                None => builder.activate(log, &up, activation, up_frac),
-            };
-            parts.push((builder.hadamard(log, block, &h), *channels));
-        }
-        builder.scope(scope);
-        let frac = if matrices.gate.is_some() { gate_frac + up_frac - 7 } else { up_frac };
-        plain(builder, "hidden", (&parts, i64::MAX), self.tokens, frac.into())
+        let block = log2_ceil(config.stream_block() as usize);
+        let x16 = builder.sixteen_of("norm", &sixteen);
+        let rotated: Vec<_> =
+            x16.iter().zip(parts).map(|(x, part)| builder.hadamard(vectors + part.log, block, x)).collect();
+        let of: Vec<_> = rotated.iter().zip(parts).map(|(x, part)| (x, part.log)).collect();
+        // Of 16 bits each, so at most 2^22.
+        let turned = builder.sixteen("rotated", (&of, i64::MAX), vectors, Extent::Any, None);
+        builder.codes("rotated", &turned, rho.as_ref(), &base.plus(&sixteen.e))
     }
 }
 
@@ -520,6 +353,19 @@ fn in_bounds<B: PrimeField32>(builder: &mut Builder<'_, B>, log: usize, y: &Line
     if shown > HEAD_MAX {
         let table = builder.bounded("queries, keys and values", HEAD_MAX);
         builder.look_up(table, log, vec![y.clone()]);
+    }
+}
+
+/// Adds what a matrix gives to every part of the stream.
+fn add_matrix<'a, B: PrimeField32>(
+    builder: &mut Builder<'a, B>,
+    name: &str,
+    codes: &Codes<B>,
+    layers: &[Layer<'a>],
+    stream: &mut [Stream<B>],
+) {
+    for (at, (layer, stream)) in layers.iter().zip(stream).enumerate() {
+        *stream = builder.add_linear(&part_name(name, at), codes, layer, stream);
     }
 }
 

@@ -19,19 +19,45 @@ use alloc::format;
 use alloc::vec;
 use core::ops::Range;
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::weights::ModelWeights;
 use std::path::{Path, PathBuf};
+
+/// The weights of a model, or of a model with an adapter.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// The model.
+    pub weights: &'a ModelWeights,
+    /// The root of the model, where there is an adapter, which names it.
+    pub root: Digest,
+    /// The adapter.
+    pub adapter: Option<&'a AdapterWeights>,
+}
+
+impl<'a> From<&'a ModelWeights> for Held<'a> {
+    fn from(weights: &'a ModelWeights) -> Held<'a> {
+        Held { weights, root: Digest([0; 32]), adapter: None }
+    }
+}
+
+impl<'a> From<&Answer<'a>> for Held<'a> {
+    fn from(answer: &Answer<'a>) -> Held<'a> {
+        Held { weights: answer.weights, root: answer.root, adapter: answer.adapter }
+    }
+}
 
 /// The weights of the layers `layers`, with the head where these are the last, as one vector.
 ///
 /// # Errors
 /// If they have no argument, or are too large.
-pub fn cells<E: ProofField>(
-    weights: &ModelWeights,
+pub fn cells<'a, E: ProofField>(
+    held: impl Into<Held<'a>>,
     layers: Range<usize>,
 ) -> Result<Cells<E::Base>, PlanError> {
+    let Held { weights, root, adapter } = held.into();
     // Where weights lie does not depend on the tokens.
-    let answer = Answer { weights, root: Digest([0; 32]), tokens: &[0, 0], generated: 1 };
+    let vector = vec![0; weights.config.d_model as usize];
+    let answer = Answer { root, adapter, ..Answer::some(weights, &vector) };
     let statement = Statement::<E>::of_layers(answer, layers, None)?;
     let mut builder = Builder::<E::Base>::new(LIMB_BITS);
     statement.build(&mut builder, &[]);
@@ -56,8 +82,8 @@ fn shape<E: ProofField>(cells: &Cells<E::Base>) -> Shape {
 ///
 /// # Errors
 /// If they have no argument, or are too large.
-pub fn commit<E: ProofField>(
-    weights: &ModelWeights,
+pub fn commit<'a, E: ProofField>(
+    weights: impl Into<Held<'a>>,
     layers: Range<usize>,
 ) -> Result<Committed<E>, PlanError> {
     let cells = cells::<E>(weights, layers)?;
@@ -69,7 +95,7 @@ pub fn commit<E: ProofField>(
 ///
 /// # Errors
 /// If they have no argument, or are too large.
-pub fn root(weights: &ModelWeights, layers: Range<usize>) -> Result<Hash, PlanError> {
+pub fn root<'a>(weights: impl Into<Held<'a>>, layers: Range<usize>) -> Result<Hash, PlanError> {
     let cells = cells::<Quintic>(weights, layers)?;
     let shape = shape::<Quintic>(&cells);
     Ok(Committed::<Quintic>::lean(cells, shape).root())
@@ -84,7 +110,11 @@ fn path_of(folder: &Path, root: &Hash) -> PathBuf {
 ///
 /// # Errors
 /// If they have no argument, are too large, or the file cannot be written.
-pub fn keep(weights: &ModelWeights, layers: Range<usize>, folder: &Path) -> Result<Hash, ProveError> {
+pub fn keep<'a>(
+    weights: impl Into<Held<'a>>,
+    layers: Range<usize>,
+    folder: &Path,
+) -> Result<Hash, ProveError> {
     let new = folder.join(format!("{}-{}.new", layers.start, layers.end));
     let cells = cells::<Quintic>(weights, layers)?;
     let root = Kept::write::<Quintic>(cells.all(), shape::<Quintic>(&cells), &new)?;
@@ -97,8 +127,8 @@ pub fn keep(weights: &ModelWeights, layers: Range<usize>, folder: &Path) -> Resu
 ///
 /// # Errors
 /// If it is not there, or not what it should be.
-pub fn kept(
-    weights: &ModelWeights,
+pub fn kept<'a>(
+    weights: impl Into<Held<'a>>,
     layers: Range<usize>,
     root: &Hash,
     folder: &Path,
@@ -112,7 +142,7 @@ pub fn kept(
 fn place(matrix: &Matrix<'_>, placed: &Placed, cells: &mut [i8]) {
     for (row, at) in placed.rows.iter().enumerate() {
         let cells = &mut cells[(*at as usize) << placed.log_cols..][..1 << placed.log_cols];
-        let codes = matrix.row(placed.first_row + row);
+        let codes = matrix.row(placed.first_row + row, placed.low);
         for (code, at) in codes[placed.first_col..].iter().zip(&placed.cols) {
             cells[*at as usize] = *code;
         }

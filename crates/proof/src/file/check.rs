@@ -10,6 +10,7 @@ use crate::key::{Key, TableKey};
 use crate::transcript::Hash;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::weights::ModelWeights;
 
 impl AnswerFile {
@@ -38,7 +39,7 @@ impl AnswerFile {
         if self.stages.last().is_none_or(|stage| stage.end != layers) {
             return Err(FileError::Layers { got: self.ends(), expected: [layers].into() });
         }
-        self.verify_stages(weights, None, |_| None)
+        self.verify_stages((weights, None), None, |_| None)
     }
 
     /// Checks the same with the key of a model, which the caller trusts.
@@ -60,16 +61,19 @@ impl AnswerFile {
             return Err(FileError::Layers { got: self.ends(), expected: ends });
         }
         let embedded = self.embedded(keyed, key)?;
-        self.verify_stages(key.weights(), Some(&embedded), |stage| Some(key.stages()[stage].root))
+        self.verify_stages((key.weights(), key.adapter()), Some(&embedded), |stage| {
+            Some(key.stages()[stage].root)
+        })
     }
 
     fn verify_stages(
         &self,
-        weights: &ModelWeights,
+        (weights, adapter): (&ModelWeights, Option<&AdapterWeights>),
         embedded: Option<&[i64]>,
         root_of: impl Fn(usize) -> Option<Hash>,
     ) -> Result<(), FileError> {
-        let answer = Answer { weights, root: self.root, tokens: &self.tokens, generated: self.generated };
+        let greedy = Answer::greedy(weights, self.root, &self.tokens, self.generated);
+        let answer = Answer { adapter, ..greedy };
         let (mut first, mut entering) = (0, None);
         for (number, stage) in self.stages.iter().enumerate() {
             let layers = first..stage.end as usize;

@@ -92,10 +92,8 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
         if drawn[number] {
             let rows = number.checked_sub(1).and_then(|before| between.get(before)).map(Vec::as_slice);
             let commit = |key: &Key| match kept {
-                Some(folder) => {
-                    weights::kept(answer.weights, layers.clone(), &key.stages()[number].root, folder)
-                }
-                None => Ok(weights::commit(answer.weights, layers.clone())?),
+                Some(folder) => weights::kept(answer, layers.clone(), &key.stages()[number].root, folder),
+                None => Ok(weights::commit(answer, layers.clone())?),
             };
             let held = key.map(commit).transpose()?;
             let stage = Stage {

@@ -1,4 +1,4 @@
-//! Attention over one block of positions (docs/spec/arithmetic.md, section 6, steps 4 to 7).
+//! Attention (docs/spec/arithmetic.md, section 6, steps 4 to 7).
 //!
 //! Axes: i a token that looks, h = (kv, g) a head, j a token that is looked at, c a channel. A public mask says which j an i sees.
 //!
@@ -8,7 +8,7 @@
 //! mask (m - t - d - o) = 0, o (4095 - d) = 0      o >= 0: d = min(m - t, 4095)
 //! (d, p) in the table of powers, (1 - mask) p = 0
 //! one j with d = 0                                so m is a score that is seen, and none is above
-//! Z = sum_j p                                     a contraction; n is below 256, so nothing is shifted out
+//! Z = sum_j p                                     a contraction
 //! mask (W - E + f_v) = 0                          over (i, kv, j), W >= 0: E >= f_v where the mask is 1, and equal once
 //! P' p' + r' = p k_v + P' / 2                     shift 5 + W: (W, P', r') in a table
 //! o = sum_j p' v                                  over (i, kv, g, c): a contraction
@@ -17,31 +17,40 @@
 //! P* y + r* = o16 rz + H*                         shift bl(Z) + 28 - bl(127 Z) - E - 9
 //! ```
 //!
+//! Where rows see more than 255 positions, Z and o are sums over blocks of 256 positions of `2^w x + r = (sum over the block) + H`, w public.
+//!
+//! Caps ([`super::cap`]) and what falls with distance (ALiBi, public) stand between the first t and the second.
+//!
 //! t has no range of its own where it is seen: it is m - d - o there, all of which have one. Where it is not seen nobody reads it.
 
+use super::cap::Cap;
 use super::digits::{Position, add_digits, add_product, digits_of};
 use super::heads::HeadCodes;
 use super::linear::Codes;
-use super::ranges::{Width, limbs, widths};
+use super::ranges::{Width, widths};
 use super::tables::number;
 use super::{Builder, each, of_rows, whole};
 use crate::circuit::{Bit, Contraction, Linear, Source, View};
 use crate::field::{power_of_two, residue};
-use crate::integer::{bit_length, floor_div, half, rsh};
+use crate::integer::{bit_length, floor_div};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::PrimeField32;
 
-/// `sum of coefficient * left * right`.
-type Products<B> = Vec<(B, Linear<B>, Linear<B>)>;
-
-/// Tokens that one proof can attend over: so many give `|o| <= 127 2^15 127 < 2^29`, so no identity of o wraps, and block sums need no shift.
-pub const TOKENS_MAX: usize = 127;
-/// Bits of the magnitude of a score: 2047^2 times 128 channels.
+/// Tokens that one proof can attend over. How many a proof has room for is another question.
+pub const TOKENS_MAX: usize = 1023;
+/// log2 of the positions of a block.
+const BLOCK_BITS: usize = 8;
+/// Largest magnitude of a sum of weighted values: those of a block, of weights of at most `rsh(2^15 31, 5)`; sums of several are shifted so far that they are not larger, but for
+/// what is rounded. With 2^30 more it is below the order of the field.
+const SUM_MAX: i64 = (127 * 31_744 + 1) << BLOCK_BITS;
+/// Largest sum of a block's powers.
+const POWERS_MAX: i64 = 1 << 23;
+/// Bits of the magnitude of a score: 2047^2 times 128 channels, or 1023^2 times 256.
 const SCORE_BITS: u32 = 29;
-/// Bits of a shifted value with its offset, before it is shifted.
-const SHIFTED_BITS: u32 = 31;
+/// Largest magnitude of a score, and of a product of what is normalised and its factor.
+pub(super) const PRODUCT_MAX: i64 = 1 << SCORE_BITS;
 /// Bits of what a distance has beyond 4095. A bit more, and -2^30 - 2^30 would come near the order of the field: what is further away
 /// (two million octaves) has no argument.
 const BEYOND_BITS: u32 = 29;
@@ -57,14 +66,10 @@ const WEIGHED_SHIFT: u32 = 5;
 const WEIGHED_MORE: u32 = 15;
 /// Bits of the result, which has so many less as the shift is more.
 const WEIGHED_BITS: u32 = 16;
-/// Bits of the sum of probabilities.
-const SUM_BITS: core::ops::RangeInclusive<u32> = 16..=23;
+/// Bits of the sum of probabilities, of which one is 2^15, but shifted by at most 2.
+const SUM_BITS: core::ops::RangeInclusive<u32> = 13..=23;
 /// Bits of 127 times it.
-const SCALED_BITS: core::ops::RangeInclusive<u32> = 22..=29;
-/// Largest shift of sums and quotients.
-const SHIFTED_MAX: u32 = 28;
-/// What a reader shows at least.
-const READ_MAX: i64 = 1 << 16;
+const SCALED_BITS: core::ops::RangeInclusive<u32> = 19..=30;
 
 /// The axes of attention, as logarithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,7 @@ pub struct Axes {
 
 /// What attention reads.
 #[derive(Clone, Debug)]
-pub struct Heads<B> {
+pub struct Heads<'t, B> {
     /// Queries, vectors (i, kv, g).
     pub q: HeadCodes<B>,
     /// Keys, vectors (j, kv).
@@ -92,6 +97,12 @@ pub struct Heads<B> {
     pub shift: i64,
     /// The public mask over (i, j).
     pub mask: Source,
+    /// What falls with distance, over (i, kv, g, j), and its largest magnitude: public, 0 where the mask is.
+    pub bias: Option<(Source, i64)>,
+    /// What caps scores.
+    pub cap: Option<Cap<'t>>,
+    /// By how much sums of blocks are shifted, over i: public, where it is not always 0.
+    pub block_shift: Option<Source>,
 }
 
 impl Axes {
@@ -120,103 +131,7 @@ impl Axes {
     }
 }
 
-/// `P x + r = y + H`, `|y| <= 2^29`: what a shift by each key needs: P, H, the widths of the remainder, and, if x is not shown to be small by other means, its offset
-/// and widths. Then P x is at most 2^30, r and H together below 2^28.6, and the sides cannot differ by p.
-fn shift_entries(most: u32, wide: bool, limb_bits: u32) -> Vec<Vec<i64>> {
-    let entry = |shift: u32| {
-        let mut entry = vec![shift.into(), 1 << shift, half(shift)];
-        entry.extend(widths(shift, most, limb_bits));
-        if wide {
-            entry.push(1 << (SHIFTED_BITS - 1 - shift));
-            entry.extend(widths(SHIFTED_BITS - shift, SHIFTED_BITS, limb_bits));
-        }
-        entry
-    };
-    (0..=most).map(entry).collect()
-}
-
-/// Who shows that a shifted value does not wrap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shown {
-    /// It does, with one width everywhere.
-    Alike,
-    /// It does, with a width for each shift.
-    Each,
-    /// Whoever reads it.
-    Reader,
-}
-
 impl<B: PrimeField32> Builder<'_, B> {
-    /// `x = rsh(y, s)` in every one of `2^log` cells, s by `key` over cells that `bits` read here; y, of at most 2^29, is `product` or `linear` or both. And the largest
-    /// magnitude that whoever reads x owes, if `reader` is one.
-    fn shifted(
-        &mut self,
-        name: &str,
-        log: usize,
-        (key, key_log, read): (&Linear<B>, usize, &[Bit]),
-        (products, linear): (Products<B>, Linear<B>),
-        reader: bool,
-    ) -> (Linear<B>, i64) {
-        let sums = {
-            let mut sums = self.integers(&linear, log);
-            for (_, a, b) in &products {
-                let (a, b) = (self.integers(a, log), self.integers(b, log));
-                sums = each(sums.len(), |at| sums[at] + a[at] * b[at]);
-            }
-            sums
-        };
-        let (keys, limb_bits) = (self.integers(key, key_log), self.circuit.limb_bits);
-        let most =
-            self.declare(SHIFTED_MAX, || keys.iter().copied().max().map_or(0, |key| key.clamp(0, 28) as u32));
-        let allowed = (i64::from(B::ORDER_U32) - 1 - (1 << SCORE_BITS) - (1 << most)) >> most;
-        let shown = {
-            let here = self.integers(&key.within(read), log);
-            let shifted = each(sums.len(), |at| rsh(sums[at], here[at].clamp(0, 28) as u32).abs());
-            let largest = shifted.into_iter().max().unwrap_or(0);
-            let of_reader = reader && allowed >= READ_MAX;
-            let needed = match largest {
-                _ if of_reader && 2 * largest <= allowed => 2,
-                _ if 1 << bit_length(largest) <= allowed => 0,
-                _ => 1,
-            };
-            match self.declare(if of_reader { 2 } else { 1 }, || needed) {
-                0 => Shown::Alike,
-                1 => Shown::Each,
-                _ => Shown::Reader,
-            }
-        };
-        let wide = shown == Shown::Each;
-        let table = self.table(&format!("shift by {most}, {wide}"), || shift_entries(most, wide, limb_bits));
-        let fetched = self.fetch(&format!("{name} shift"), table, key_log, key.clone());
-        let fetched: Vec<Linear<B>> = fetched.iter().map(|linear| linear.within(read)).collect();
-        let (power, halves) = (fetched[0].clone(), fetched[1].clone());
-        let rest_limbs = limbs(most, limb_bits);
-        let (powers, half_values) = (self.integers(&power, log), self.integers(&halves, log));
-        let sums: Vec<i64> = each(sums.len(), |at| sums[at] + half_values[at]);
-        let mut values: Vec<i64> = each(sums.len(), |at| floor_div(sums[at], powers[at]));
-        let x = match shown {
-            Shown::Alike => self.signed(name, log, allowed.ilog2() + 1, values).0,
-            Shown::Reader => Linear::view(whole(self.commit(name, log, values), log)),
-            Shown::Each => {
-                let offset = &fetched[2 + rest_limbs];
-                let order = i64::from(B::ORDER_U32);
-                let offsets = self.integers(offset, log);
-                values.iter_mut().zip(offsets).for_each(|(x, offset)| *x += offset.rem_euclid(order));
-                self.value(name, log, Width::Computed(&fetched[3 + rest_limbs..]), values).minus(offset)
-            }
-        };
-        let rest = {
-            let x = self.integers(&x, log);
-            each(sums.len(), |at| sums[at] - powers[at] * x[at])
-        };
-        let rest_widths = &fetched[2..2 + rest_limbs];
-        let rest = self.value(&format!("{name} remainder"), log, Width::Computed(rest_widths), rest);
-        let mut products: Vec<_> = products.into_iter().map(|(c, a, b)| (-c, a, b)).collect();
-        products.push((B::ONE, power, x.clone()));
-        self.constrain(log, products, rest.minus(&linear).minus(&halves));
-        (x, if shown == Shown::Reader { allowed } else { i64::MAX })
-    }
-
     /// A remainder of `least + w` bits, w at most `more`, and 2^w where w is not always 0: one lookup has both, and a lower limb what it has no room for.
     fn power_remainder(
         &mut self,
@@ -251,7 +166,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     }
 
     /// t over (i, kv, g, j), and the largest magnitude of it that does not wrap.
-    fn scores(&mut self, axes: Axes, heads: &Heads<B>, products: Linear<B>) -> (Linear<B>, i64) {
+    fn scores(&mut self, axes: Axes, heads: &Heads<'_, B>, products: Linear<B>) -> (Linear<B>, i64) {
         let scores = axes.scores();
         let most = heads.shift;
         let more = heads.q.e_max + heads.k.e_max;
@@ -260,8 +175,13 @@ impl<B: PrimeField32> Builder<'_, B> {
         if least < 1 || most > SCORE_SHIFT_MAX {
             let key = Linear::constant(residue(most)).minus(&heads.q.e).minus(&e_k);
             let everywhere: Vec<Bit> = Axes::bits(0..scores).collect();
-            let (t, _) =
-                self.shifted("score", scores, (&key, scores, &everywhere), (Vec::new(), products), false);
+            let (t, _) = self.shifted(
+                "score",
+                scores,
+                (&key, scores, &everywhere),
+                (Vec::new(), products, PRODUCT_MAX),
+                false,
+            );
             return (t, i64::MAX);
         }
         let w = Linear::constant(B::from_u32(more)).minus(&heads.q.e).minus(&e_k);
@@ -293,7 +213,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     pub fn attention(
         &mut self,
         axes: Axes,
-        heads: &Heads<B>,
+        heads: &Heads<'_, B>,
         exp2: &[u16],
         reader: bool,
     ) -> (Linear<B>, i64) {
@@ -316,41 +236,71 @@ impl<B: PrimeField32> Builder<'_, B> {
                 bits: axes.keys_in_scores().into_iter().chain(range(scores..scores + channels)).collect(),
             },
         });
-        let (t, allowed) = self.scores(axes, heads, Linear::view(whole(products, scores)));
+        let (mut t, mut allowed) = self.scores(axes, heads, Linear::view(whole(products, scores)));
+        if let Some(cap) = heads.cap {
+            t = self.soft_cap("score", scores, (&t, allowed), cap);
+            allowed = i64::MAX;
+        }
+        if let Some((bias, most)) = heads.bias {
+            t = t.minus(&Linear::view(whole(bias, scores)));
+            allowed = allowed.saturating_sub(most);
+        }
 
         let (p, p_source) = self.probabilities(axes, (&t, allowed), &mask, exp2);
-        let z = self.sum_over(p_source, None, (rows, tokens));
+        let inner = heads.block_shift.map_or(tokens, |_| tokens.min(BLOCK_BITS));
+        let blocks = tokens - inner;
+        let z = self.sum_over(p_source, None, (rows + blocks, inner));
+        let z = self.of_blocks("powers", heads.block_shift, (rows, blocks), tokens, (z, POWERS_MAX));
 
         // The steps of values.
         let (e_max, weighed) = self.weighed(axes, heads, &p);
+        let outer = rows + channels + blocks;
+        let keys: Vec<Bit> = range(rows + channels..outer + inner).collect();
         let sums = self.contract(Contraction {
-            outer: rows + channels,
-            inner: tokens,
-            left: View {
-                source: weighed,
-                bits: range(0..rows).chain(range(rows + channels..rows + channels + tokens)).collect(),
-            },
+            outer,
+            inner,
+            left: View { source: weighed, bits: range(0..rows).chain(keys.iter().copied()).collect() },
             right: View {
                 source: heads.v.parts[0].0,
-                bits: range(rows + channels..rows + channels + tokens)
+                bits: keys
+                    .into_iter()
                     .chain(range(tokens..tokens + kv))
                     .chain(range(rows..rows + channels))
                     .collect(),
             },
         });
         let log = rows + channels;
-        let sums = Linear::view(whole(sums, log));
+        let sums = Linear::view(whole(sums, outer));
+        let sums = self.of_blocks("values", heads.block_shift, (log, blocks), tokens, (sums, SUM_MAX));
 
         // Down to 16 bits, by the size of 127 Z.
         let scaled = z.clone().times(B::from_u32(127));
         let size = self.bit_length("attention 127 Z", rows, &scaled, SCALED_BITS);
         let key = size.clone().offset(-B::from_u32(15));
-        let (o16, _) = self.shifted("sum", log, (&key, rows, &identity), (Vec::new(), sums), false);
+        let (o16, _) = self.shifted("sum", log, (&key, rows, &identity), (Vec::new(), sums, SUM_MAX), false);
 
         let (rz, z_bits) = self.reciprocal(rows, &z);
         let key = z_bits.offset(B::from_u32(19)).minus(&size).minus(&e_max);
-        let y = (vec![(B::ONE, o16, rz)], Linear::constant(B::ZERO));
+        let y = (vec![(B::ONE, o16, rz)], Linear::constant(B::ZERO), PRODUCT_MAX);
         self.shifted("quotient", log, (&key, rows, &identity), y, reader)
+    }
+
+    /// The sum over blocks of what each gives, shifted where rows see more than 255 positions.
+    fn of_blocks(
+        &mut self,
+        name: &str,
+        shift: Option<Source>,
+        (log, blocks): (usize, usize),
+        tokens: usize,
+        (sums, largest): (Linear<B>, i64),
+    ) -> Linear<B> {
+        let Some(shift) = shift else { return sums };
+        let key = Linear::view(whole(shift, tokens));
+        let rows: Vec<Bit> = Axes::bits(0..tokens).collect();
+        let of = (Vec::new(), sums, largest);
+        let name = format!("{name} of a block");
+        let (shifted, _) = self.shifted(&name, log + blocks, (&key, tokens, &rows), of, false);
+        self.sum_of(&shifted, (log, blocks))
     }
 
     /// p over (i, kv, g, j).
@@ -415,7 +365,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     }
 
     /// E over (i, kv), read in (i, kv, g), and p' over (i, kv, g, j).
-    fn weighed(&mut self, axes: Axes, heads: &Heads<B>, p: &Linear<B>) -> (Linear<B>, Source) {
+    fn weighed(&mut self, axes: Axes, heads: &Heads<'_, B>, p: &Linear<B>) -> (Linear<B>, Source) {
         let Axes { tokens, kv, .. } = axes;
         let scores = axes.scores();
         let (few, shared) = (tokens + kv, 2 * tokens + kv);

@@ -64,4 +64,28 @@ impl<B: PrimeField32> Builder<'_, B> {
         }
         chosen
     }
+
+    /// The next declaration that is a number of up to 24 bits, at most `most`, its lowest byte first; in a circuit that nobody has declared anything of, 0.
+    pub(super) fn declare_number(&mut self, most: usize, needed: impl FnOnce() -> usize) -> usize {
+        let decides = self.has_witness() && self.declarations.given.is_none();
+        let wanted = if decides { needed() } else { 0 };
+        let mut number = 0;
+        for byte in 0..bit_length(most as i64).div_ceil(8) {
+            let limit = (most >> (8 * byte)).min(255) as u32;
+            let said = self.declare(limit, || (wanted >> (8 * byte)) as u32 & 255);
+            number |= (said as usize) << (8 * byte);
+        }
+        if number > most {
+            self.undeclared(number);
+            return 0;
+        }
+        number
+    }
+
+    /// The last declaration is none: a number that cannot be there.
+    pub(super) fn undeclared(&mut self, number: usize) {
+        let at = self.declarations.said.len().saturating_sub(1);
+        let fault = VerifyError::Declared { at, got: number as u8, limit: 0 };
+        self.declarations.fault.get_or_insert(fault);
+    }
 }

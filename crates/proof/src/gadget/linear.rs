@@ -1,7 +1,7 @@
 //! Linear layers (docs/spec/arithmetic.md, section 4).
 //!
 //! ```text
-//! acc = W x                          a contraction, not committed
+//! acc = W x                          a contraction, not committed; of weights of 16 bits, H x + floor(L x / 128)
 //! t 2^s1 + r = acc + 2^(s1-1)        t in as many bits as are declared, r in 0 .. 2^s1
 //! P y' + r' = k m t + P / 2          P = 2^s, s = s_i + 4 - s1 - f - F, r' in 0 .. 2^s
 //! y = y' + bias
@@ -26,12 +26,14 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use by_group::Left;
+use layer::{LOW_BITS, LOW_SUM_BITS, SHIFT_MAX, Shifts};
 pub use layer::{Layer, PRODUCT_MAX, Part};
-use layer::{SHIFT_MAX, Shifts};
 use p3_field::PrimeField32;
 
 /// Largest magnitude in the stream that has an argument.
 const STREAM_MAX: i64 = 1 << 28;
+/// Largest magnitude of outputs whose shifts are of any kind.
+const UNBIASED_MAX: i64 = 1 << 30;
 /// What a reader of the stream shows at least.
 const READ_MAX: i64 = 1 << 16;
 
@@ -74,8 +76,8 @@ enum Reader<'a, B> {
 
 /// What a matrix gives.
 enum Outputs<B> {
-    /// y' 2^-left, and 2^left if it is not 1.
-    Unbiased(Linear<B>, Option<Linear<B>>),
+    /// y' 2^-left, 2^left if it is not 1, and the largest y' that is shown.
+    Unbiased(Linear<B>, Option<Linear<B>>, i64),
     /// With its bias, or added to a stream whose reader owes so much.
     Whole(Linear<B>, i64),
 }
@@ -100,6 +102,15 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     /// `y = W x + b`, over `(vectors, rows)`.
     pub fn linear(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>) -> Linear<B> {
         self.linear_where(name, codes, layer, None)
+    }
+
+    /// The same, and the largest magnitude that it is shown to have.
+    pub fn linear_and_bound(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>) -> (Linear<B>, i64) {
+        let outputs = self.outputs(name, codes, layer, layer.left, Reader::Nobody);
+        let shown = match &outputs {
+            Outputs::Whole(_, at_most) | Outputs::Unbiased(_, _, at_most) => *at_most,
+        };
+        (self.biased(codes, layer, outputs, None), shown + layer.bias_max())
     }
 
     /// The same, whose reader shows that no magnitude is above `at_most`.
@@ -136,7 +147,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     ) -> Linear<B> {
         match outputs {
             Outputs::Whole(y, _) => y,
-            Outputs::Unbiased(unbiased, _) => match (self.bias(codes, layer), real) {
+            Outputs::Unbiased(unbiased, ..) => match (self.bias(codes, layer), real) {
                 (None, _) => unbiased,
                 (Some(bias), None) => unbiased.plus(&bias),
                 (Some(bias), Some(real)) => unbiased.plus(&bias.by(real)),
@@ -166,7 +177,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         let log = codes.log_vectors + layer.log_rows;
         let (unbiased, scale) = match self.outputs(name, codes, layer, Left::Added, Reader::Stream(stream)) {
             Outputs::Whole(x, owed) => return Stream { x, at_most: STREAM_MAX, owed: owed.min(STREAM_MAX) },
-            Outputs::Unbiased(unbiased, scale) => (unbiased, scale),
+            Outputs::Unbiased(unbiased, scale, _) => (unbiased, scale),
         };
         let rest = match self.bias(codes, layer) {
             Some(bias) => stream.x.clone().plus(&bias),
@@ -197,23 +208,11 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     ) -> Outputs<B> {
         let (vectors, rows) = (codes.log_vectors, layer.log_rows);
         let log = vectors + rows;
-        let bits = |range: core::ops::Range<usize>| range.map(Bit::At);
         self.matrices.push(layer.matrix);
-        let mut accumulator = Linear::constant(B::ZERO);
-        for ((source, inner), placed) in codes.parts.iter().zip(&layer.placed) {
-            debug_assert_eq!(*inner, placed.log_cols, "{name}");
-            let placed = Placed { matrix: self.matrices.len() - 1, ..placed.clone() };
-            let weights = self.circuit.placed(placed);
-            let sum = self.contract(Contraction {
-                outer: log,
-                inner: *inner,
-                left: View {
-                    source: *source,
-                    bits: bits(0..vectors).chain(bits(log..log + inner)).collect(),
-                },
-                right: View { source: weights, bits: bits(vectors..log + inner).collect() },
-            });
-            accumulator = accumulator.plus(&Linear::view(whole(sum, log)));
+        let mut accumulator = self.products(codes, &layer.placed, log);
+        if !layer.low.is_empty() {
+            let low = self.products(codes, &layer.low, log);
+            accumulator = accumulator.plus(&self.without_low_bits(name, log, &low));
         }
         let shifted = self.static_shift(name, layer, accumulator, log);
         let limb_bits = self.circuit.limb_bits;
@@ -227,9 +226,41 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
                     self.in_range(&format!("{name} accumulator remainder"), log, layer.pre_shift, rest);
                 }
                 let (unbiased, scale) = self.by_group(name, codes, layer, shifted.t, left);
-                Outputs::Unbiased(unbiased, scale)
+                Outputs::Unbiased(unbiased, scale, UNBIASED_MAX)
             }
         }
+    }
+
+    /// The products of codes with the blocks of the last matrix.
+    fn products(&mut self, codes: &Codes<B>, blocks: &[Placed], log: usize) -> Linear<B> {
+        let vectors = codes.log_vectors;
+        let bits = |range: core::ops::Range<usize>| range.map(Bit::At);
+        let mut sums = Linear::constant(B::ZERO);
+        for ((source, inner), placed) in codes.parts.iter().zip(blocks) {
+            debug_assert_eq!(*inner, placed.log_cols);
+            let placed = Placed { matrix: self.matrices.len() - 1, ..placed.clone() };
+            let weights = self.circuit.placed(placed);
+            let sum = self.contract(Contraction {
+                outer: log,
+                inner: *inner,
+                left: View {
+                    source: *source,
+                    bits: bits(0..vectors).chain(bits(log..log + inner)).collect(),
+                },
+                right: View { source: weights, bits: bits(vectors..log + inner).collect() },
+            });
+            sums = sums.plus(&Linear::view(whole(sum, log)));
+        }
+        sums
+    }
+
+    /// `floor(x / 2^7)`, x being below 2^29.
+    fn without_low_bits(&mut self, name: &str, log: usize, x: &Linear<B>) -> Linear<B> {
+        let values = self.integers(x, log).into_iter().map(|x| x >> LOW_BITS).collect();
+        let (rest, _) = self.signed(&format!("{name} low accumulator"), log, LOW_SUM_BITS, values);
+        let cut = x.clone().minus(&rest.clone().times(power_of_two(LOW_BITS)));
+        self.in_range(&format!("{name} low remainder"), log, LOW_BITS, &cut);
+        rest
     }
 
     /// y' of every cell, if shifts are those of the runtime.
@@ -361,8 +392,8 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         shifts: Shifts,
     ) -> (Linear<B>, Outputs<B>) {
         let most = shifts.allowed.ilog2() + 1;
-        let (unbiased, _) = self.signed(&format!("{name} output"), log, most, values);
-        (unbiased.clone(), Outputs::Unbiased(unbiased, None))
+        let (unbiased, bits) = self.signed(&format!("{name} output"), log, most, values);
+        (unbiased.clone(), Outputs::Unbiased(unbiased, None, (1 << bits) / 2))
     }
 
     /// r' in `0 .. 2^s`, and r beside it, where one lookup has room for both.

@@ -27,6 +27,10 @@ const SUM_MAX: u128 = 1 << 29;
 const RHO_BITS: u32 = 13;
 /// The key of a vector of zeros among those of epsilons, which are e.
 const ZERO_KEY: i64 = -16;
+/// Largest shift of a vector; the least is as far on the other side of 0.
+const E_MAX: i64 = 15;
+/// How far apart the keys of epsilons lie for two shifts in front of a mean that was subtracted.
+const E_STEP: i64 = 64;
 /// Exponents of four: 2^13 <= 2^kk sqrt(n / S') < 2^14.
 const POWERS: core::ops::RangeInclusive<i64> = 0..=29;
 /// Digits of `2^(2 kk) n`.
@@ -56,6 +60,19 @@ impl Norm {
         15 - self.bits()
     }
 
+    /// The same over what is left when the mean of x 2^-e is subtracted: n times as much.
+    fn centred(&self, e: i64) -> Norm {
+        let eps = u128::from(self.eps) * (self.width as u128).pow(2);
+        let bits = 2 * e.unsigned_abs() as u32;
+        let eps = if e < 0 { eps << bits } else { eps >> bits };
+        Norm { eps: u64::try_from(eps).unwrap_or(u64::MAX), ..*self }
+    }
+
+    /// What is added to the squares of a vector with this key: its e, or that of a vector of zeros, whose e is 0 and whose sum is at least 1.
+    fn eps_behind(&self, key: i64, s: i64) -> i64 {
+        if key == ZERO_KEY { self.eps_at(s).max(1) } else { self.eps_at(key + s) }
+    }
+
     /// `floor(eps / 2^(2 es))`, at most 2^29.
     fn eps_at(&self, es: i64) -> i64 {
         let eps = u128::from(self.eps);
@@ -67,7 +84,20 @@ impl Norm {
 impl<B: PrimeField32> Builder<'_, B> {
     /// The factor rho of a norm, and the base of the codes that it gives.
     pub fn norm(&mut self, name: &str, x: &Sixteen<B>, norm: Norm) -> (Linear<B>, Linear<B>) {
-        let (vectors, s) = (x.log_vectors, norm.rounds());
+        let (rho, kk) = self.factor(name, x, norm, None);
+        let base = x.e.clone().plus(&kk).offset(residue(norm.rounds().into())).times(B::NEG_ONE);
+        (rho, base)
+    }
+
+    /// rho and kk of a norm. Where x is what is left of vectors in 16 bits whose mean was subtracted, `centred` is the shift of these.
+    pub fn factor(
+        &mut self,
+        name: &str,
+        x: &Sixteen<B>,
+        norm: Norm,
+        centred: Option<&Linear<B>>,
+    ) -> (Linear<B>, Linear<B>) {
+        let vectors = x.log_vectors;
         let mut squares = Linear::constant(B::ZERO);
         for (at, part) in x.parts.iter().enumerate() {
             let (log, name) = (vectors + part.log_channels, part_name(name, at));
@@ -78,25 +108,28 @@ impl<B: PrimeField32> Builder<'_, B> {
             let sum = self.sum_over(q, Some(&whole(q, log)), (vectors, part.log_channels));
             squares = squares.plus(&sum);
         }
-        let table = self.table(&format!("norm of {}", norm.width), || {
-            // The key of a vector of zeros is -16; then e is 0, and S' at least 1.
-            let entry = |key: i64| match key {
-                ZERO_KEY => vec![key, norm.eps_at(s.into()).max(1)],
-                key => vec![key, norm.eps_at(key + i64::from(s))],
-            };
-            (ZERO_KEY..=15).map(entry).collect()
-        });
-        let key = match &x.zero {
-            None => x.e.clone(),
-            Some(zero) => x.e.clone().plus(&zero.clone().times(residue(ZERO_KEY))),
+        let s = i64::from(norm.rounds());
+        let (table, mut key) = match centred {
+            None => {
+                let name = format!("norm of {} and {}", norm.width, norm.eps);
+                let entry = |key: i64| vec![key, norm.eps_behind(key, s)];
+                (self.table(&name, || (ZERO_KEY..=E_MAX).map(entry).collect()), x.e.clone())
+            }
+            Some(e) => {
+                let name = format!("centred norm of {} and {}", norm.width, norm.eps);
+                let entry = |(e, key): (i64, i64)| vec![E_STEP * e + key, norm.centred(e).eps_behind(key, s)];
+                let keys = || (-E_MAX..=E_MAX).flat_map(|e| (ZERO_KEY..=E_MAX).map(move |key| (e, key)));
+                let key = e.clone().times(residue(E_STEP)).plus(&x.e);
+                (self.table(&name, || keys().map(entry).collect()), key)
+            }
         };
+        if let Some(zero) = &x.zero {
+            key = key.plus(&zero.clone().times(residue(ZERO_KEY)));
+        }
         let eps = self.fetch(&format!("{name} epsilon"), table, vectors, key).remove(0);
         let sum = squares.plus(&eps);
         let sum = self.capped(&format!("{name} sum"), vectors, &sum);
-        let rho_and_kk = self.inverse_root(name, vectors, &sum, norm);
-        let (rho, kk) = rho_and_kk;
-        let base = x.e.clone().plus(&kk).offset(residue(s.into())).times(B::NEG_ONE);
-        (rho, base)
+        self.inverse_root(name, vectors, &sum, norm)
     }
 
     /// q, where no lookup of z has it.

@@ -3,15 +3,17 @@
 mod cbor;
 mod files;
 mod keys;
+mod operators;
 mod pruned;
 mod satisfied;
+mod subjects;
 mod unread;
 
 use crate::decoder::{answered, config};
 use crate::harness::{Base, Case};
 use lockstep_base::Digest;
 use lockstep_base::config::{Activation, ModelConfig};
-use lockstep_base::weights::{Gain, ModelWeights, WeightFormat};
+use lockstep_base::weights::{Gain, ModelWeights, Slope, WeightFormat};
 use lockstep_proof::argument::Witness;
 use lockstep_proof::circuit::Linear;
 use lockstep_proof::decoder::statement::{Answer, Statement};
@@ -66,7 +68,7 @@ fn filling_decides_nothing() {
         for seed in 0..if kind < 2 { 24 } else { 4 } {
             let weights = Arc::new(synthetic::model(shape, WeightFormat::Int8, seed));
             let tokens = answered(&weights, seed, 10, 2);
-            let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+            let answer = Answer::greedy(&weights, ROOT, &tokens, 2);
             let case = Case::answered(answer, None, None);
             let top =
                 (0..case.witness.columns.len()).find(|column| case.name(*column) == "head: largest logit");
@@ -197,7 +199,7 @@ fn angles_off_the_circle_are_refused() {
 
     let mut weights = synthetic::model(&config(0), WeightFormat::Int8, 1);
     let refused = |weights: &ModelWeights| {
-        let answer = Answer { weights, root: ROOT, tokens: &[1, 2, 3], generated: 1 };
+        let answer = Answer::greedy(weights, ROOT, &[1, 2, 3], 1);
         Statement::<Quintic>::new(answer).err()
     };
     assert_eq!(refused(&weights), None);
@@ -217,7 +219,7 @@ fn an_activation_of_zero_that_is_not_zero_is_refused() {
         let config = ModelConfig { activation, ..config(kind) };
         let mut weights = synthetic::model(&config, WeightFormat::Int8, 1);
         weights.tables.activation[4096] = 1;
-        let answer = Answer { weights: &weights, root: ROOT, tokens: &[1, 2, 3], generated: 1 };
+        let answer = Answer::greedy(&weights, ROOT, &[1, 2, 3], 1);
         assert_eq!(Statement::<Quintic>::new(answer).is_err(), refused, "kind {kind}, {activation:?}");
     }
 }
@@ -229,7 +231,7 @@ fn parts_of_a_model_are_refused() {
     let refused = |change: &dyn Fn(&mut ModelWeights)| {
         let mut weights = weights.clone();
         change(&mut weights);
-        let answer = Answer { weights: &weights, root: ROOT, tokens: &[1, 2, 3], generated: 1 };
+        let answer = Answer::greedy(&weights, ROOT, &[1, 2, 3], 1);
         Statement::<Quintic>::new(answer).is_err()
     };
     let gain = || Some(Gain::default());
@@ -240,6 +242,7 @@ fn parts_of_a_model_are_refused() {
     assert!(refused(&|weights| weights.layers.truncate(1)), "a layer less");
     assert!(refused(&|weights| weights.first_layer = 1), "later layers");
     assert!(refused(&|weights| weights.embed_norm = gain()), "a norm behind the embedding");
+    assert!(refused(&|weights| weights.tables.alibi = vec![Slope::default(); 4]), "slopes");
     assert!(refused(&|weights| weights.layers[1].q_norm = gain()), "a norm of queries");
     assert!(refused(&|weights| weights.layers[0].ffn_post = gain()), "a norm behind a sublayer");
     assert!(
@@ -257,12 +260,12 @@ fn too_many_logits_are_refused_at_once() {
     let mut weights = synthetic::model(&config(1), WeightFormat::Int8, 1);
     weights.config.vocab = 1 << 22;
     let tokens = [1; 33];
-    let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 32 };
+    let answer = Answer::greedy(&weights, ROOT, &tokens, 32);
     assert!(Statement::<Quintic>::new(answer).is_ok());
     let answer = Answer { generated: 31, ..answer };
     assert!(Statement::<Quintic>::new(answer).is_ok());
     weights.config.vocab += 1;
-    let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 32 };
+    let answer = Answer::greedy(&weights, ROOT, &tokens, 32);
     let (got, limit) = (1 << 28, 1 << 27);
     assert_eq!(Statement::<Quintic>::new(answer).err(), Some(PlanError::TooLarge { got, limit }));
 }

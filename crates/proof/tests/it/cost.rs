@@ -78,13 +78,13 @@ fn costs_of_decoders_are_known() {
     for (kind, keyed) in [(0, true), (1, true), (2, false)] {
         let held = Arc::new(synthetic::model(&config(kind), WeightFormat::Int8, 3));
         let tokens = answered(&held, 5, 6, 3);
-        let answer = Answer { weights: &held, root: Digest([1; 32]), tokens: &tokens, generated: 3 };
+        let answer = Answer::greedy(&held, Digest([1; 32]), &tokens, 3);
         let layers = held.config.n_layers as usize;
         let statement = Statement::<Quintic>::new(answer).expect("a statement");
         let mut builder = Builder::proving(LIMB_BITS, None);
         statement.build(&mut builder, &[]);
         let (built, witness) = builder.finish().honest().expect("an honest witness");
-        let committed = weights::commit::<Quintic>(&held, 0..layers).expect("weights");
+        let committed = weights::commit::<Quintic>(&*held, 0..layers).expect("weights");
         let roots = Roots { columns: Vec::new(), weights: keyed.then(|| committed.root()) };
         let argument = statement.argument_with(built, &roots).expect("an argument");
         let outside: Vec<_> = keyed.then_some(&committed).into_iter().collect();

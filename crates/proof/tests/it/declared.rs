@@ -36,7 +36,7 @@ fn declaring_too_little_is_refused() {
     for kind in 0..2 {
         let seed = 80 + kind as u64;
         let (weights, tokens) = small(kind, seed);
-        let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+        let answer = Answer::greedy(&weights, ROOT, &tokens, 2);
         let truth = Case::answered(answer, None, None);
         assert_eq!(truth.check(&truth.witness), Ok(()), "seed {seed}");
         for at in (kind..truth.declared.len()).step_by(step()) {
@@ -65,7 +65,7 @@ fn no_declaration_makes_a_lie_believed() {
     for kind in 0..2 {
         let seed = 90 + kind as u64;
         let (weights, tokens) = small(kind, seed);
-        let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+        let answer = Answer::greedy(&weights, ROOT, &tokens, 2);
         let truth = Case::answered(answer, None, None);
         let mut rng = SplitMix64::new(seed);
         for (value, (name, cells)) in truth.values.iter().enumerate().skip(kind).step_by(step()) {
@@ -101,7 +101,7 @@ fn no_declaration_makes_a_lie_believed() {
 #[test]
 fn declarations_are_read_one_by_one() {
     let (weights, tokens) = small(0, 81);
-    let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+    let answer = Answer::greedy(&weights, ROOT, &tokens, 2);
     let count = Case::answered(answer, None, None).declared.len();
     let proof = prove(&answer).expect("a proof");
     assert_eq!(verify(&answer, &proof), Ok(()));

@@ -2,7 +2,7 @@
 
 use crate::harness::Case;
 use lockstep_base::Digest;
-use lockstep_base::config::{Activation, FeedForward, ModelConfig, Positions};
+use lockstep_base::config::{Activation, Block, Experts, FeedForward, LayerPattern, ModelConfig, Positions};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::{ModelWeights, WeightFormat};
 use lockstep_proof::decoder::statement::Answer;
@@ -15,6 +15,9 @@ use p3_field::Field;
 use std::sync::Arc;
 
 const ROOT: Digest = Digest([7; 32]);
+
+/// How many of them there are.
+pub(crate) const KINDS: usize = 8;
 
 /// A small model of one of the shapes that can be proved.
 pub(crate) fn config(kind: usize) -> ModelConfig {
@@ -40,6 +43,35 @@ pub(crate) fn config(kind: usize) -> ModelConfig {
             rope_tables: 0,
             n_kv_heads: 4,
             feed_forward: FeedForward::Plain,
+            ..gated
+        },
+        // Qwen 3's norms of queries and keys; every other layer has a window.
+        3 => ModelConfig {
+            qk_norm: true,
+            pattern: vec![LayerPattern { window: 2, ..LayerPattern::default() }, LayerPattern::default()],
+            ..gated
+        },
+        // Gemma 2's: norms behind sublayers, a stream that is rotated, caps.
+        4 => ModelConfig { block: Block::Sandwich, score_cap: Some(5), logit_cap: Some(1), ..gated },
+        // BLOOM's.
+        5 => ModelConfig {
+            positions: Positions::Alibi,
+            rope_dim: 0,
+            rope_tables: 0,
+            feed_forward: FeedForward::Plain,
+            score_cap: Some(9),
+            ..gated
+        },
+        // Mixtral's experts, and those whose weights are parts of all.
+        6 => ModelConfig {
+            experts: Some(Experts { count: 5, per_token: 2, normalise: true }),
+            pattern: vec![LayerPattern { experts: true, ..LayerPattern::default() }],
+            ..gated
+        },
+        7 => ModelConfig {
+            experts: Some(Experts { count: 4, per_token: 3, normalise: false }),
+            pattern: vec![LayerPattern { experts: true, ..LayerPattern::default() }],
+            block: Block::Sandwich,
             ..gated
         },
         // OPT's rectifier; part of a head rotates.
@@ -73,11 +105,11 @@ pub(crate) fn answered(weights: &Arc<ModelWeights>, seed: u64, prompt: usize, ge
 /// proofs.md, 1: greedy answers of small models of each shape, in int8 and int4.
 #[test]
 fn answers_are_proved() {
-    for kind in 0..3 {
+    for kind in 0..KINDS {
         for (format, seed) in [(WeightFormat::Int8, 1), (WeightFormat::Int4, 2)] {
             let weights = Arc::new(synthetic::model(&config(kind), format, seed));
             let tokens = answered(&weights, seed, 5, 4);
-            let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 4 };
+            let answer = Answer::greedy(&weights, ROOT, &tokens, 4);
             let began = std::time::Instant::now();
             let proof = prove(&answer).unwrap_or_else(|error| panic!("kind {kind}, seed {seed}: {error}"));
             eprintln!("kind {kind}: {:?}, {} bytes", began.elapsed(), proof.as_bytes().len());
@@ -127,7 +159,7 @@ fn no_lie_about_a_decoder_is_believed() {
         let config = ModelConfig { n_layers: 1, vocab: 9, ..config(kind) };
         let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, seed));
         let tokens = answered(&weights, seed, 3, 2);
-        let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: 2 };
+        let answer = Answer::greedy(&weights, ROOT, &tokens, 2);
         let truth = Case::answered(answer, None, None);
         assert_eq!(truth.check(&truth.witness), Ok(()));
         let mut rng = SplitMix64::new(seed);

@@ -25,7 +25,7 @@ fn proved() -> &'static (Arc<ModelWeights>, AnswerFile) {
         let config = ModelConfig { n_layers: 1, vocab: 9, ..config(0) };
         let weights = Arc::new(synthetic::model(&config, WeightFormat::Int8, 5));
         let tokens = answered(&weights, 5, 3, GENERATED);
-        let answer = Answer { weights: &weights, root: ROOT, tokens: &tokens, generated: GENERATED };
+        let answer = Answer::greedy(&weights, ROOT, &tokens, GENERATED);
         let proof = prove_watched(&answer, &mut |_| {}).expect("it is proved");
         (weights, AnswerFile::whole(ROOT, tokens, GENERATED, 1, proof))
     })
@@ -41,7 +41,7 @@ fn empty() -> AnswerFile {
 fn the_layout_is_pinned() {
     let bytes = empty().to_bytes();
     let golden = [
-        &b"LSPROOF\n\x03\x00\x84\x58\x20"[..],
+        &b"LSPROOF\n\x04\x00\x84\x58\x20"[..],
         &[0xab; 32],
         b"\x82\x01\x1a\x02\x03\x04\x05\x01\x81\x83\x03\xf6\x41x",
     ];
@@ -170,5 +170,5 @@ fn damaged_files_are_refused() {
         file.stages[0].proof.as_ref().map(|proof| Proof::new(&[proof.body(), &[0]].concat()));
     let error = VerifyError::TrailingBytes { got: 1 };
     assert_eq!(check(&longer.to_bytes()), Err(FileError::Refused { stage: 0, error }));
-    assert_eq!((MAGIC.len(), VERSION), (8, 3));
+    assert_eq!((MAGIC.len(), VERSION), (8, 4));
 }

@@ -126,7 +126,7 @@ pub(super) fn run(args: ProveArgs) -> CommandResult {
         Some(folder) => Some(Key::keeping(&weights, root, &ends, folder)?),
         None => args.key.then(|| Key::new(&weights, root, &ends)).transpose()?,
     };
-    let answer = Answer { weights: &weights, root, tokens: &tokens, generated: args.generate };
+    let answer = Answer::greedy(&weights, root, &tokens, args.generate);
     let rows = between(&weights, &compute, &tokens, &ends)?;
     let (between, kept) = (&*rows, args.keep.as_deref());
     let order = Order { answer, ends: &ends, between, sample: None, key: key.as_ref(), kept };

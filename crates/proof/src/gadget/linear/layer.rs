@@ -24,6 +24,12 @@ const SHIFTED_MAX: i64 = 1 << 19;
 const BIAS_MAX: i64 = 1 << 28;
 /// Largest magnitude of a code.
 const CODE_MAX: i64 = 127;
+/// Largest magnitude of a low part, of which 2^7 are one weight.
+const LOW_MAX: i64 = 64;
+/// Bits of what is cut off from products with low parts.
+pub(super) const LOW_BITS: u32 = 7;
+/// Most bits of what is left of them, with a sign.
+pub(super) const LOW_SUM_BITS: u32 = 24;
 /// Largest magnitude of a weight.
 const WEIGHT_MAX: i64 = 127;
 /// Shifts above this give 0.
@@ -56,6 +62,8 @@ pub struct Layer<'m> {
     pub(super) matrix: Matrix<'m>,
     /// A block for each part of the columns.
     pub(super) placed: Vec<Placed>,
+    /// The same of the low parts of weights of 16 bits.
+    pub(super) low: Vec<Placed>,
     /// log2 of the rows.
     pub(super) log_rows: usize,
     /// The first row of the matrix, and where each lies.
@@ -91,15 +99,10 @@ impl<'m> Layer<'m> {
             let place = || String::from(name);
             if got > limit { Err(PlanError::CouldWrap { place: place(), what, got, limit }) } else { Ok(()) }
         };
-        if linear.format == WeightFormat::Int16 {
-            return Err(PlanError::Unsupported {
-                place: name.into(),
-                op: "16-bit weights",
-                expected: "int8 or int4",
-            });
-        }
         // Of the shape alone: a verifier may lack the weights.
-        let accumulator = CODE_MAX * WEIGHT_MAX * linear.cols as i64;
+        let wide = linear.format == WeightFormat::Int16;
+        let low = if wide { ((CODE_MAX * LOW_MAX * linear.cols as i64) >> LOW_BITS) + 1 } else { 0 };
+        let accumulator = CODE_MAX * WEIGHT_MAX * linear.cols as i64 + low;
         at_most("an accumulator", accumulator, 127 << 23)?;
         let s1 = u32::from(linear.pre_shift);
         at_most("a static shift", s1.into(), 30)?;
@@ -121,8 +124,9 @@ impl<'m> Layer<'m> {
                 shifts.len() - 1
             }));
         }
-        let block = |cols: &Part| Placed {
+        let block = |cols: &Part, low: bool| Placed {
             matrix: 0,
+            low,
             log_rows: rows.log,
             log_cols: cols.log,
             first_row: rows.first,
@@ -132,7 +136,8 @@ impl<'m> Layer<'m> {
         };
         Ok(Layer {
             matrix,
-            placed: cols.iter().map(block).collect(),
+            placed: cols.iter().map(|cols| block(cols, false)).collect(),
+            low: cols.iter().filter(|_| wide).map(|cols| block(cols, true)).collect(),
             log_rows: rows.log,
             first_row: rows.first,
             rows: rows.places.clone(),
@@ -148,6 +153,12 @@ impl<'m> Layer<'m> {
 }
 
 impl<'m> Layer<'m> {
+    /// log2 of the rows.
+    #[must_use]
+    pub fn log_rows(&self) -> usize {
+        self.log_rows
+    }
+
     /// Largest magnitude of a bias.
     pub(super) fn bias_max(&self) -> i64 {
         self.matrix.weights.bias.iter().map(|bias| i64::from(*bias).abs()).max().unwrap_or(0)
