@@ -103,6 +103,18 @@ pub fn prove_stage(
     Ok(Proof::new(&[declared, proof].concat()))
 }
 
+/// Cells of the witness of the layers `layers`, at most: with values as wide as the arithmetic allows. A real one has about half as many.
+///
+/// # Errors
+/// If there is no such statement.
+#[cfg(feature = "prover")]
+pub fn cells_at_most(answer: &Answer<'_>, layers: Range<usize>) -> Result<usize, PlanError> {
+    let statement = Statement::<Quintic>::of_layers(*answer, layers, None)?;
+    let mut empty = Builder::new(LIMB_BITS);
+    statement.build(&mut empty, &[]);
+    Ok(empty.finish().circuit.columns.iter().map(|column| 1usize << column.log).sum())
+}
+
 /// Checks the proof of an answer.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 //! ```text
 //! at   bytes
 //! 0    8     "LSPROOF\n"
-//! 8    2     version, 4, little-endian
+//! 8    2     version, 5, little-endian
 //! 10         one CBOR value in deterministic encoding: the answer, its stages and their proofs ([`AnswerFile`], field by field)
 //! ```
 //!
@@ -32,7 +32,7 @@ use minicbor::{Decode, Encode};
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"LSPROOF\n";
 /// The version that is written and read.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Tokens of prompt and answer, at most: what a stage of a model of some size has room for. The argument itself covers [`TOKENS_MAX`] positions.
 pub const FILE_TOKENS_MAX: usize = 128;
 /// Stages of a file.
@@ -89,9 +89,6 @@ pub struct Keyed {
     /// Rows of the distinct tokens of all positions, in ascending order.
     #[cbor(n(1), decode_with = "crate::few::decode")]
     pub tokens: Vec<OpenedRow>,
-    /// Rows of the positions, where they are learned.
-    #[cbor(n(2), decode_with = "crate::few::decode")]
-    pub positions: Vec<OpenedRow>,
 }
 
 /// An answer and its proof.

@@ -15,6 +15,7 @@ use crate::decoder::weights::Held;
 use crate::error::PlanError;
 #[cfg(feature = "prover")]
 use crate::error::ProveError;
+use crate::file::FILE_TOKENS_MAX;
 use crate::gadget::attention::TOKENS_MAX;
 use crate::transcript::Hash;
 use adapter::AdapterKey;
@@ -40,7 +41,9 @@ use parts::{GainKey, LayerKey, MatrixKey, NetworkKey};
 /// Bytes of a key.
 pub const KEY_BYTES_MAX: usize = 256 << 20;
 /// The first number of a key.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// Rows of learned positions: the last token of an answer is not fed.
+const POSITIONS_MAX: usize = FILE_TOKENS_MAX - 1;
 /// Entries of the table of powers.
 const EXP2_ENTRIES: usize = 4096;
 /// Entries of the table of an activation.
@@ -141,6 +144,35 @@ impl TableKey {
     }
 }
 
+/// The rows of learned positions that an answer in a file can have: they are the same for all answers, so the key has them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PositionsKey {
+    /// Fractional bits of its codes.
+    #[n(0)]
+    pub frac: i8,
+    /// i16 codes, little-endian, row by row.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    codes: Vec<u8>,
+}
+
+impl PositionsKey {
+    #[cfg(feature = "prover")]
+    fn new(table: &Embedding) -> PositionsKey {
+        let rows = table.rows.min(POSITIONS_MAX);
+        PositionsKey {
+            frac: table.frac,
+            codes: (0..rows).flat_map(|row| table.row_bytes(row)).copied().collect(),
+        }
+    }
+
+    /// The codes of a row of `width` values; none if there is no such row.
+    #[must_use]
+    pub fn row(&self, row: usize, width: usize) -> Option<&[u8]> {
+        self.codes.get(2 * width * row..2 * width * (row + 1))
+    }
+}
+
 fn count(what: &str, got: usize, expected: usize) -> Result<(), KeyError> {
     if got == expected { Ok(()) } else { Err(KeyError::Count { what: what.into(), got, expected }) }
 }
@@ -170,7 +202,7 @@ struct Body {
     #[n(8)]
     embed: TableKey,
     #[n(9)]
-    positions: Option<TableKey>,
+    positions: Option<PositionsKey>,
     #[cbor(n(10), decode_with = "crate::few::decode")]
     stages: Vec<StageKey>,
     #[n(11)]
@@ -290,7 +322,7 @@ impl Key {
             layers: weights.layers.iter().map(layer).collect(),
             head: weights.head.as_ref().map(MatrixKey::new),
             embed: TableKey::new(weights.embed.as_ref().ok_or_else(lacking)?),
-            positions: weights.positions.as_ref().map(TableKey::new),
+            positions: weights.positions.as_ref().map(PositionsKey::new),
             stages,
             embed_norm: weights.embed_norm.as_ref().map(GainKey::new),
             slopes: weights.tables.alibi.iter().map(|slope| (slope.a, slope.b)).collect(),
@@ -339,7 +371,8 @@ impl Key {
         let learned = config.positions == Positions::Learned;
         count("tables of positions", usize::from(body.positions.is_some()), usize::from(learned))?;
         if let Some(positions) = &body.positions {
-            count("rows of the positions", positions.rows as usize, config.context as usize)?;
+            let bytes = 2 * config.d_model as usize * POSITIONS_MAX.min(config.context as usize);
+            count("bytes of the positions", positions.codes.len(), bytes)?;
         }
         let mut before = 0;
         for stage in &body.stages {
@@ -392,9 +425,9 @@ impl Key {
         &self.body.embed
     }
 
-    /// The table of learned positions.
+    /// Learned positions.
     #[must_use]
-    pub fn positions(&self) -> Option<&TableKey> {
+    pub fn positions(&self) -> Option<&PositionsKey> {
         self.body.positions.as_ref()
     }
 

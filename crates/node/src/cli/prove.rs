@@ -99,6 +99,7 @@ pub fn run(args: ProveArgs) -> CommandResult {
     let (tokens, generated, reason) = generate(&served, prompt, max_tokens)?;
     let inference = clock.lap();
     let answer = Answer::greedy(weights, bundle.model_root(), &tokens, generated);
+    let ends = args.stages.fitting(&answer)?.unwrap_or(ends);
     let rows = between(weights, &compute, &tokens, &ends)?;
     let (key, kept) = (key.as_ref(), args.stages.kept());
     let order = Order { answer, ends: &ends, between: &rows, sample, key, kept };

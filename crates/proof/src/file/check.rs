@@ -6,7 +6,7 @@ use crate::decoder::embedding::{Row, rows};
 use crate::decoder::statement::Answer;
 use crate::decoder::verify_stage;
 use crate::error::VerifyError;
-use crate::key::{Key, TableKey};
+use crate::key::Key;
 use crate::transcript::Hash;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
@@ -99,27 +99,33 @@ impl AnswerFile {
     fn embedded(&self, keyed: &Keyed, key: &Key) -> Result<Vec<i64>, FileError> {
         let config = &key.weights().config;
         let (fed, positions) = (self.fed(), self.tokens.len() - 1);
-        let open = |table: &'static str, key: &TableKey, opened: &[OpenedRow], rows: &[usize]| {
-            let row_bytes = 2 * config.d_model as usize;
-            let wrong = |at: usize| FileError::Row { table, row: rows.get(at).copied().unwrap_or(at) };
-            if opened.len() != rows.len() {
-                return Err(wrong(opened.len().min(rows.len())));
-            }
-            let holds = |at: &usize| {
-                let OpenedRow { codes, path } = &opened[*at];
-                codes.len() == row_bytes && key.has(rows[*at], codes, path)
-            };
-            (0..rows.len()).find(|at| !holds(at)).map_or(Ok(()), |at| Err(wrong(at)))
+        let width = config.d_model as usize;
+        let wrong = |at: usize| FileError::Row {
+            table: "embedding",
+            row: fed.get(at).map_or(at, |token| *token as usize),
         };
-        let of_tokens: Vec<usize> = fed.iter().map(|token| *token as usize).collect();
-        open("embedding", key.embed(), &keyed.tokens, &of_tokens)?;
-        let of_positions: Vec<usize> = key.positions().map_or(Vec::new(), |_| (0..positions).collect());
-        open("positions", key.positions().unwrap_or(key.embed()), &keyed.positions, &of_positions)?;
+        if keyed.tokens.len() != fed.len() {
+            return Err(wrong(keyed.tokens.len().min(fed.len())));
+        }
+        let holds = |(token, OpenedRow { codes, path }): (&u32, &OpenedRow)| {
+            codes.len() == 2 * width && key.embed().has(*token as usize, codes, path)
+        };
+        if let Some(at) = fed.iter().zip(&keyed.tokens).position(|row| !holds(row)) {
+            return Err(wrong(at));
+        }
+        let learned = |position: usize| {
+            let table = key.positions()?;
+            Some(Row { codes: table.row(position, width).unwrap_or(&[]), frac: table.frac })
+        };
+        if let Some(table) = key.positions()
+            && let Some(row) = (0..positions).find(|position| table.row(*position, width).is_none())
+        {
+            return Err(FileError::Row { table: "positions", row });
+        }
         let row = |position: usize| {
             let at = fed.binary_search(&self.tokens[position]).unwrap_or(0);
             let token = Row { codes: &keyed.tokens[at].codes, frac: key.embed().frac };
-            let learned = key.positions();
-            (token, learned.map(|table| Row { codes: &keyed.positions[position].codes, frac: table.frac }))
+            (token, learned(position))
         };
         rows(config, (0..positions).map(row))
             .map_err(|error| FileError::Refused { stage: 0, error: VerifyError::Plan(error) })

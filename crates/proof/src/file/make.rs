@@ -67,7 +67,7 @@ pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
         keyed: None,
     };
     if let Some(key) = key {
-        file.keyed = Some(Keyed { digest: key.digest(), tokens: Vec::new(), positions: Vec::new() });
+        file.keyed = Some(Keyed { digest: key.digest(), tokens: Vec::new() });
     }
     Ok(file)
 }
@@ -110,8 +110,6 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
     let fed: Vec<usize> = file.fed().into_iter().map(|token| token as usize).collect();
     if let Some(keyed) = &mut file.keyed {
         keyed.tokens = answer.weights.embed.as_ref().map_or(Vec::new(), |table| open(table, &fed));
-        let all: Vec<usize> = (0..positions).collect();
-        keyed.positions = answer.weights.positions.as_ref().map_or(Vec::new(), |table| open(table, &all));
     }
     Ok(file)
 }

@@ -41,7 +41,7 @@ fn empty() -> AnswerFile {
 fn the_layout_is_pinned() {
     let bytes = empty().to_bytes();
     let golden = [
-        &b"LSPROOF\n\x04\x00\x84\x58\x20"[..],
+        &b"LSPROOF\n\x05\x00\x84\x58\x20"[..],
         &[0xab; 32],
         b"\x82\x01\x1a\x02\x03\x04\x05\x01\x81\x83\x03\xf6\x41x",
     ];
@@ -170,5 +170,5 @@ fn damaged_files_are_refused() {
         file.stages[0].proof.as_ref().map(|proof| Proof::new(&[proof.body(), &[0]].concat()));
     let error = VerifyError::TrailingBytes { got: 1 };
     assert_eq!(check(&longer.to_bytes()), Err(FileError::Refused { stage: 0, error }));
-    assert_eq!((MAGIC.len(), VERSION), (8, 4));
+    assert_eq!((MAGIC.len(), VERSION), (8, 5));
 }

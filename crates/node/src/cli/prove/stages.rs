@@ -3,11 +3,17 @@
 use super::super::CommandResult;
 use lockstep_base::Digest;
 use lockstep_base::part::Part;
+use lockstep_proof::decoder::cells_at_most;
+use lockstep_proof::decoder::statement::Answer;
 use lockstep_proof::file::{STAGES_MAX, Sample};
 use lockstep_proof::key::{KEY_BYTES_MAX, Key};
 use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+/// Bytes that a prover needs for a cell of the witness, at most (docs/benchmarks.md).
+const CELL_BYTES: usize = 60;
+const GIB: f64 = (1u64 << 30) as f64;
 
 /// What to prove, and for whom. The commitment that a beacon must be younger than is what --commit prints.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,6 +21,9 @@ pub struct StageArgs {
     /// Prove the layers in N stages, one by one: less memory, a larger file [default: 1, or those of the key]
     #[arg(long, value_name = "N", conflicts_with = "key")]
     stages: Option<u32>,
+    /// Prove in as few stages as certainly need no more than so many GiB beside the model
+    #[arg(long, value_name = "GIB", conflicts_with_all = ["stages", "key", "sample", "commit"])]
+    memory: Option<f64>,
     /// Prove for who has this key of the model (`lockstep proof-key`) and not its weights
     #[arg(long, value_name = "KEY")]
     key: Option<PathBuf>,
@@ -45,6 +54,29 @@ impl StageArgs {
             return Err(format!("{path}: a key of model {got}, this is model {root}").into());
         }
         Ok(Some(key))
+    }
+
+    /// Where stages end that fit --memory; nothing if there is no such limit.
+    ///
+    /// # Errors
+    /// If the layers do not fit one by one, or the answer has no proof.
+    pub fn fitting(&self, answer: &Answer<'_>) -> Result<Option<Vec<usize>>, Box<dyn Error>> {
+        let Some(limit) = self.memory else { return Ok(None) };
+        let layers = answer.weights.config.n_layers;
+        let mut least = f64::INFINITY;
+        for stages in 1..=layers.min(STAGES_MAX as u32) {
+            let (ends, mut cells) = (ends("--memory", stages, layers)?, 0);
+            for (stage, end) in ends.iter().enumerate() {
+                let first = stage.checked_sub(1).map_or(0, |before| ends[before]);
+                cells = cells.max(cells_at_most(answer, first..*end)?);
+            }
+            let needed = (cells * CELL_BYTES) as f64 / GIB;
+            if needed <= limit {
+                return Ok(Some(ends));
+            }
+            least = least.min(needed);
+        }
+        Err(format!("--memory {limit}, expected at least {least:.2}: what the largest layer may need").into())
     }
 
     /// Where the encoded weights of the key are.

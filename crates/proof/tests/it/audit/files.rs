@@ -59,7 +59,7 @@ fn long_lists_are_refused_before_they_are_made() {
     let stage = Value::Array(vec![Value::Integer(0), Value::Null, Value::Null]);
     let digest = Value::Bytes(vec![0; 32]);
     let body = Value::read(body);
-    for (path, part) in [(&[3][..], &stage), (&[5, 1], &row), (&[5, 2], &row), (&[5, 1, 0, 1], &digest)] {
+    for (path, part) in [(&[3][..], &stage), (&[5, 1], &row), (&[5, 1, 0, 1], &digest)] {
         let refused = AnswerFile::from_bytes(&[head, &long(&body, path, part.clone())].concat());
         let refused = refused.expect_err("a million parts").to_string();
         assert!(refused.contains("more parts"), "{path:?}: {refused}");
