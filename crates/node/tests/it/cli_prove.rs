@@ -187,14 +187,25 @@ fn what_cannot_be_proved_says_why() {
     let long = "a".repeat(FILE_TOKENS_MAX);
     refused(&["--bundle", &bundle, "--prompt", &long], "expected at most 127: a proof covers 128");
     refused(&["--bundle", &bundle, "--prompt", "a", "--max-tokens", "0"], "expected at least 1");
-    let alibi = ModelConfig { positions: Positions::Alibi, rope_dim: 0, rope_tables: 0, ..small() };
-    let alibi = files.bundle("alibi.lockstep", &alibi, 7);
-    refused(&["--bundle", &alibi, "--prompt", "a"], "this model has no proof: the model (ALiBi)");
+    refused(&["--bundle", &bundle, "--prompt", "a", "--memory", "0"], "--memory 0, expected at least");
 
     let nowhere = files.text("no/such/folder/x.proof");
     let output = files.run(&["prove", "--bundle", &bundle, "--prompt", "a", "--out", &nowhere]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("x.proof"), "{}", stderr(&output));
+}
+
+/// Models of other families are proved by the same command: one with ALiBi; --memory chooses the stages.
+#[test]
+fn other_families_are_proved() {
+    let files = Files::new();
+    let alibi = ModelConfig { positions: Positions::Alibi, rope_dim: 0, rope_tables: 0, ..small() };
+    let alibi = files.bundle("alibi.lockstep", &alibi, 7);
+    let out = files.text("alibi.proof");
+    let args = ["prove", "--bundle", &alibi, "--prompt", "a", "--max-tokens", "2", "--memory", "8", "--json"];
+    let proved = json(&files.run(&[&args[..], &["--out", &out]].concat()));
+    assert_eq!(proved["stages"], 1, "{proved}");
+    json(&files.run(&["verify-proof", &out, "--bundle", &alibi, "--json"]));
 }
 
 /// Stages, a key, and a draw: each file verifies with what it was made for and with nothing else (proofs.md, 1).

@@ -1,6 +1,6 @@
 //! Making a file: stage by stage, so that no more than one is in memory.
 
-use super::{AnswerFile, Keyed, OpenedRow, Sample, StageProof};
+use super::{AnswerFile, FILE_TOKENS_MAX, Keyed, OpenedRow, Sample, StageProof};
 use crate::argument::prove::Phase;
 use crate::commitment::Committed;
 use crate::decoder::statement::Answer;
@@ -42,6 +42,10 @@ pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
     let Order { answer, ends, between, sample, key, .. } = order;
     let config = &answer.weights.config;
     let (width, positions) = (config.d_model as usize, answer.tokens.len().saturating_sub(1));
+    let (got, generated, limit) = (answer.tokens.len(), answer.generated, FILE_TOKENS_MAX);
+    if got > limit {
+        return Err(PlanError::Tokens { got, generated, limit });
+    }
     if ends.last() != Some(&(config.n_layers as usize)) {
         return Err(PlanError::Layers { first: 0, end: ends.last().copied().unwrap_or(0) });
     }

@@ -1,4 +1,4 @@
-//! The operations of lanes by the instructions that a task was given ([`Wide`]): the same results as the methods of [`Base`], [`Ext`] and [`Sums`], which they are
+//! The operations of lanes by the instructions that a task was given ([`Wide`]): the same results as the methods of [`Base`], [`Ext`] and `Sums`, which they are
 //! where instructions have no products of words.
 //!
 //! A product is computed for even and for odd lanes, each in 64 bits, and both are reduced together:
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! # No sum wraps
-//! Four products are below `2^64`, and below `2^32 p` after one subtraction ([`below`]); three more are then below `2^64`. [`reduced`] takes what is below
+//! Four products are below `2^64`, and below `2^32 p` after one subtraction (`below`); three more are then below `2^64`. `reduced` takes what is below
 //! `2^33 p`, that is four products, or one or two and what was below `2^32 p`.
 
 pub use super::sums::Fixed;
@@ -371,7 +371,7 @@ pub fn scale<W: Wide>(w: W, a: &Ext, x: &Base) -> Ext {
     out
 }
 
-/// Sums of products: [`Sums`], or each below `2^32 p` for even and odd lanes.
+/// Sums of products: `Sums`, or each below `2^32 p` for even and odd lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Total<W: Wide> {
     plain: Sums,
