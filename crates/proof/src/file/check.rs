@@ -114,20 +114,17 @@ impl AnswerFile {
             return Err(wrong(at));
         }
         let learned = |position: usize| {
-            let table = key.positions()?;
-            Some(Row { codes: table.row(position, width).unwrap_or(&[]), frac: table.frac })
+            let Some(table) = key.positions() else { return Ok(None) };
+            let codes = table.row(position, width);
+            let codes = codes.ok_or(FileError::Row { table: "positions", row: position })?;
+            Ok(Some(Row { codes, frac: table.frac }))
         };
-        if let Some(table) = key.positions()
-            && let Some(row) = (0..positions).find(|position| table.row(*position, width).is_none())
-        {
-            return Err(FileError::Row { table: "positions", row });
-        }
-        let row = |position: usize| {
+        let learned = (0..positions).map(learned).collect::<Result<Vec<_>, FileError>>()?;
+        let row = |(position, learned)| {
             let at = fed.binary_search(&self.tokens[position]).unwrap_or(0);
-            let token = Row { codes: &keyed.tokens[at].codes, frac: key.embed().frac };
-            (token, learned(position))
+            (Row { codes: &keyed.tokens[at].codes, frac: key.embed().frac }, learned)
         };
-        rows(config, (0..positions).map(row))
+        rows(config, learned.into_iter().enumerate().map(row))
             .map_err(|error| FileError::Refused { stage: 0, error: VerifyError::Plan(error) })
     }
 }
