@@ -12,6 +12,9 @@ pub const ONE_Q16: u32 = 1 << 16;
 /// Largest temperature, 2.0 in OpenAI's API; 16.0 is the largest the arithmetic takes.
 pub const TEMPERATURE_MAX_Q16: u32 = 16 << 16;
 
+/// Temperatures below this one (2^-10) are greedy (arithmetic.md, 8).
+pub const TEMPERATURE_GREEDY_BELOW_Q16: u32 = 64;
+
 /// How the next token is chosen and when an answer ends.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

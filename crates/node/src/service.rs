@@ -179,6 +179,8 @@ pub struct StageProgress {
 pub struct Done {
     /// Why.
     pub reason: FinishReason,
+    /// What its tokens were drawn from, where they were drawn.
+    pub sampler_seed: Digest,
     /// The stages that computed it.
     pub route: Vec<RouteStage>,
     /// What was signed, where something was.

@@ -3,7 +3,7 @@
 //! ```text
 //! at   bytes
 //! 0    8     "LSPROOF\n"
-//! 8    2     version, 5, little-endian
+//! 8    2     version, 6, little-endian
 //! 10         one CBOR value in deterministic encoding: the answer, its stages and their proofs ([`AnswerFile`], field by field)
 //! ```
 //!
@@ -15,34 +15,40 @@
 //! one stage is found out with a probability of as many as were chosen in all, and the verifier says so.
 
 mod check;
+mod claimed;
 #[cfg(feature = "prover")]
 pub mod make;
 
+pub use claimed::Claimed;
+
+use crate::decoder::statement::Answer;
 use crate::error::VerifyError;
 use crate::gadget::attention::TOKENS_MAX;
 use crate::key::KeyError;
 use crate::proof::{PROOF_BYTES_MAX, Proof};
 use crate::transcript::Hash;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
+use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::cbor::{self, CborError};
+use lockstep_base::weights::ModelWeights;
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 /// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"LSPROOF\n";
 /// The version that is written and read.
-pub const VERSION: u16 = 5;
-/// Tokens of prompt and answer, at most: what a stage of a model of some size has room for. The argument itself covers [`TOKENS_MAX`] positions.
-pub const FILE_TOKENS_MAX: usize = 128;
+pub const VERSION: u16 = 6;
+/// Tokens of prompt and answer, at most: the last one of an answer is not fed. What a stage has room for may be less, and depends on the model.
+pub const FILE_TOKENS_MAX: usize = TOKENS_MAX + 1;
 /// Stages of a file.
 pub const STAGES_MAX: usize = 64;
 /// Bytes of a file.
 pub const FILE_BYTES_MAX: usize = 256 << 20;
 /// Bytes in front of the CBOR.
 const HEADER_BYTES: usize = 10;
-
-const _: () = assert!(FILE_TOKENS_MAX <= TOKENS_MAX + 1);
 
 /// What is proved of one stage: layers behind those of the stage in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +104,12 @@ pub struct AnswerFile {
     pub root: Digest,
     /// Prompt and answer.
     pub tokens: Vec<u32>,
-    /// How many of them, at the end, are the answer.
+    /// How many of them, at the end, are the answer; none of an encoder's.
     pub generated: usize,
+    /// What is claimed of it.
+    pub claimed: Claimed,
+    /// The adapter that it was computed with.
+    pub adapter: Option<Digest>,
     /// The stages, in order.
     pub stages: Vec<StageProof>,
     /// Which of them are proved; all of them if nothing is said.
@@ -118,11 +128,15 @@ struct Body {
     tokens: Vec<u32>,
     #[n(2)]
     generated: u32,
-    #[cbor(n(3), decode_with = "crate::few::decode")]
-    stages: Vec<BodyStage>,
+    #[n(3)]
+    claimed: Claimed,
     #[n(4)]
+    adapter: Option<Digest>,
+    #[cbor(n(5), decode_with = "crate::few::decode")]
+    stages: Vec<BodyStage>,
+    #[n(6)]
     sample: Option<Sample>,
-    #[n(5)]
+    #[n(7)]
     keyed: Option<Keyed>,
 }
 
@@ -157,16 +171,22 @@ pub enum FileError {
     #[error(transparent)]
     Cbor(#[from] CborError),
     /// Too few or too many tokens.
-    #[error("{got} tokens, expected 2 to {FILE_TOKENS_MAX}")]
+    #[error("{got} tokens, expected {least} to {limit}")]
     Tokens {
         /// How many.
         got: usize,
+        /// The fewest that there can be.
+        least: usize,
+        /// The most.
+        limit: usize,
     },
-    /// An answer that is not part of the tokens, or has no prompt.
-    #[error("an answer of {got} tokens, expected 1 to {limit}: {tokens} with the prompt")]
+    /// An answer that is not part of the tokens, or has no prompt; or one of an encoder.
+    #[error("an answer of {got} tokens, expected {least} to {limit}: {tokens} with the prompt")]
     Generated {
         /// How many.
         got: u32,
+        /// The fewest that there can be.
+        least: u32,
         /// The most that there can be.
         limit: u32,
         /// All tokens.
@@ -207,6 +227,14 @@ pub enum FileError {
         got: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A proof about another adapter, or none.
+    #[error("the proof is about {}, expected {}", adapter_named(got), adapter_named(expected))]
+    Adapter {
+        /// The proof's.
+        got: Option<Digest>,
+        /// The verifier's.
+        expected: Option<Digest>,
     },
     /// A proof about another model.
     #[error("the proof is about model {got}, this is model {expected}")]
@@ -259,12 +287,17 @@ pub enum FileError {
     },
 }
 
+fn adapter_named(root: &Option<Digest>) -> String {
+    root.map_or("the model without an adapter".into(), |root| format!("adapter {root}"))
+}
+
 impl AnswerFile {
-    /// An answer of a model that is one stage of `layers` layers.
+    /// A greedy answer of a model that is one stage of `layers` layers.
     #[must_use]
     pub fn whole(root: Digest, tokens: Vec<u32>, generated: usize, layers: u32, proof: Proof) -> AnswerFile {
         let stages = [StageProof { end: layers, leaving: None, proof: Some(proof) }].into();
-        AnswerFile { root, tokens, generated, stages, sample: None, keyed: None }
+        let claimed = Claimed::Greedy;
+        AnswerFile { root, tokens, generated, claimed, adapter: None, stages, sample: None, keyed: None }
     }
 
     /// The file.
@@ -279,6 +312,8 @@ impl AnswerFile {
             root: self.root,
             tokens: self.tokens.clone(),
             generated: self.generated as u32,
+            claimed: self.claimed.clone(),
+            adapter: self.adapter,
             stages: self.stages.iter().map(stage).collect(),
             sample: self.sample,
             keyed: self.keyed.clone(),
@@ -312,8 +347,9 @@ impl AnswerFile {
             }
             stages.push(StageProof { end: stage.end, leaving: stage.leaving.map(|root| *root), proof });
         }
-        let Body { root, tokens, generated, sample, keyed, .. } = body;
-        let file = AnswerFile { root, tokens, generated: generated as usize, stages, sample, keyed };
+        let Body { root, tokens, generated, claimed, adapter, sample, keyed, .. } = body;
+        let generated = generated as usize;
+        let file = AnswerFile { root, tokens, generated, claimed, adapter, stages, sample, keyed };
         file.check_parts()?;
         Ok(file)
     }
@@ -322,12 +358,18 @@ impl AnswerFile {
     /// verifies one: its fields may have been set in between.
     fn check_parts(&self) -> Result<(), FileError> {
         let got = self.tokens.len();
-        if !(2..=FILE_TOKENS_MAX).contains(&got) {
-            return Err(FileError::Tokens { got });
+        let pooled = matches!(self.claimed, Claimed::Pooled(_));
+        let (tokens, generated) = match pooled {
+            true => (1..=FILE_TOKENS_MAX - 1, 0..=0),
+            false => (2..=FILE_TOKENS_MAX, 1..=got.saturating_sub(1)),
+        };
+        if !tokens.contains(&got) {
+            return Err(FileError::Tokens { got, least: *tokens.start(), limit: *tokens.end() });
         }
-        if !(1..got).contains(&self.generated) {
-            let (tokens, generated) = (got as u32, u32::try_from(self.generated).unwrap_or(u32::MAX));
-            return Err(FileError::Generated { got: generated, limit: tokens - 1, tokens });
+        if !generated.contains(&self.generated) {
+            let (least, limit) = (*generated.start() as u32, *generated.end() as u32);
+            let got = u32::try_from(self.generated).unwrap_or(u32::MAX);
+            return Err(FileError::Generated { got, least, limit, tokens: self.tokens.len() as u32 });
         }
         let stages = self.stages.len();
         let mut before = 0;
@@ -372,7 +414,7 @@ impl AnswerFile {
         drawn
     }
 
-    /// What must be fixed before the beacon is known: the model, the tokens and the root behind every stage.
+    /// What must be fixed before the beacon is known: the model, the tokens, what is claimed of them, and the root behind every stage.
     #[must_use]
     pub fn commitment(&self) -> Digest {
         let tokens: Vec<u8> = self.tokens.iter().flat_map(|token| token.to_be_bytes()).collect();
@@ -383,7 +425,20 @@ impl AnswerFile {
             .collect();
         let key = self.keyed.as_ref().map_or([0; 32], |keyed| keyed.digest.0);
         let counts = [self.tokens.len() as u32, self.generated as u32].map(u32::to_be_bytes).concat();
-        Digest::tagged("proof-commitment", &[&self.root.0, &key, &counts, &tokens, &stages])
+        let claim = cbor::encode(&(&self.claimed, &self.adapter));
+        let lengths = [tokens.len(), stages.len()].map(|length| (length as u32).to_be_bytes()).concat();
+        Digest::tagged("proof-commitment", &[&self.root.0, &key, &counts, &lengths, &tokens, &stages, &claim])
+    }
+
+    /// The statement, about a model and an adapter with these roots.
+    #[must_use]
+    pub fn answer_of<'a>(
+        &'a self,
+        weights: &'a ModelWeights,
+        adapter: Option<&'a AdapterWeights>,
+    ) -> Answer<'a> {
+        let AnswerFile { root, tokens, generated, claimed, .. } = self;
+        Answer { weights, root: *root, tokens, generated: *generated, claim: claimed.claim(), adapter }
     }
 
     /// The prompt.

@@ -3,10 +3,8 @@
 
 use crate::arith::{bit_length, rsh};
 use alloc::vec::Vec;
-use lockstep_base::params::{ONE_Q16, Parameters};
+use lockstep_base::params::{ONE_Q16, Parameters, TEMPERATURE_GREEDY_BELOW_Q16};
 
-/// Temperatures below this (2^-10) are greedy.
-pub const TEMPERATURE_GREEDY_BELOW_Q16: u32 = 64;
 /// `round(2^30 log2 e)`.
 const LOG2_E_Q30: u64 = 1_549_082_005;
 

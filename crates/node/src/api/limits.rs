@@ -32,3 +32,5 @@ pub const DEFAULT_COMPLETION_TOKENS: i64 = 16;
 pub const COMPLETION_LOGPROBS_MAX: i64 = 5;
 /// Pause after which a stream sends a comment, so that nobody between takes it for dead.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Tokens of prompt and answer whose proof may be asked for: its time and memory are the server's.
+pub const PROOF_TOKENS_MAX: usize = 128;

@@ -2,7 +2,7 @@
 //! asked for first.
 //!
 //! ```text
-//! POST /v1/…            {"temperature": 0, "lockstep": {"proof": "on-request"}, …}   ->  lockstep.choices[0].proof = {"id": …}
+//! POST /v1/…            {"lockstep": {"proof": "on-request"}, …}   ->  lockstep.choices[0].proof = {"id": …}
 //! GET  /v1/proofs/{id}  202 {"status": "queued" | "proving", "phase": …}  then  200 application/octet-stream: what `lockstep prove` writes
 //!                       404 unknown, or forgotten    422 this answer has no proof, and why    429 too many are being made
 //! ```
@@ -11,11 +11,16 @@
 
 use super::Api;
 use super::error::ApiError;
+use super::limits::PROOF_TOKENS_MAX;
 use crate::proving::Prover;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use lockstep_base::Digest;
+use lockstep_base::params::Parameters;
+use lockstep_proof::decoder::statement::Claim;
+use lockstep_proof::file::Claimed;
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use serde_json::{Value, json};
@@ -49,6 +54,7 @@ struct Entry {
     id: String,
     tokens: Arc<Vec<u32>>,
     generated: usize,
+    claimed: Claimed,
     prover: Prover,
     status: Status,
 }
@@ -88,16 +94,19 @@ pub struct Keep {
     pub prover: Prover,
     /// The prompt.
     pub prompt: Vec<u32>,
+    /// How the answer's tokens are chosen.
+    pub parameters: Parameters,
 }
 
 impl Keep {
     /// What a response says of the proof of an answer.
     #[must_use]
-    pub fn answered(&self, answer: &[u32]) -> Value {
+    pub fn answered(&self, answer: &[u32], sampler_seed: Digest) -> Value {
         let tokens = [&self.prompt[..], answer].concat();
+        let claimed = Claim::of(&self.parameters, sampler_seed).into();
         match secret_id() {
             Some(id) => {
-                self.proofs.keep(id.clone(), tokens, answer.len(), self.prover.clone());
+                self.proofs.keep(id.clone(), tokens, answer.len(), claimed, self.prover.clone());
                 json!({ "id": id })
             }
             None => json!({ "error": "this machine has no randomness now: the answer is not kept" }),
@@ -113,8 +122,16 @@ fn secret_id() -> Option<String> {
 }
 
 impl Proofs {
-    fn keep(&self, id: String, tokens: Vec<u32>, generated: usize, prover: Prover) {
-        let entry = Entry { id, tokens: Arc::new(tokens), generated, prover, status: Status::Kept };
+    fn keep(&self, id: String, tokens: Vec<u32>, generated: usize, claimed: Claimed, prover: Prover) {
+        let tokens = Arc::new(tokens);
+        let got = tokens.len();
+        let status = match got > PROOF_TOKENS_MAX {
+            true => Status::Failed(format!(
+                "this answer has no proof: {got} tokens with the prompt, expected at most {PROOF_TOKENS_MAX}"
+            )),
+            false => Status::Kept,
+        };
+        let entry = Entry { id, tokens, generated, claimed, prover, status };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() == KEPT_MAX {
             entries.pop_front();
@@ -144,9 +161,12 @@ impl Proofs {
             if first {
                 entry.status = Status::Queued;
             }
-            first.then(|| (entry.tokens.clone(), entry.generated, entry.prover.clone()))
+            first.then(|| {
+                let Entry { tokens, generated, claimed, prover, .. } = entry;
+                (tokens.clone(), *generated, claimed.clone(), prover.clone())
+            })
         });
-        if let Some(Some((tokens, generated, prover))) = begun {
+        if let Some(Some((tokens, generated, claimed, prover))) = begun {
             let (proofs, id) = (self.clone(), id.to_owned());
             tokio::spawn(async move {
                 let _place = place;
@@ -156,7 +176,7 @@ impl Proofs {
                     let mut watch = |_: usize, _: usize, phase: lockstep_proof::argument::prove::Phase| {
                         maker.set(&of, Status::Proving(phase.name()));
                     };
-                    prover.prove(&tokens, generated, &mut watch)
+                    prover.prove(&tokens, generated, &claimed, &mut watch)
                 };
                 let status = match tokio::task::spawn_blocking(work).await {
                     Ok(Ok(file)) => Status::Done(Arc::new(file.to_bytes())),

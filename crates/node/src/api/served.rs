@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::fields::INVALID_VALUE;
+use super::limits::PROOF_TOKENS_MAX;
 use super::proofs::{Keep, Proofs};
 use super::request::Common;
 use super::request::Prompt;
@@ -80,12 +81,26 @@ impl Served {
         }
         let refuse = |message: &str| Err(ApiError::field("lockstep.proof", INVALID_VALUE, message));
         let Some(prover) = &self.prover else {
-            return refuse("no proofs are made here, expected lockstep serve --proofs, and no adapter");
+            return refuse("no proofs are made here, expected lockstep serve --proofs");
         };
-        let ([prompt], 1, 0) = (prompts, common.n, common.parameters.temperature_q16) else {
-            return refuse("only greedy answers are proved: expected temperature 0, one prompt and n = 1");
+        let ([prompt], 1) = (prompts, common.n) else {
+            return refuse("one answer is proved at a time: expected one prompt and n = 1");
         };
-        Ok(Some(Keep { proofs: proofs.clone(), prover: prover.clone(), prompt: prompt.clone() }))
+        // Known before anything is computed, and not when somebody asks for the proof.
+        if prompt.len() >= PROOF_TOKENS_MAX {
+            let message = format!(
+                "the prompt has {} tokens, expected at most {}: a proof here covers {PROOF_TOKENS_MAX} with the answer",
+                prompt.len(),
+                PROOF_TOKENS_MAX - 1
+            );
+            return refuse(&message);
+        }
+        Ok(Some(Keep {
+            proofs: proofs.clone(),
+            prover: prover.clone(),
+            prompt: prompt.clone(),
+            parameters: common.parameters.clone(),
+        }))
     }
 
     /// The entry of `/v1/models`.

@@ -31,6 +31,9 @@ pub struct ProofKeyArgs {
     /// Folder for the encoded weights, about 16 bytes each: `lockstep prove --kept` opens commitments with them instead of making them again
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Key of answers under this adapter, instead of answers without one
+    #[arg(long, value_name = "FILE", conflicts_with = "keep")]
+    adapter: Option<PathBuf>,
     /// File to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -41,16 +44,21 @@ pub struct ProofKeyArgs {
 
 /// Runs the command.
 pub fn run(args: ProofKeyArgs) -> CommandResult {
-    let bundle = bundles::open_decoder(args.bundle.as_deref())?;
+    let bundle = bundles::open(args.bundle.as_deref())?;
+    let adapter = args.adapter.as_deref().map(bundles::open_adapter).transpose()?;
     check_writable(&args.out)?;
     let ends = ends("--stages", args.stages, bundle.config().n_layers)?;
     let weights = bundle.load(&Part::whole(bundle.config().n_layers))?;
-    let key = match &args.keep {
-        Some(folder) => {
+    if let Some(adapter) = &adapter {
+        adapter.check_fits(bundle.model_root(), bundle.config(), 0, &weights.layers)?;
+    }
+    let key = match (&args.keep, &adapter) {
+        (Some(folder), _) => {
             std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
             Key::keeping(&weights, bundle.model_root(), &ends, folder)
         }
-        None => Key::new(&weights, bundle.model_root(), &ends),
+        (None, Some(adapter)) => Key::adapted(&weights, adapter, bundle.model_root(), &ends),
+        (None, None) => Key::new(&weights, bundle.model_root(), &ends),
     }
     .map_err(|error| format!("this model has no key: {error}"))?;
     let content = key.to_bytes();
@@ -65,6 +73,7 @@ pub fn run(args: ProofKeyArgs) -> CommandResult {
             "model_root": bundle.model_root().hex(),
             "bundle_bytes": bundle.file_bytes(),
             "stages": ends,
+            "adapter_root": adapter.map(|adapter| adapter.root.hex()),
         });
         println!("{result}");
     } else {

@@ -242,7 +242,11 @@ fn read_prompt() -> Result<String, Box<dyn Error>> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-fn random_seed() -> Result<u64, Box<dyn Error>> {
+/// A seed for who gave none.
+///
+/// # Errors
+/// If the system has no randomness.
+pub fn random_seed() -> Result<u64, Box<dyn Error>> {
     use rand::TryRngCore as _;
     // 53 bits, so that the seed survives programs that read JSON numbers as floats.
     let seed = rand::rngs::OsRng

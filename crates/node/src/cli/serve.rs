@@ -34,7 +34,7 @@ pub struct ServeArgs {
     /// Address of the HTTP API; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Prove greedy answers whose requests ask for it (`"lockstep": {"proof": "on-request"}`), under GET /v1/proofs/ID
+    /// Prove answers whose requests ask for it (`"lockstep": {"proof": "on-request"}`), under GET /v1/proofs/ID
     #[arg(long)]
     proofs: bool,
     /// Stages that are proved one by one: less memory, larger proofs
@@ -68,9 +68,15 @@ pub fn run(args: ServeArgs) -> CommandResult {
     }
     let mut models: Vec<Served> = vec![base.clone()];
     for (id, adapter) in adapters {
-        let generator =
-            loaded.generator.adapted(&id, adapter).map_err(|error| format!("--adapter {id}: {error}"))?;
-        models.push(base.with_generator(Arc::new(generator)));
+        let generator = loaded
+            .generator
+            .adapted(&id, adapter.clone())
+            .map_err(|error| format!("--adapter {id}: {error}"))?;
+        let mut served = base.with_generator(Arc::new(generator));
+        if let Some(prover) = &base.prover {
+            served = served.proving(prover.adapted(adapter));
+        }
+        models.push(served);
     }
     let runtime = super::runtime()?;
     let result = runtime.block_on(super::serve_http(api::router(models, &ApiConfig::default()), address));

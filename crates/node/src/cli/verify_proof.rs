@@ -1,13 +1,13 @@
 //! `lockstep verify-proof`: checks the proof of an answer, from files alone.
 
 use super::CommandResult;
+use super::prove::report::{claim, texts};
 use super::prove::stages::{digest, read_key};
-use super::prove::texts;
 use crate::bundles;
 use lockstep_base::Digest;
 use lockstep_base::config::ModelConfig;
 use lockstep_base::part::Part;
-use lockstep_proof::file::{AnswerFile, FILE_BYTES_MAX};
+use lockstep_proof::file::{AnswerFile, Claimed, FILE_BYTES_MAX};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::Read as _;
@@ -17,13 +17,18 @@ use std::time::Instant;
 /// What a proof that verifies shows.
 const SHOWN: &str = "the model with this root, given these tokens, gives the answer greedily: each token has the \
                      largest logit, the first of equal ones, in exact arithmetic";
+/// The same of tokens that were drawn.
+const SHOWN_DRAWN: &str = "the model with this root, given these tokens, gives the answer: each token is the one that its \
+                           distribution, these numbers and this sampler seed choose, in exact arithmetic";
+/// The same of an encoder.
+const SHOWN_VECTOR: &str = "the model with this root gives this vector for these tokens, in exact arithmetic";
 /// What one shows that has only some stages.
 const SHOWN_OF_SOME: &str = "of some layers of the model with this root, those that the beacon drew: they give what the file says that they give; an answer \
                              follows only with all layers";
 /// And what it does not.
 const NOT_SHOWN: [&str; 2] = [
     "nothing is hidden: the file holds prompt and answer, and the proof is succinct, not zero-knowledge",
-    "sampling, who computed the answer, and when",
+    "who computed the answer, and when",
 ];
 /// What a verifier with the model relies on.
 const HOLDS: &str = "the verifier holds the model: its weights are evaluated here";
@@ -53,6 +58,9 @@ pub struct VerifyProofArgs {
     /// Key of the model (`lockstep proof-key`), for proofs that were made for it: the weights are not needed
     #[arg(long, value_name = "KEY", conflicts_with = "bundle")]
     key: Option<PathBuf>,
+    /// Adapter that the answer was given under
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    adapter: Option<PathBuf>,
     /// Beacon that drew the stages, for files that have not all of them
     #[arg(long, value_name = "HEX", value_parser = digest)]
     beacon: Option<Digest>,
@@ -88,13 +96,22 @@ struct Verified {
 
 impl Verified {
     fn shown(&self) -> &'static str {
-        if self.file.sample.is_some() { SHOWN_OF_SOME } else { SHOWN }
+        match (self.file.sample, &self.file.claimed) {
+            (Some(_), _) => SHOWN_OF_SOME,
+            (None, Claimed::Greedy) => SHOWN,
+            (None, Claimed::Sampled(_)) => SHOWN_DRAWN,
+            (None, Claimed::Pooled(_)) => SHOWN_VECTOR,
+        }
     }
 
     fn not_shown(&self) -> Vec<String> {
         let relies = if self.file.keyed.is_some() { TRUSTS } else { HOLDS };
         let mut lines = NOT_SHOWN.map(String::from).to_vec();
         lines.insert(1, relies.into());
+        if matches!(self.file.claimed, Claimed::Sampled(_)) {
+            lines
+                .push("that nobody chose the sampler seed after looking at the answers that it gives".into());
+        }
         let (all, proved) = (self.file.stages.len(), self.file.proved());
         if let Some(sample) = self.file.sample {
             lines.push(format!(
@@ -122,12 +139,14 @@ fn check(args: &VerifyProofArgs) -> Result<Verified, Box<dyn Error>> {
         let texts = [file.prompt(), file.answer()].map(|tokens| format!("{tokens:?}"));
         return Ok(Verified { config: key.weights().config.clone(), file, texts, bytes, seconds });
     }
-    let bundle = bundles::open_decoder(args.bundle.as_deref())?;
+    let bundle = bundles::open(args.bundle.as_deref())?;
+    let adapter = args.adapter.as_deref().map(bundles::open_adapter).transpose()?;
     // Before the weights are read: a file about another model is the usual mistake.
     file.check_model(bundle.model_root()).map_err(|error| named(&error))?;
+    file.check_adapter(adapter.as_ref().map(|adapter| adapter.root)).map_err(|error| named(&error))?;
     let weights = bundle.load(&Part::whole(bundle.config().n_layers))?;
     let began = Instant::now();
-    file.verify(&weights, bundle.model_root()).map_err(|error| named(&error))?;
+    file.verify_adapted(&weights, bundle.model_root(), adapter.as_deref()).map_err(|error| named(&error))?;
     let seconds = began.elapsed().as_secs_f64();
     let texts = texts(&bundle.tokenizer()?, &file);
     Ok(Verified { config: bundle.config().clone(), file, texts, bytes, seconds })
@@ -161,15 +180,24 @@ fn print(verified: &Verified) {
     let Verified { file, config, texts: [prompt, answer], .. } = verified;
     let (all, proved) = (file.stages.len(), file.proved());
     let part = if all == proved { String::new() } else { format!("{proved} of {all} stages of ") };
-    println!("verified: {part}{} tokens after a prompt of {}", file.generated, file.prompt().len());
+    match file.claimed {
+        Claimed::Pooled(_) => println!("verified: {part}the vector of {} tokens", file.tokens.len()),
+        _ => println!("verified: {part}{} tokens after a prompt of {}", file.generated, file.prompt().len()),
+    }
     println!("  model   {:?} ({})", config.name, file.root);
     if let Some(keyed) = &file.keyed {
         println!("  key     {}", keyed.digest);
     }
     // Quoted, so that no character of a stranger's prompt does anything to a terminal; token numbers need not be.
     let quoted = |text: &str| if file.keyed.is_some() { text.to_owned() } else { format!("{text:?}") };
+    if let Some(adapter) = file.adapter {
+        println!("  adapter {adapter}");
+    }
     println!("  prompt  {}", quoted(prompt));
-    println!("  answer  {}", quoted(answer));
+    match file.claimed {
+        Claimed::Pooled(_) => println!("  answer  {}", claim(file)),
+        _ => println!("  answer  {}\n  chosen  {}", quoted(answer), claim(file)),
+    }
     println!("shown:     {} (opset {:?})", verified.shown(), config.opset);
     verified.not_shown().iter().for_each(|line| println!("not shown: {line}"));
     let seconds = 1e3 * verified.seconds;
@@ -186,6 +214,9 @@ fn to_json(result: &Result<Verified, Box<dyn Error>>, seconds: f64) -> Value {
             "opset": config.opset,
             "prompt": prompt,
             "text": answer,
+            "claim": claim(file),
+            "vector": match &file.claimed { Claimed::Pooled(vector) => json!(vector), _ => Value::Null },
+            "adapter_root": file.adapter.map(|root| root.hex()),
             "prompt_tokens": file.prompt().len(),
             "completion_tokens": file.generated,
             "proof_bytes": bytes,

@@ -147,6 +147,7 @@ impl Answer<'_> {
             .collect();
         let receipts: usize = file.stages.iter().map(|stage| stage.receipts.len()).sum();
         Ok(Done {
+            sampler_seed: file.sampler_seed,
             reason: match outcome.finish {
                 Finish::Length => FinishReason::Length,
                 Finish::StopToken | Finish::Stopped => FinishReason::Stop,

@@ -285,7 +285,9 @@ impl Sequence {
         };
         let part = Part::whole(engine.weights.config.n_layers).to_string();
         let route = vec![RouteStage { node: "local".into(), part }];
-        self.end(GenerateEvent::Done(Box::new(Done { reason, route, receipts: None, timings })));
+        let sampler_seed = self.sampler_seed;
+        let done = Done { reason, sampler_seed, route, receipts: None, timings };
+        self.end(GenerateEvent::Done(Box::new(done)));
     }
 
     fn end(&mut self, event: GenerateEvent) {

@@ -4,9 +4,12 @@ use crate::http::{get, post};
 use crate::support::{MODEL, Server, config, root, served, tiny, tokenizer, weights};
 use lockstep_node::api::ApiConfig;
 use lockstep_node::api::proofs::KEPT_MAX;
+use lockstep_node::local::LocalGenerator;
 use lockstep_node::proving::Prover;
-use lockstep_proof::file::AnswerFile;
+use lockstep_proof::file::{AnswerFile, Claimed};
+use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Compute;
+use lockstep_runtime::synthetic;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,9 +81,8 @@ fn answers_are_proved_on_request() {
 fn what_has_no_proof_is_refused() {
     let server = proving();
     for (more, expected) in [
-        (json!({ "temperature": 0.5 }), "only greedy answers are proved"),
-        (json!({ "n": 2 }), "only greedy answers are proved"),
-        (json!({ "prompt": ["a", "b"] }), "only greedy answers are proved"),
+        (json!({ "n": 2 }), "one answer is proved at a time"),
+        (json!({ "prompt": ["a", "b"] }), "one answer is proved at a time"),
         (json!({ "lockstep": { "proof": "now" } }), "on-request"),
         (json!({ "lockstep": { "proof": true } }), "proof"),
     ] {
@@ -96,7 +98,38 @@ fn what_has_no_proof_is_refused() {
     let answer = post(server.address, "/v1/completions", &request(&long, 12, &json!({}))).json();
     let refused = proof(&server, &id(&answer));
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (422, &json!("no_proof")));
-    assert!(refused.text().contains("expected 2 to"), "{}", refused.text());
+    assert!(refused.text().contains("expected at most 128"), "{}", refused.text());
+    let longer = post(server.address, "/v1/completions", &request(&"once ".repeat(26), 12, &json!({})));
+    assert!(longer.status == 400 && longer.text().contains("expected at most 127"), "{}", longer.text());
+}
+
+/// Drawn tokens are proved with their seed, which the response need not tell; a model under an adapter has proofs of its own.
+#[test]
+fn drawn_tokens_and_adapters_are_proved() {
+    let (weights, compute) = (weights(), Arc::new(Compute::new(1)));
+    let ends = vec![config().n_layers as usize];
+    let prover = Prover::new(weights.clone(), compute.clone(), root(), ends).expect("a model with proofs");
+    let adapter = Arc::new(synthetic::adapter(&weights, root(), 3, 9));
+    let base = LocalGenerator::new(Engine::new(weights.clone(), compute), root()).expect("a whole model");
+    let poet = base.adapted("poet", adapter.clone()).expect("it fits");
+    let models = vec![
+        served(Arc::new(base)).proving(prover.clone()),
+        served(Arc::new(poet)).proving(prover.adapted(adapter.clone())),
+    ];
+    let server = Server::of(models, &ApiConfig::default());
+    for (model, adapter) in [(MODEL, None), ("poet", Some(&*adapter))] {
+        for more in [json!({ "seed": 7 }), json!({})] {
+            let mut body = request("once", 4, &more);
+            (body["model"], body["temperature"], body["top_p"]) = (json!(model), json!(0.9), json!(0.8));
+            let answer = post(server.address, "/v1/completions", &body).json();
+            let response = proof(&server, &id(&answer));
+            assert_eq!(response.status, 200, "{}", response.text());
+            let file = AnswerFile::from_bytes(&response.body).expect("a proof");
+            assert_eq!(file.verify_adapted(&weights, root(), adapter), Ok(()), "{model} {more}");
+            assert!(matches!(file.claimed, Claimed::Sampled(_)), "{:?}", file.claimed);
+            assert_eq!(json!(file.generated), answer["usage"]["completion_tokens"]);
+        }
+    }
 }
 
 /// Nobody can fill the memory: the oldest answer is forgotten.

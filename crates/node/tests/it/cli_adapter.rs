@@ -163,6 +163,11 @@ impl Files {
         json(&self.run(&args))
     }
 
+    /// What a command that must succeed says with --json.
+    fn json(&self, args: &[&str]) -> Value {
+        json(&self.run(args))
+    }
+
     /// What a command that must fail says.
     fn refused(&self, status: i32, args: &[&str]) -> String {
         let output = self.run(args);
@@ -262,6 +267,33 @@ fn a_node_answers_under_an_adapter_and_verify_wants_its_file() {
     assert!(says.contains(&root) && says.contains("--adapter"), "{says}");
     let says = files.refused(1, &[&verify[..], &["--adapter", &clerk]].concat());
     assert!(says.contains(&root) && says.contains("expected adapter"), "{says}");
+
+    // What was served is proved from its receipts, drawn tokens and adapter included, with the model and with a key.
+    let (proof, key) = (files.text("poet.proof"), files.text("poet.key"));
+    let prove = ["prove", &receipts, "--bundle", &base, "--out", &proof];
+    let says = files.refused(1, &prove);
+    assert!(says.contains(&root) && says.contains("--adapter"), "{says}");
+    let says = files.refused(1, &[&prove[..], &["--adapter", &clerk]].concat());
+    assert!(says.contains("the receipts name adapter"), "{says}");
+    let proved = files.json(&[&prove[..], &["--adapter", &poet, "--stages", "2", "--json"]].concat());
+    assert_eq!(json!(text.strip_suffix('\n')), proved["text"]);
+    assert!(
+        proved["claim"].as_str().is_some_and(|claim| claim.starts_with("drawn, temperature 1,")),
+        "{proved}"
+    );
+    let verify_proof = ["verify-proof", &proof, "--bundle", &base];
+    let verified = files.json(&[&verify_proof[..], &["--adapter", &poet, "--json"]].concat());
+    assert_eq!((&verified["text"], &verified["adapter_root"]), (&proved["text"], &json!(root.clone())));
+    let says = files.refused(1, &verify_proof);
+    assert!(says.contains(&root) && says.contains("expected the model without an adapter"), "{says}");
+    let says = files.refused(1, &[&verify_proof[..], &["--adapter", &clerk]].concat());
+    assert!(says.contains("expected adapter"), "{says}");
+    files.json(&["proof-key", "--bundle", &base, "--adapter", &poet, "--out", &key, "--json"]);
+    let says = files.refused(1, &[&prove[..], &["--adapter", &clerk, "--key", &key]].concat());
+    assert!(says.contains("a key of answers under adapter"), "{says}");
+    files.json(&[&prove[..], &["--adapter", &poet, "--key", &key, "--json"]].concat());
+    let verified = files.json(&["verify-proof", &proof, "--key", &key, "--json"]);
+    assert_eq!(verified["adapter_root"], json!(root.clone()));
 
     let output = ask(&["--adapter", &clerk]);
     let says = stderr(&output);

@@ -1,6 +1,7 @@
 //! Encoders on the command line: import by a text, vectors, and how far they are from the float model's.
 
 use crate::cli::{json, run, stderr, stdout};
+use lockstep_proof::file::{AnswerFile, Claimed};
 use std::path::PathBuf;
 
 /// Sentences of words of the fixture's vocabulary; one comes twice, and one is too short to count.
@@ -61,6 +62,34 @@ fn vectors_are_judged_against_the_float_model() {
     }
     assert!(means[0] > 0.9999 && means[1] > 0.999 && means[2] > 0.9, "{means:?}");
     assert!(means.is_sorted_by(|better, worse| better > worse), "{means:?}");
+}
+
+/// The vector that `embed` prints is proved, with the model and with a key; another one is refused (docs/claims/proofs.md).
+#[test]
+fn vectors_are_proved() {
+    let files = Files::new();
+    let [bundle, proof, key] = ["bert.lockstep", "bert.proof", "bert.key"].map(|name| files.path(name));
+    json(&files.run(&["import", &source(), "--out", &bundle, "--weights", "int8", "--json"]));
+    let embedded = json(&files.run(&["embed", &bundle, "--text", "a small boat", "--integers"]));
+    let prove = ["prove", "--bundle", &bundle, "--prompt", "a small boat", "--out", &proof, "--json"];
+    let proved = json(&files.run(&[&prove[..], &["--stages", "2"]].concat()));
+    assert!(proved["claim"].as_str().is_some_and(|claim| claim.starts_with("a vector of 32")), "{proved}");
+    let verified = json(&files.run(&["verify-proof", &proof, "--bundle", &bundle, "--json"]));
+    assert_eq!((&verified["vector"], &verified["verified"]), (&embedded["integers"], &true.into()));
+
+    let mut file = AnswerFile::from_bytes(&std::fs::read(&proof).expect("a file")).expect("a proof");
+    let Claimed::Pooled(vector) = &mut file.claimed else { panic!("a vector") };
+    vector[3] += 1;
+    std::fs::write(&proof, file.to_bytes()).expect("write");
+    let output = files.run(&["verify-proof", &proof, "--bundle", &bundle]);
+    assert!(!output.status.success() && stderr(&output).contains("does not hold"), "{}", stderr(&output));
+
+    json(&files.run(&["proof-key", "--bundle", &bundle, "--out", &key, "--json"]));
+    json(&files.run(&[&prove[..], &["--key", &key]].concat()));
+    let verified = json(&files.run(&["verify-proof", &proof, "--key", &key, "--json"]));
+    assert_eq!(verified["vector"], embedded["integers"]);
+    let output = files.run(&[&prove[..], &["--chat"]].concat());
+    assert!(stderr(&output).contains("is an encoder"), "{}", stderr(&output));
 }
 
 /// Without a text the embedded model writes one, always the same; a text without words is refused.

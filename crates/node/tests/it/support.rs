@@ -173,6 +173,7 @@ pub(crate) const RECEIPT_FILE: &[u8] = b"a receipt file";
 fn done(reason: FinishReason) -> GenerateEvent {
     GenerateEvent::Done(Box::new(Done {
         reason,
+        sampler_seed: lockstep_base::Digest::ZERO,
         route: vec![RouteStage { node: "0x00".into(), part: "all".into() }],
         receipts: Some(Receipts { summary: serde_json::json!({ "count": 1 }), file: RECEIPT_FILE.to_vec() }),
         timings: Timings::default(),

@@ -7,8 +7,9 @@ use crate::transcript::Sponge;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
 use lockstep_base::adapter::AdapterWeights;
-use lockstep_base::params::{ONE_Q16, TEMPERATURE_MAX_Q16};
+use lockstep_base::params::{ONE_Q16, Parameters, TEMPERATURE_GREEDY_BELOW_Q16, TEMPERATURE_MAX_Q16};
 use lockstep_base::weights::ModelWeights;
+use minicbor::{Decode, Encode};
 
 /// Entries of the table of weights by which tokens are drawn.
 const EXP2_ENTRIES: usize = 4096;
@@ -36,22 +37,39 @@ pub enum Claim<'a> {
     /// Its tokens are the largest logits, the first of equal ones.
     Greedy,
     /// Its tokens are those that were drawn.
-    Sampled(Sampling<'a>),
+    Sampled(Sampling),
     /// The vector of an encoder is this one.
     Pooled(&'a [i32]),
 }
 
 /// How tokens are drawn (docs/spec/arithmetic.md, section 8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sampling<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Sampling {
     /// Temperature in 16 fractional bits.
+    #[n(0)]
     pub temperature_q16: u32,
     /// Candidates kept; 0 keeps all.
+    #[n(1)]
     pub top_k: u32,
     /// Mass kept, in 16 fractional bits.
+    #[n(2)]
     pub top_p_q16: u32,
     /// The sampler's seed.
-    pub seed: &'a Digest,
+    #[n(3)]
+    pub seed: Digest,
+}
+
+impl<'a> Claim<'a> {
+    /// That tokens were chosen by these parameters and this seed.
+    #[must_use]
+    pub fn of(parameters: &Parameters, seed: Digest) -> Claim<'a> {
+        let Parameters { temperature_q16, top_k, top_p_q16, .. } = *parameters;
+        match temperature_q16 < TEMPERATURE_GREEDY_BELOW_Q16 {
+            true => Claim::Greedy,
+            false => Claim::Sampled(Sampling { temperature_q16, top_k, top_p_q16, seed }),
+        }
+    }
 }
 
 impl<'a> Answer<'a> {

@@ -1,6 +1,6 @@
 //! Verifying: with the model (tier A), or with its key (tier B).
 
-use super::{AnswerFile, FileError, Keyed, OpenedRow};
+use super::{AnswerFile, Claimed, FileError, Keyed, OpenedRow};
 use crate::argument::Roots;
 use crate::decoder::embedding::{Row, rows};
 use crate::decoder::statement::Answer;
@@ -25,13 +25,31 @@ impl AnswerFile {
         Ok(())
     }
 
-    /// Checks that the model with root `root`, whose weights the caller has verified, gives this answer greedily: all of it, or the stages that were drawn.
+    /// Whether the file is about this adapter, or about none.
+    ///
+    /// # Errors
+    /// [`FileError::Adapter`] if not.
+    pub fn check_adapter(&self, expected: Option<Digest>) -> Result<(), FileError> {
+        if self.adapter != expected {
+            return Err(FileError::Adapter { got: self.adapter, expected });
+        }
+        Ok(())
+    }
+
+    /// Checks that the model with root `root` gives this answer, with this adapter or with none: all of it, or the stages that were drawn. The caller has verified the
+    /// weights of both.
     ///
     /// # Errors
     /// The first check that fails; then nothing is known.
-    pub fn verify(&self, weights: &ModelWeights, root: Digest) -> Result<(), FileError> {
+    pub fn verify_adapted(
+        &self,
+        weights: &ModelWeights,
+        root: Digest,
+        adapter: Option<&AdapterWeights>,
+    ) -> Result<(), FileError> {
         self.check_parts()?;
         self.check_model(root)?;
+        self.check_adapter(adapter.map(|adapter| adapter.root))?;
         if let Some(Keyed { digest, .. }) = &self.keyed {
             return Err(FileError::NeedsKey { got: *digest });
         }
@@ -39,7 +57,15 @@ impl AnswerFile {
         if self.stages.last().is_none_or(|stage| stage.end != layers) {
             return Err(FileError::Layers { got: self.ends(), expected: [layers].into() });
         }
-        self.verify_stages((weights, None), None, |_| None)
+        self.verify_stages(&self.answer_of(weights, adapter), None, |_| None)
+    }
+
+    /// [`AnswerFile::verify_adapted`] without an adapter.
+    ///
+    /// # Errors
+    /// The first check that fails; then nothing is known.
+    pub fn verify(&self, weights: &ModelWeights, root: Digest) -> Result<(), FileError> {
+        self.verify_adapted(weights, root, None)
     }
 
     /// Checks the same with the key of a model, which the caller trusts.
@@ -49,6 +75,7 @@ impl AnswerFile {
     pub fn verify_with_key(&self, key: &Key) -> Result<(), FileError> {
         self.check_parts()?;
         self.check_model(key.root())?;
+        self.check_adapter(key.adapter().map(|adapter| adapter.root))?;
         let expected = key.digest();
         let keyed = match &self.keyed {
             Some(keyed) if keyed.digest == expected => keyed,
@@ -61,19 +88,17 @@ impl AnswerFile {
             return Err(FileError::Layers { got: self.ends(), expected: ends });
         }
         let embedded = self.embedded(keyed, key)?;
-        self.verify_stages((key.weights(), key.adapter()), Some(&embedded), |stage| {
+        self.verify_stages(&self.answer_of(key.weights(), key.adapter()), Some(&embedded), |stage| {
             Some(key.stages()[stage].root)
         })
     }
 
     fn verify_stages(
         &self,
-        (weights, adapter): (&ModelWeights, Option<&AdapterWeights>),
+        answer: &Answer<'_>,
         embedded: Option<&[i64]>,
         root_of: impl Fn(usize) -> Option<Hash>,
     ) -> Result<(), FileError> {
-        let greedy = Answer::greedy(weights, self.root, &self.tokens, self.generated);
-        let answer = Answer { adapter, ..greedy };
         let (mut first, mut entering) = (0, None);
         for (number, stage) in self.stages.iter().enumerate() {
             let layers = first..stage.end as usize;
@@ -82,14 +107,19 @@ impl AnswerFile {
             let Some(proof) = &stage.proof else { continue };
             let roots = Roots { columns, weights: root_of(number) };
             let refused = |error: VerifyError| FileError::Refused { stage: number, error };
-            verify_stage(&answer, layers, embedded, &roots, proof).map_err(refused)?;
+            verify_stage(answer, layers, embedded, &roots, proof).map_err(refused)?;
         }
         Ok(())
     }
 
+    /// Tokens that are fed: all but the last of an answer.
+    fn positions(&self) -> usize {
+        self.tokens.len() - usize::from(!matches!(self.claimed, Claimed::Pooled(_)))
+    }
+
     /// Distinct tokens that are fed, in ascending order.
     pub(super) fn fed(&self) -> Vec<u32> {
-        let mut fed = self.tokens[..self.tokens.len() - 1].to_vec();
+        let mut fed = self.tokens[..self.positions()].to_vec();
         fed.sort_unstable();
         fed.dedup();
         fed
@@ -98,7 +128,7 @@ impl AnswerFile {
     /// The embedded tokens from their opened rows.
     fn embedded(&self, keyed: &Keyed, key: &Key) -> Result<Vec<i64>, FileError> {
         let config = &key.weights().config;
-        let (fed, positions) = (self.fed(), self.tokens.len() - 1);
+        let (fed, positions) = (self.fed(), self.positions());
         let width = config.d_model as usize;
         let wrong = |at: usize| FileError::Row {
             table: "embedding",

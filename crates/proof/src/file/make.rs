@@ -41,7 +41,7 @@ pub type Watch<'a> = dyn FnMut(usize, usize, Phase) + 'a;
 pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
     let Order { answer, ends, between, sample, key, .. } = order;
     let config = &answer.weights.config;
-    let (width, positions) = (config.d_model as usize, answer.tokens.len().saturating_sub(1));
+    let (width, positions) = (config.d_model as usize, answer.positions());
     let (got, generated, limit) = (answer.tokens.len(), answer.generated, FILE_TOKENS_MAX);
     if got > limit {
         return Err(PlanError::Tokens { got, generated, limit });
@@ -66,6 +66,8 @@ pub fn outline(order: &Order<'_>) -> Result<AnswerFile, PlanError> {
         root: answer.root,
         tokens: answer.tokens.to_vec(),
         generated: answer.generated,
+        claimed: answer.claim.into(),
+        adapter: answer.adapter.map(|adapter| adapter.root),
         stages: stages.collect(),
         sample: *sample,
         keyed: None,
@@ -86,7 +88,7 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
     // Every stage needs as much memory as the one before.
     let _keep = Keep::new();
     let width = answer.weights.config.d_model as usize;
-    let positions = answer.tokens.len().saturating_sub(1);
+    let positions = answer.positions();
     let drawn = file.drawn();
     let (mut first, mut entering) = (0, None);
     for (number, end) in ends.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! What an auditor of the circuit tried (proofs.md, 3 and 4): shapes that are filled up, identities that could wrap, tables that a bundle may hold.
 
 mod cbor;
+mod claimed;
 mod files;
 mod keys;
 mod operators;

@@ -41,9 +41,9 @@ fn empty() -> AnswerFile {
 fn the_layout_is_pinned() {
     let bytes = empty().to_bytes();
     let golden = [
-        &b"LSPROOF\n\x05\x00\x84\x58\x20"[..],
+        &b"LSPROOF\n\x06\x00\x86\x58\x20"[..],
         &[0xab; 32],
-        b"\x82\x01\x1a\x02\x03\x04\x05\x01\x81\x83\x03\xf6\x41x",
+        b"\x82\x01\x1a\x02\x03\x04\x05\x01\x82\x00\x80\xf6\x81\x83\x03\xf6\x41x",
     ];
     assert_eq!(bytes, golden.concat());
     assert_eq!(AnswerFile::from_bytes(&bytes), Ok(empty()));
@@ -60,12 +60,15 @@ fn every_field_is_checked() {
     let of = |file: AnswerFile| AnswerFile::from_bytes(&file.to_bytes()).expect_err("a wrong number");
     assert_eq!(with(0, b"lockNET0"), FileError::Magic { got: b"lockNET0".to_vec() });
     assert_eq!(with(8, &[7, 1]), FileError::Version { got: 0x107 });
-    assert!(matches!(with(10, &[0x85]), FileError::Cbor(_)));
+    assert!(matches!(with(10, &[0x87]), FileError::Cbor(_)));
     for got in [0, 1, FILE_TOKENS_MAX + 1] {
-        assert_eq!(of(AnswerFile { tokens: vec![1; got], ..empty() }), FileError::Tokens { got });
+        assert_eq!(
+            of(AnswerFile { tokens: vec![1; got], ..empty() }),
+            FileError::Tokens { got, least: 2, limit: FILE_TOKENS_MAX }
+        );
     }
     for got in [0, 2, u32::MAX] {
-        let error = FileError::Generated { got, limit: 1, tokens: 2 };
+        let error = FileError::Generated { got, least: 1, limit: 1, tokens: 2 };
         assert_eq!(of(AnswerFile { generated: got as usize, ..empty() }), error);
     }
     let got = FILE_BYTES_MAX + 1;
@@ -170,5 +173,5 @@ fn damaged_files_are_refused() {
         file.stages[0].proof.as_ref().map(|proof| Proof::new(&[proof.body(), &[0]].concat()));
     let error = VerifyError::TrailingBytes { got: 1 };
     assert_eq!(check(&longer.to_bytes()), Err(FileError::Refused { stage: 0, error }));
-    assert_eq!((MAGIC.len(), VERSION), (8, 5));
+    assert_eq!((MAGIC.len(), VERSION), (8, 6));
 }

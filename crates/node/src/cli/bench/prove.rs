@@ -127,7 +127,7 @@ pub(super) fn run(args: ProveArgs) -> CommandResult {
         None => args.key.then(|| Key::new(&weights, root, &ends)).transpose()?,
     };
     let answer = Answer::greedy(&weights, root, &tokens, args.generate);
-    let rows = between(&weights, &compute, &tokens, &ends)?;
+    let rows = between(&weights, &compute, &tokens[..answer.positions()], None, &ends)?;
     let (between, kept) = (&*rows, args.keep.as_deref());
     let order = Order { answer, ends: &ends, between, sample: None, key: key.as_ref(), kept };
     let mut works: Vec<Work> = Vec::with_capacity(args.runs);

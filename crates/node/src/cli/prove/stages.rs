@@ -45,13 +45,22 @@ impl StageArgs {
     /// The key, where there is one.
     ///
     /// # Errors
-    /// If it cannot be read, or is another model's.
-    pub fn key(&self, root: Digest) -> Result<Option<Key>, Box<dyn Error>> {
+    /// If it cannot be read, or is another model's, or one of answers under another adapter.
+    pub fn key(&self, root: Digest, adapter: Option<Digest>) -> Result<Option<Key>, Box<dyn Error>> {
         let Some(path) = &self.key else { return Ok(None) };
         let key = read_key(path)?;
         if key.root() != root {
             let (path, got) = (path.display(), key.root());
             return Err(format!("{path}: a key of model {got}, this is model {root}").into());
+        }
+        let named = |adapter: Option<Digest>| {
+            adapter
+                .map_or("answers without an adapter".into(), |root| format!("answers under adapter {root}"))
+        };
+        let got = key.adapter().map(|adapter| adapter.root);
+        if got != adapter {
+            let (path, got, expected) = (path.display(), named(got), named(adapter));
+            return Err(format!("{path}: a key of {got}, expected one of {expected}").into());
         }
         Ok(Some(key))
     }

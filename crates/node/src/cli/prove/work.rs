@@ -115,7 +115,7 @@ pub fn prove(order: &Order<'_>, quiet: bool) -> Result<Work, Box<dyn Error>> {
     clock.lap();
     let checked = match order.key {
         Some(key) => file.verify_with_key(key),
-        None => file.verify(order.answer.weights, order.answer.root),
+        None => file.verify_adapted(order.answer.weights, order.answer.root, order.answer.adapter),
     };
     checked.map_err(|error| format!("{error}; nothing is written: this program and its proofs disagree"))?;
     let verify = clock.lap();

@@ -12,12 +12,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
 use lockstep_base::config::Pooling;
-use lockstep_base::params::{ONE_Q16, draw};
+use lockstep_base::params::{ONE_Q16, TEMPERATURE_GREEDY_BELOW_Q16, draw};
 use lockstep_base::weights::ModelWeights;
 use p3_field::PrimeCharacteristicRing;
 
-/// Temperatures below this (2^-10) are greedy.
-const GREEDY_BELOW_Q16: u32 = 64;
 /// Bits of the distance of a logit from the largest: with logits below 2^29 no difference is that of another by the order of the field.
 const DISTANCE_BITS: u32 = 29;
 
@@ -56,7 +54,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         match sampler(self.answer.weights, &self.answer.claim) {
             Some((sampler, seed)) => {
                 let chosen: Vec<usize> = (0..rows).map(|row| tokens[at(row)] as usize).collect();
-                let words: Vec<u64> = (0..rows).map(|row| draw(seed, at(row) as u32)).collect();
+                let words: Vec<u64> = (0..rows).map(|row| draw(&seed, at(row) as u32)).collect();
                 let draws = Draws { tokens: &chosen, words: &words, vocab: self.plan.vocab };
                 builder.drawn(&sampler, &draws, &logits);
             }
@@ -141,9 +139,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
 }
 
 /// Who draws tokens, and from which seed, where somebody does.
-fn sampler<'a>(weights: &'a ModelWeights, claim: &Claim<'a>) -> Option<(Sampler<'a>, &'a Digest)> {
+fn sampler<'a>(weights: &'a ModelWeights, claim: &Claim<'_>) -> Option<(Sampler<'a>, Digest)> {
     let Claim::Sampled(Sampling { temperature_q16, top_k, top_p_q16, seed }) = claim else { return None };
-    if *temperature_q16 < GREEDY_BELOW_Q16 {
+    if *temperature_q16 < TEMPERATURE_GREEDY_BELOW_Q16 {
         return None;
     }
     // A mass of nothing is that of the first candidate.
@@ -156,5 +154,5 @@ fn sampler<'a>(weights: &'a ModelWeights, claim: &Claim<'a>) -> Option<(Sampler<
         exp2: &weights.tables.exp2_sample,
         vocab: weights.config.vocab as usize,
     };
-    Some((sampler, seed))
+    Some((sampler, *seed))
 }

@@ -5,7 +5,7 @@ use crate::stages::{Chain, ROOT, made};
 use lockstep_base::Digest;
 use lockstep_base::weights::WeightFormat;
 use lockstep_proof::file::make::{Order, make};
-use lockstep_proof::file::{AnswerFile, FileError, Sample};
+use lockstep_proof::file::{AnswerFile, FILE_TOKENS_MAX, FileError, Sample};
 use lockstep_proof::key::{Key, KeyError};
 
 /// file.rs: a file that lacks a proof of a stage is refused by whoever verifies it, however it was made: not only by whoever reads it from bytes.
@@ -37,7 +37,10 @@ fn what_has_no_proof_is_not_verified() {
         for tokens in [0, 1] {
             let mut few = honest.clone();
             few.tokens.truncate(tokens);
-            assert_eq!(verify(&few), Err(FileError::Tokens { got: tokens }));
+            assert_eq!(
+                verify(&few),
+                Err(FileError::Tokens { got: tokens, least: 2, limit: FILE_TOKENS_MAX })
+            );
         }
     }
 }
@@ -59,7 +62,7 @@ fn long_lists_are_refused_before_they_are_made() {
     let stage = Value::Array(vec![Value::Integer(0), Value::Null, Value::Null]);
     let digest = Value::Bytes(vec![0; 32]);
     let body = Value::read(body);
-    for (path, part) in [(&[3][..], &stage), (&[5, 1], &row), (&[5, 1, 0, 1], &digest)] {
+    for (path, part) in [(&[5][..], &stage), (&[7, 1], &row), (&[7, 1, 0, 1], &digest)] {
         let refused = AnswerFile::from_bytes(&[head, &long(&body, path, part.clone())].concat());
         let refused = refused.expect_err("a million parts").to_string();
         assert!(refused.contains("more parts"), "{path:?}: {refused}");

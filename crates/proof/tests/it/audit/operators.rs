@@ -127,7 +127,7 @@ fn what_is_drawn_is_part_of_the_statement() {
     let seed = lockstep_base::Digest([1; 32]);
     let claims = [
         Claim::Greedy,
-        Claim::Sampled(Sampling { seed: &seed, ..numbers }),
+        Claim::Sampled(Sampling { seed, ..numbers }),
         Claim::Sampled(Sampling { temperature_q16: numbers.temperature_q16 - 1, ..numbers }),
         Claim::Sampled(Sampling { top_k: numbers.top_k + 1, ..numbers }),
         Claim::Sampled(Sampling { top_p_q16: numbers.top_p_q16 + 1, ..numbers }),

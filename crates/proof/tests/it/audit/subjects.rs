@@ -171,7 +171,7 @@ impl Subject {
             (Some(vector), _) => Claim::Pooled(vector),
             (None, None) => Claim::Greedy,
             (None, Some((temperature_q16, top_k, top_p_q16))) => {
-                Claim::Sampled(Sampling { temperature_q16, top_k, top_p_q16, seed: &self.seed })
+                Claim::Sampled(Sampling { temperature_q16, top_k, top_p_q16, seed: self.seed })
             }
         };
         let adapter = self.adapter.as_deref();

@@ -379,7 +379,7 @@ fn sample_op(input: &Fields, tables: &Tables) -> Out {
     };
     let (frac, word) = (input.one("F"), input.word("draw").parse().expect("64 bits"));
     let token = sample::sample(&logits, frac, &parameters, word, &tables.exp2_sample);
-    if parameters.temperature_q16 < sample::TEMPERATURE_GREEDY_BELOW_Q16 {
+    if parameters.temperature_q16 < lockstep_base::params::TEMPERATURE_GREEDY_BELOW_Q16 {
         return Out::default().one("token", token);
     }
     let w: Vec<u32> =
