@@ -1,5 +1,7 @@
 //! Gateways and nodes on the simulated network: the shells around the state machines.
 
+mod stranger;
+
 use crate::fault::{Fault, Lie};
 use crate::net::{Happening, Net, Peer, Stream};
 use lockstep_base::Digest;
@@ -10,16 +12,18 @@ use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ServedSpan;
 use lockstep_mesh::code::Code;
 use lockstep_mesh::compute::ComputeFactory;
-use lockstep_mesh::data::{Batch, Data, Values};
-use lockstep_mesh::frame::{Channel, Frame};
+use lockstep_mesh::frame::Frame;
 use lockstep_mesh::inbound::{Inbound, Incoming};
 use lockstep_mesh::leaves::LeavesFetch;
-use lockstep_mesh::limits::{TICK_MS, WINDOW_POSITIONS};
-use lockstep_mesh::message::{Fault as WireFault, Message};
+use lockstep_mesh::limits::{PROOF_PAGE_BYTES, TICK_MS, WINDOW_POSITIONS};
+use lockstep_mesh::message::{Fault as WireFault, Message, ProofPage, Prove};
 use lockstep_mesh::node::{self, Node, NodeLimits, Served};
+use lockstep_mesh::proofs::ProofFetch;
 use lockstep_mesh::route::{self, Event, Failure, Outcome, Route, RouteConfig, RouteStage};
+use lockstep_mesh::toy::ToyProver;
 use lockstep_mesh::work::JobDone;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Longest run in virtual time: longer than every timeout of the protocol together.
 pub const RUN_MAX_MS: u64 = 400_000;
@@ -27,6 +31,8 @@ pub const RUN_MAX_MS: u64 = 400_000;
 const SETTLE_MS: u64 = 3_000;
 /// Longest job, milliseconds.
 const JOB_MAX_MS: u64 = 30;
+/// Proofs of a little more than a page.
+const PROVER: ToyProver = ToyProver { bytes: PROOF_PAGE_BYTES + 5 };
 /// Timer tag of a tick; jobs have the others.
 const TICK: u64 = 0;
 
@@ -57,6 +63,10 @@ pub struct Request {
     pub logprobs: Option<u8>,
     /// Ask for the leaves of every receipt at the end.
     pub fetch_leaves: bool,
+    /// Have stages commit to their boundaries.
+    pub provable: bool,
+    /// Ask every stage for its proof at the end.
+    pub fetch_proofs: bool,
 }
 
 impl Request {
@@ -69,6 +79,8 @@ impl Request {
             full_trace: false,
             logprobs: None,
             fetch_leaves: false,
+            provable: false,
+            fetch_proofs: false,
         }
     }
 }
@@ -91,6 +103,8 @@ pub struct Report {
     pub shown: Vec<Vec<u32>>,
     /// Leaves that were fetched: stage and span, for each request.
     pub leaves: Vec<Vec<(u16, ServedSpan)>>,
+    /// Proofs that were fetched: stage and bytes, for each request.
+    pub proofs: Vec<Vec<(u16, Vec<u8>)>>,
     /// Things that happened.
     pub events: u64,
     /// Errors that the stranger was sent.
@@ -111,6 +125,9 @@ struct Gateway {
     fetch: Vec<(u16, LeavesFetch)>,
     leaves: Vec<(u16, ServedSpan)>,
     fetch_leaves: bool,
+    proving: BTreeMap<u16, ProofFetch>,
+    proofs: Vec<(u16, Vec<u8>)>,
+    fetch_proofs: bool,
 }
 
 /// One run.
@@ -170,7 +187,8 @@ impl World {
             let signing = key(seed, if wrong { 1 << 32 } else { stage as u64 });
             let served = Served { part: *part, ..model.whole.clone() };
             SimNode {
-                node: Node::new(served, limits.clone(), "sim", signing, (model.factory)(*part)),
+                node: Node::new(served, limits.clone(), "sim", signing, (model.factory)(*part))
+                    .proving(Arc::new(PROVER)),
                 hang: false,
             }
         });
@@ -197,6 +215,7 @@ impl World {
                 logprobs: request.logprobs,
                 audit_class: Digest::ZERO,
                 adapter: Digest::ZERO,
+                provable: request.provable,
                 stages: route_stages.clone(),
             };
             let route = Route::new(config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
@@ -207,6 +226,9 @@ impl World {
                 fetch: Vec::new(),
                 leaves: Vec::new(),
                 fetch_leaves: request.fetch_leaves,
+                proving: BTreeMap::new(),
+                proofs: Vec::new(),
+                fetch_proofs: request.fetch_proofs,
             }
         });
         World {
@@ -249,7 +271,7 @@ impl World {
             let alive = |i: &usize| self.net.alive(self.nodes.len() + i);
             let waiting = (0..self.gateways.len()).filter(alive).any(|i| {
                 let gateway = &self.gateways[i];
-                gateway.end.is_none() || !gateway.fetch.is_empty()
+                gateway.end.is_none() || !gateway.fetch.is_empty() || !gateway.proving.is_empty()
             });
             if waiting {
                 over_ms = None;
@@ -262,6 +284,7 @@ impl World {
             ends: self.gateways.iter_mut().map(|gateway| gateway.end.take()).collect(),
             shown: self.gateways.iter_mut().map(|gateway| core::mem::take(&mut gateway.shown)).collect(),
             leaves: self.gateways.iter_mut().map(|gateway| core::mem::take(&mut gateway.leaves)).collect(),
+            proofs: self.gateways.iter_mut().map(|gateway| core::mem::take(&mut gateway.proofs)).collect(),
             events: self.events,
             stranger_errors: self.stranger_errors,
             lies_told: self.lies_told,
@@ -325,6 +348,7 @@ impl World {
                 let stage = stream.from as u16;
                 match message {
                     Message::Leaves(page) => self.leaves(request, stage, page),
+                    Message::Proof(page) => self.proof(request, stage, page),
                     message => self.gateway(request, route::Input::Message { stage, message }),
                 }
             }
@@ -408,8 +432,22 @@ impl World {
                     }
                     gateway.fetch.reverse();
                 }
+                if gateway.fetch_proofs {
+                    let file = &outcome.file;
+                    let prove = Prove {
+                        task: file.task,
+                        tokens: file.tokens.clone(),
+                        generated: file.tokens.len() as u32 - file.prompt_tokens,
+                        parameters: file.parameters.clone(),
+                        weights: None,
+                    };
+                    let fetch = |stage| (stage, ProofFetch::new(prove.clone()));
+                    gateway.proving = (0..file.stages.len() as u16).map(fetch).collect();
+                }
                 gateway.end = Some(End::Finished(outcome));
                 self.request_leaves(request);
+                let stages: Vec<u16> = self.gateways[request].proving.keys().copied().collect();
+                stages.into_iter().for_each(|stage| self.request_proof(request, stage));
             }
             Event::Opened | Event::Progress { .. } => {}
         }
@@ -420,6 +458,24 @@ impl World {
             let (stage, frame) = (*stage, fetch.request().to_frame());
             self.tell_stage(self.nodes.len() + request, stage, &frame);
         }
+    }
+
+    fn request_proof(&mut self, request: usize, stage: u16) {
+        if let Some(fetch) = self.gateways[request].proving.get(&stage) {
+            let frame = fetch.request().to_frame();
+            self.tell_stage(self.nodes.len() + request, stage, &frame);
+        }
+    }
+
+    fn proof(&mut self, request: usize, stage: u16, page: ProofPage) {
+        let seed = self.seed;
+        let gateway = &mut self.gateways[request];
+        let fetch = gateway.proving.get_mut(&stage).expect("proofs come when they are asked for");
+        if let Some(proof) = fetch.accept(page).unwrap_or_else(|error| panic!("seed {seed}: {error}")) {
+            gateway.proving.remove(&stage);
+            gateway.proofs.push((stage, proof));
+        }
+        self.request_proof(request, stage);
     }
 
     fn leaves(&mut self, request: usize, stage: u16, page: lockstep_mesh::message::Leaves) {
@@ -489,46 +545,6 @@ impl World {
                 }
                 Fault::Stranger { event } if event == self.events => self.intrude(),
                 _ => {}
-            }
-        }
-    }
-
-    /// A stranger who somehow knows every task id tries everything that a frame can say.
-    fn intrude(&mut self) {
-        let stranger = self.stranger();
-        for stage in 0..self.nodes.len() {
-            for request in 0..self.gateways.len() {
-                let mut open = self.gateways[request].route.config().open_message(stage as u16);
-                let task = open.task;
-                open.model_root = Digest::ZERO;
-                let batch = Batch {
-                    task,
-                    branch: 0,
-                    position: 0,
-                    count: 1,
-                    sample_from: 0,
-                    values: Values::Tokens(vec![0]),
-                };
-                let messages = [
-                    Message::Open(Box::new(open)),
-                    Message::Close { task, end: 1 },
-                    Message::Cancel { task },
-                    Message::Probe { task },
-                    Message::LeavesRequest { task, first_token: 0, page: 0 },
-                    Message::Error(WireFault::new(Some(task), Code::Internal, Some(0), "")),
-                    Message::Closed { task },
-                ];
-                for message in messages {
-                    self.send(stranger, stage, &message.to_frame());
-                }
-                self.send(stranger, stage, &Data::Batch(batch).to_frame());
-                self.send(stranger, stage, &Data::Truncate { task, branch: 0, position: 0 }.to_frame());
-            }
-            if self.net.below(2) == 0 {
-                let mut garbage = vec![0; 1 + self.net.below(5000) as usize];
-                garbage.iter_mut().for_each(|byte| *byte = self.net.below(256) as u8);
-                let channel = Channel::ALL[self.net.below(2) as usize];
-                self.net.send(Stream { from: stranger, to: stage, channel }, &garbage);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A receipt is signed as EIP-712 typed data, so that any EVM chain can check it by `ecrecover`.
 //! There are two forms: the stored form ([`SignedReceipt`]) is self-contained; the wire form
-//! ([`WireReceipt`], 136 bytes) leaves out what the gateway knows already. What is left out is
+//! ([`WireReceipt`], 136 bytes, 168 with commitments) leaves out what the gateway knows already. What is left out is
 //! still bound: the gateway fills it in and the signature holds only if both meant the same.
 //! In particular the in root of a stage is the out root of the one before, so a signature that
 //! verifies *is* the chaining of roots.
@@ -11,18 +11,22 @@ use crate::digest::Digest;
 use crate::keys::{CompactSignature, NodeId, NodeKey, keccak256};
 use crate::part::Part;
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 /// Version of receipts and receipt files.
 pub const RECEIPT_VERSION: u8 = 1;
 /// Bytes of the wire form.
 pub const WIRE_BYTES: usize = 136;
+/// Bytes of the wire form of a receipt with commitments ([`FLAG_PROVABLE`]).
+pub const PROVABLE_WIRE_BYTES: usize = WIRE_BYTES + 32;
 
 /// Flag: the last receipt of a stage for its task.
 pub const FLAG_CLOSING: u8 = 1;
 /// Flag: the trace root covers every op output (full trace), not only boundaries and KV.
 pub const FLAG_FULL_TRACE: u8 = 2;
-/// Flag: the receipt carries commitments for proofs.
+/// Flag of a closing receipt: it carries commitments for proofs, to what entered and left the stage at all positions of the task.
 pub const FLAG_PROVABLE: u8 = 4;
 
 const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version)";
@@ -88,10 +92,10 @@ pub struct Receipt {
     /// `FLAG_*`.
     #[n(17)]
     pub flags: u8,
-    /// Commitment to the inputs, zero unless provable.
+    /// Commitment to the rows that entered, zero unless provable and in the stage that embeds.
     #[n(18)]
     pub commit_in: Digest,
-    /// Commitment to the outputs, zero unless provable.
+    /// Commitment to the rows that left, zero unless provable and in the stage with the head.
     #[n(19)]
     pub commit_out: Digest,
 }
@@ -165,6 +169,12 @@ impl Receipt {
         self.first_token.saturating_add(self.token_count)
     }
 
+    /// Whether it carries commitments for proofs.
+    #[must_use]
+    pub fn provable(&self) -> bool {
+        self.flags & FLAG_PROVABLE != 0
+    }
+
     /// Whether this is the stage's last receipt for the task.
     #[must_use]
     pub fn closing(&self) -> bool {
@@ -206,13 +216,15 @@ impl SignedReceipt {
             span: self.receipt.first_token / crate::limits::SPAN_TOKENS,
             out_root: self.receipt.out_root,
             state_root: self.receipt.state_root,
+            commit_out: if self.receipt.provable() { self.receipt.commit_out } else { Digest::ZERO },
             signature: self.signature,
         }
     }
 }
 
 /// The 136 bytes that travel for 32 tokens and one stage: header 8 (version, flags, stage, span),
-/// out root 32, state root 32, compact signature 64.
+/// out root 32, state root 32, compact signature 64. With [`FLAG_PROVABLE`] the commitment to what
+/// left the stage follows, 32: what entered is what left the stage before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireReceipt {
     /// Index of the stage.
@@ -225,6 +237,8 @@ pub struct WireReceipt {
     pub out_root: Digest,
     /// Digest of KV and trace root.
     pub state_root: Digest,
+    /// Commitment to the rows that left; travels with [`FLAG_PROVABLE`] alone.
+    pub commit_out: Digest,
     /// Signature over the whole receipt.
     pub signature: CompactSignature,
 }
@@ -234,7 +248,9 @@ pub struct WireReceipt {
 #[non_exhaustive]
 pub enum WireError {
     /// Wrong length.
-    #[error("a wire receipt has {got} bytes, expected {WIRE_BYTES}")]
+    #[error(
+        "a wire receipt has {got} bytes, expected {WIRE_BYTES}, or {PROVABLE_WIRE_BYTES} with commitments"
+    )]
     Length {
         /// Length of the input.
         got: usize,
@@ -247,18 +263,26 @@ pub enum WireError {
     },
 }
 
+/// Bytes of the wire form of a receipt with these flags.
+fn wire_bytes(flags: u8) -> usize {
+    if flags & FLAG_PROVABLE == 0 { WIRE_BYTES } else { PROVABLE_WIRE_BYTES }
+}
+
 impl WireReceipt {
     /// The wire bytes.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; WIRE_BYTES] {
-        let mut bytes = [0; WIRE_BYTES];
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; wire_bytes(self.flags)];
         bytes[0] = RECEIPT_VERSION;
         bytes[1] = self.flags;
         bytes[2..4].copy_from_slice(&self.stage.to_be_bytes());
         bytes[4..8].copy_from_slice(&self.span.to_be_bytes());
         bytes[8..40].copy_from_slice(&self.out_root.0);
         bytes[40..72].copy_from_slice(&self.state_root.0);
-        bytes[72..].copy_from_slice(&self.signature.0);
+        bytes[72..WIRE_BYTES].copy_from_slice(&self.signature.0);
+        if let Some(commitment) = bytes.get_mut(WIRE_BYTES..PROVABLE_WIRE_BYTES) {
+            commitment.copy_from_slice(&self.commit_out.0);
+        }
         bytes
     }
 
@@ -267,10 +291,15 @@ impl WireReceipt {
     /// # Errors
     /// [`WireError`] on another length or version.
     pub fn from_bytes(bytes: &[u8]) -> Result<WireReceipt, WireError> {
-        let bytes: &[u8; WIRE_BYTES] =
-            bytes.try_into().map_err(|_| WireError::Length { got: bytes.len() })?;
+        let got = bytes.len();
+        if ![WIRE_BYTES, PROVABLE_WIRE_BYTES].contains(&got) {
+            return Err(WireError::Length { got });
+        }
         if bytes[0] != RECEIPT_VERSION {
             return Err(WireError::Version { got: bytes[0] });
+        }
+        if got != wire_bytes(bytes[1]) {
+            return Err(WireError::Length { got });
         }
         let digest = |at: usize| Digest(bytes[at..at + 32].try_into().expect("32 bytes"));
         Ok(WireReceipt {
@@ -279,7 +308,8 @@ impl WireReceipt {
             span: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
             out_root: digest(8),
             state_root: digest(40),
-            signature: CompactSignature(bytes[72..].try_into().expect("64 bytes")),
+            commit_out: if got == WIRE_BYTES { Digest::ZERO } else { digest(WIRE_BYTES) },
+            signature: CompactSignature(bytes[72..WIRE_BYTES].try_into().expect("64 bytes")),
         })
     }
 }

@@ -72,4 +72,6 @@ codes! {
     Internal = 23;
     /// The adapter is not served here.
     Adapter = 24;
+    /// There is no proof of this: not made here, not committed to, not kept any more, or not true.
+    NoProof = 25;
 }

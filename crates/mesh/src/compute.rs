@@ -4,8 +4,10 @@
 //! arithmetic of the same shape for simulations of thousands of runs.
 
 use crate::data::Values;
-use crate::message::{Logprobs, Open};
+use crate::message::{Logprobs, Open, Prove};
+use crate::rows::StageRows;
 use core::ops::Range;
+use lockstep_base::Digest;
 use lockstep_runtime::stage::SpanSummary;
 
 /// Why a stage could not compute.
@@ -63,4 +65,17 @@ pub trait ComputeFactory: Send {
     /// # Errors
     /// [`ComputeError`] if the part cannot serve it.
     fn open(&self, open: &Open) -> Result<Box<dyn StageCompute>, ComputeError>;
+}
+
+/// Proves what a stage computed: the border to the protocol of proofs.
+pub trait StageProver: Send + Sync {
+    /// The commitment to residual rows, `(positions, d_model)`: it follows from the rows alone.
+    fn commit(&self, rows: &[i32]) -> Digest;
+
+    /// Proves that the stage of `open`, entered by these rows, leaves those in the answer of `prove`; with the head, that it chooses its tokens. May take
+    /// minutes.
+    ///
+    /// # Errors
+    /// [`ComputeError`] if that is not so, or cannot be proved.
+    fn prove(&self, open: &Open, rows: &StageRows, prove: &Prove) -> Result<Vec<u8>, ComputeError>;
 }

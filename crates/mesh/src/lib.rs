@@ -6,8 +6,8 @@
 //!
 //! # Layout
 //! - [`frame`], [`message`], [`data`], [`code`], [`inbound`]: what travels
-//! - [`node`], [`stage`], [`work`]: the node's side; what takes time is a job that runs anywhere
-//! - [`request`], [`route`], [`receipts`], [`leaves`]: the gateway's side of one request
+//! - [`node`], [`stage`], [`work`], [`rows`]: the node's side; what takes time is a job that runs anywhere; what is kept of provable tasks
+//! - [`request`], [`route`], [`receipts`], [`leaves`], [`proofs`]: the gateway's side of one request
 //! - [`compute`], [`engine`], [`toy`]: the border to the arithmetic, and its two implementations
 //! - [`limits`]
 #![forbid(unsafe_code)]
@@ -23,9 +23,13 @@ pub mod leaves;
 pub mod limits;
 pub mod message;
 pub mod node;
+mod proof_store;
+pub mod proofs;
+mod prover;
 pub mod receipts;
 pub mod request;
 pub mod route;
+pub mod rows;
 pub mod stage;
 pub mod toy;
 pub mod work;

@@ -46,6 +46,21 @@ pub const LEAF_STORE_BYTES: usize = 256 << 20;
 /// Milliseconds for which a node serves the leaves of a task that was closed.
 pub const LEAVES_KEEP_MS: u64 = 600_000;
 
+/// Positions of a task that stages commit to and may prove.
+pub const PROVABLE_POSITIONS_MAX: u32 = 1023;
+/// Positions of all open tasks of one node that it commits to.
+pub const PROVABLE_TASKS_POSITIONS_MAX: u64 = 8 * PROVABLE_POSITIONS_MAX as u64;
+/// Bytes of rows and proofs that a node keeps for requests, over all closed tasks.
+pub const PROOF_STORE_BYTES: usize = 256 << 20;
+/// Milliseconds for which a node keeps the rows and the proof of a task that was closed.
+pub const PROOFS_KEEP_MS: u64 = 600_000;
+/// Proofs that wait at a node while one is made.
+pub const PROOF_QUEUE_MAX: usize = 4;
+/// Bytes of one page of a proof.
+pub const PROOF_PAGE_BYTES: usize = 1 << 20;
+/// Bytes of a proof that a gateway takes for one stage.
+pub const STAGE_PROOF_BYTES_MAX: usize = 64 << 20;
+
 /// Milliseconds in which every stage must have opened a task.
 pub const OPEN_TIMEOUT_MS: u64 = 30_000;
 /// Milliseconds without progress after which a gateway asks every stage where it is.

@@ -3,6 +3,10 @@
 //! A message is an array of its number and its fields. Everything with a length is checked
 //! against [`crate::limits`] while reading, so that the machines may trust what they are given.
 
+mod prove;
+
+pub use prove::{ProofPage, Prove};
+
 use crate::code::Code;
 use crate::frame::{Frame, Kind};
 use crate::limits;
@@ -75,6 +79,9 @@ pub struct Info {
     /// Roots of the adapters that tasks may ask for.
     #[n(13)]
     pub adapters: Vec<Digest>,
+    /// Whether it proves what it computed.
+    #[n(14)]
+    pub proves: bool,
 }
 
 impl Info {
@@ -149,6 +156,9 @@ pub struct Open {
     /// Root of the adapter that all of the task is computed under, zero without.
     #[n(15)]
     pub adapter: Digest,
+    /// Keep the rows that enter and leave, commit to them in the closing receipt, and prove afterwards what is asked for.
+    #[n(16)]
+    pub provable: bool,
 }
 
 /// What a client needs to state log-probabilities, in integers.
@@ -348,6 +358,22 @@ pub enum Message {
     /// Either way: something went wrong.
     #[n(13)]
     Error(#[n(0)] Fault),
+    /// Gateway: prove your part of a closed task. The answer is the first page of the proof, once it is made.
+    #[n(14)]
+    Prove(#[n(0)] Box<Prove>),
+    /// Gateway: show another page of a proof.
+    #[n(15)]
+    ProofRequest {
+        /// The task.
+        #[n(0)]
+        task: Digest,
+        /// Which page.
+        #[n(1)]
+        page: u32,
+    },
+    /// Node: a page of a proof.
+    #[n(16)]
+    Proof(#[n(0)] ProofPage),
 }
 
 /// Why a payload is no message.
@@ -407,6 +433,8 @@ impl Message {
             Message::Token(token) => Some(token.task),
             Message::Leaves(leaves) => Some(leaves.task),
             Message::Error(fault) => fault.task,
+            Message::Prove(prove) => Some(prove.task),
+            Message::Proof(page) => Some(page.task),
             Message::Opened { task }
             | Message::Receipt { task, .. }
             | Message::Close { task, .. }
@@ -414,7 +442,8 @@ impl Message {
             | Message::Cancel { task }
             | Message::Probe { task }
             | Message::Progress { task, .. }
-            | Message::LeavesRequest { task, .. } => Some(*task),
+            | Message::LeavesRequest { task, .. }
+            | Message::ProofRequest { task, .. } => Some(*task),
         }
     }
 
@@ -436,6 +465,9 @@ impl Message {
             Message::LeavesRequest { .. } => "LeavesRequest",
             Message::Leaves(_) => "Leaves",
             Message::Error(_) => "Error",
+            Message::Prove(_) => "Prove",
+            Message::ProofRequest { .. } => "ProofRequest",
+            Message::Proof(_) => "Proof",
         }
     }
 
@@ -457,6 +489,11 @@ impl Message {
                 let longest = leaves.leaves.iter().map(|leaf| leaf.bytes.len()).max();
                 limit("bytes of a leaf", longest.unwrap_or(0), LEAF_BYTES_MAX)
             }
+            Message::Prove(prove) => {
+                limit("tokens", prove.tokens.len(), limits::PROVABLE_POSITIONS_MAX as usize + 1)?;
+                check_parameters(&prove.parameters)
+            }
+            Message::Proof(page) => limit("bytes of a page", page.bytes.len(), limits::PROOF_PAGE_BYTES),
             Message::Error(fault) => {
                 limit("text", fault.text.len(), limits::ERROR_TEXT_MAX)?;
                 // It is shown to people: it must not steer their terminal.
@@ -498,6 +535,9 @@ fn check_peer(versions: &[u8], agent: &str) -> Result<(), MessageError> {
 pub(crate) fn check_open(open: &Open) -> Result<(), MessageError> {
     limit("opset", open.opset.len(), limits::OPSET_MAX)?;
     limit("positions", open.positions as usize, CONTEXT_MAX as usize)?;
+    if open.provable {
+        limit("provable positions", open.positions as usize, limits::PROVABLE_POSITIONS_MAX as usize)?;
+    }
     limit("logprobs", open.logprobs.unwrap_or(0).into(), TOP_LOGPROBS_MAX as usize)?;
     if let Some(next) = &open.next {
         limit("next address", next.address.len(), limits::ADDRESS_MAX)?;
@@ -518,7 +558,7 @@ pub fn check_parameters(parameters: &Parameters) -> Result<(), MessageError> {
     limit("a stop text", longest, limits::STOP_TEXT_MAX)
 }
 
-/// A wire receipt is a byte string of 136 bytes inside the message.
+/// A wire receipt is a byte string inside the message.
 mod wire {
     use lockstep_base::receipt::WireReceipt;
     use minicbor::decode::Decoder;

@@ -4,15 +4,19 @@
 //! only: nobody else can disturb a task, and whoever tries is told so ([`Code::NotAllowed`]).
 //! When a task cannot go on, its owner gets an [`Error`](Message::Error) and the task is gone.
 
+mod admit;
+
 use crate::code::Code;
-use crate::compute::ComputeFactory;
+use crate::compute::{ComputeFactory, StageProver};
 use crate::data::Data;
 use crate::frame::FRAME_VERSIONS;
 use crate::leaf_store::LeafStore;
 use crate::limits;
-use crate::message::{Fault, Info, Leaves, Message, Open};
+use crate::message::{Fault, Info, Leaves, Message, Open, Prove};
+use crate::prover::Prover;
+use crate::rows::StageRows;
 use crate::stage::{Session, Shape};
-use crate::work::{Job, JobDone, JobId, Refusal, Work};
+use crate::work::{Ended, Job, JobDone, JobId, Refusal, Work};
 use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
 use lockstep_base::part::Part;
@@ -55,6 +59,10 @@ pub struct NodeLimits {
     pub leaf_store_bytes: usize,
     /// Milliseconds for which they are kept.
     pub leaves_keep_ms: u64,
+    /// Bytes of rows and proofs kept.
+    pub proof_store_bytes: usize,
+    /// Milliseconds for which they are kept.
+    pub proofs_keep_ms: u64,
 }
 
 impl Default for NodeLimits {
@@ -65,6 +73,8 @@ impl Default for NodeLimits {
             task_idle_ms: limits::TASK_IDLE_MS,
             leaf_store_bytes: limits::LEAF_STORE_BYTES,
             leaves_keep_ms: limits::LEAVES_KEEP_MS,
+            proof_store_bytes: limits::PROOF_STORE_BYTES,
+            proofs_keep_ms: limits::PROOFS_KEEP_MS,
         }
     }
 }
@@ -135,6 +145,8 @@ pub struct Node {
     /// Sessions that may have a job, first come first served.
     ready: VecDeque<Digest>,
     leaves: LeafStore,
+    /// Who proves closed tasks, where somebody does.
+    prover: Option<Prover>,
     seen: BTreeSet<Digest>,
     seen_order: VecDeque<Digest>,
     serial: u64,
@@ -169,10 +181,25 @@ impl Node {
             sessions: BTreeMap::new(),
             ready: VecDeque::new(),
             leaves,
+            prover: None,
             seen: BTreeSet::new(),
             seen_order: VecDeque::new(),
             serial: 0,
         }
+    }
+
+    /// The same node, which also proves what it computed.
+    #[must_use]
+    pub fn proving(mut self, prover: Arc<dyn StageProver>) -> Node {
+        let NodeLimits { proof_store_bytes, proofs_keep_ms, .. } = self.limits;
+        self.prover = Some(Prover::new(prover, proof_store_bytes, proofs_keep_ms));
+        self
+    }
+
+    /// Bytes of rows and proofs that are kept.
+    #[must_use]
+    pub fn proof_bytes(&self) -> usize {
+        self.prover.as_ref().map_or(0, Prover::bytes)
     }
 
     /// Tasks that are open.
@@ -212,6 +239,7 @@ impl Node {
             tasks_max: self.limits.tasks_max as u32,
             tasks_open: self.sessions.len() as u32,
             adapters: served.adapters.clone(),
+            proves: self.prover.is_some(),
         }
     }
 
@@ -223,7 +251,7 @@ impl Node {
                 return Some(job);
             }
         }
-        None
+        self.prover.as_mut().and_then(Prover::next_job)
     }
 
     /// Takes one input at time `now_ms` (any clock that does not run backwards).
@@ -264,6 +292,19 @@ impl Node {
                     Ok(leaves) => {
                         effects.push(Effect::Message { to: from, message: Message::Leaves(leaves) });
                     }
+                    Err(refusal) => reply(refusal, Some(task), effects),
+                }
+            }
+            Message::Prove(prove) => {
+                let task = prove.task;
+                if let Err(refusal) = self.prove(from, prove, effects) {
+                    reply(refusal, Some(task), effects);
+                }
+            }
+            Message::ProofRequest { task, page } => {
+                let page = self.prover().and_then(|prover| prover.page(from, task, page));
+                match page {
+                    Ok(page) => effects.push(Effect::Message { to: from, message: Message::Proof(page) }),
                     Err(refusal) => reply(refusal, Some(task), effects),
                 }
             }
@@ -321,6 +362,21 @@ impl Node {
         }
     }
 
+    fn prover(&mut self) -> Result<&mut Prover, Refusal> {
+        let none = || Refusal::new(Code::NoProof, "no proofs are made here");
+        self.prover.as_mut().ok_or_else(none)
+    }
+
+    /// Begins to prove a closed task, or shows the proof that is there.
+    fn prove(&mut self, from: NodeId, prove: Box<Prove>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+        self.serial += 1;
+        let id = JobId { task: prove.task, serial: self.serial };
+        if let Some(page) = self.prover()?.order(from, id, prove)? {
+            effects.push(Effect::Message { to: from, message: Message::Proof(page) });
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, task: &Digest) -> Option<Session> {
         self.ready.retain(|ready| ready != task);
         self.sessions.remove(task)
@@ -339,7 +395,9 @@ impl Node {
         self.serial += 1;
         let id = JobId { task: open.task, serial: self.serial };
         let open = Arc::new(open);
-        let work = Work::new(Arc::clone(&self.key), Arc::clone(&open), compute);
+        let provable = open.provable.then(|| self.prover().map(|prover| prover.stage())).transpose()?;
+        let provable = provable.map(|prover| (prover, StageRows::new(self.served.d_model as usize)));
+        let work = Work::new(Arc::clone(&self.key), Arc::clone(&open), compute, provable);
         let shape = Shape { d_model: self.served.d_model, vocab: self.served.vocab };
         self.remember(open.task);
         if let Some(next) = &open.next {
@@ -347,76 +405,6 @@ impl Node {
         }
         effects.push(Effect::Message { to: from, message: Message::Opened { task: open.task } });
         self.sessions.insert(open.task, Session::new(id, from, shape, open, work, now_ms));
-        Ok(())
-    }
-
-    fn check_open(&self, open: &Open) -> Result<(), Refusal> {
-        let served = &self.served;
-        let refuse = |code, text: String| Err(Refusal::new(code, text));
-        if self.sessions.contains_key(&open.task) || self.seen.contains(&open.task) {
-            return refuse(
-                Code::DuplicateTask,
-                format!("task {} was opened here before, expected a new one", open.task),
-            );
-        }
-        if open.model_root != served.model_root {
-            return refuse(
-                Code::ModelRoot,
-                format!("model root {}, expected {}", open.model_root, served.model_root),
-            );
-        }
-        if open.opset != served.opset {
-            return refuse(Code::Opset, format!("opset {:?}, expected {:?}", open.opset, served.opset));
-        }
-        if open.part != served.part {
-            return refuse(Code::Part, format!("part {}, expected {}", open.part, served.part));
-        }
-        if open.adapter != Digest::ZERO && !served.adapters.contains(&open.adapter) {
-            let count = served.adapters.len();
-            return refuse(
-                Code::Adapter,
-                format!("adapter {}, expected none or one of the {count} served here", open.adapter),
-            );
-        }
-        if open.positions == 0 || open.positions > served.context {
-            return refuse(
-                Code::Context,
-                format!("{} positions, expected 1 to {}", open.positions, served.context),
-            );
-        }
-        if served.part.head != open.next.is_none() {
-            let (got, expected) =
-                if served.part.head { ("a next stage", "none") } else { ("no next stage", "one") };
-            return refuse(Code::Parameters, format!("{got} for {}, expected {expected}", served.part));
-        }
-        match &open.parameters {
-            None if served.part.head => {
-                return refuse(Code::Parameters, format!("no parameters for {}, expected some", served.part));
-            }
-            Some(parameters) if parameters.digest() != open.parameters_digest => {
-                let (got, expected) = (parameters.digest(), open.parameters_digest);
-                return refuse(
-                    Code::Parameters,
-                    format!("parameters with digest {got}, expected {expected}"),
-                );
-            }
-            _ => {}
-        }
-        if self.sessions.len() >= self.limits.tasks_max {
-            return refuse(
-                Code::Busy,
-                format!("busy: {} tasks are open, expected fewer", self.sessions.len()),
-            );
-        }
-        let reserved: u64 = self.sessions.values().map(|session| u64::from(session.open.positions)).sum();
-        let positions = reserved + u64::from(open.positions);
-        if positions > self.limits.positions_max {
-            let limit = self.limits.positions_max;
-            return refuse(
-                Code::Busy,
-                format!("busy: {positions} positions with this task, expected at most {limit}"),
-            );
-        }
         Ok(())
     }
 
@@ -500,12 +488,23 @@ impl Node {
 
     fn done(&mut self, now_ms: u64, done: JobDone, effects: &mut Vec<Effect>) {
         let task = done.id.task;
+        if let Some(prover) = self.prover.as_mut().filter(|prover| prover.is_making(done.id)) {
+            let (owner, result) = prover.done(done, now_ms);
+            let message = match result {
+                Ok(page) => Message::Proof(page),
+                Err(refusal) => Message::Error(Fault::new(Some(task), refusal.code, None, &refusal.text)),
+            };
+            effects.push(Effect::Message { to: owner, message });
+            return;
+        }
         // Cancelled while the job ran: nobody waits for it.
         let Some(session) = self.sessions.get_mut(&task).filter(|session| session.id() == done.id) else {
             return;
         };
         let (work, produced) = match done.result {
-            Ok(result) => result,
+            Ok(Ended::Step(work, produced)) => (*work, produced),
+            // A proof that nobody waits for.
+            Ok(Ended::Proof(_)) => return,
             Err(refusal) => return self.fail(task, &refusal, 0, effects),
         };
         session.done(work);
@@ -518,6 +517,9 @@ impl Node {
         effects.extend(produced.messages.into_iter().map(|message| Effect::Message { to: owner, message }));
         for span in produced.leaves {
             self.leaves.insert(task, owner, span, now_ms);
+        }
+        if let (Some(prover), Some(kept)) = (&mut self.prover, produced.closed) {
+            prover.keep(task, owner, kept, now_ms);
         }
         if closed {
             self.remove(&task);
@@ -536,6 +538,9 @@ impl Node {
             self.fail(task, &refusal, 0, effects);
         }
         self.leaves.expire(now_ms);
+        if let Some(prover) = &mut self.prover {
+            prover.expire(now_ms);
+        }
     }
 }
 

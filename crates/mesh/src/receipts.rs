@@ -12,7 +12,9 @@ use lockstep_base::leaf::TaskSecret;
 use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::merkle;
 use lockstep_base::part::Part;
-use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, SignedReceipt, WireReceipt};
+use lockstep_base::receipt::{
+    FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt, SignedReceipt, WireReceipt,
+};
 use lockstep_runtime::trace::Edge;
 use std::collections::VecDeque;
 
@@ -82,6 +84,18 @@ pub enum ReceiptError {
         /// Root over the tokens.
         expected: Digest,
     },
+    /// A commitment to rows that do not leave, or none to rows that do.
+    #[error(
+        "stage {stage}, span {span}: the commitment to what leaves is {got}, expected one that is not zero, and zero of the last stage"
+    )]
+    Commitment {
+        /// Who sent it.
+        stage: u16,
+        /// The span.
+        span: u32,
+        /// The commitment.
+        got: Digest,
+    },
     /// No key gives this signature.
     #[error("stage {stage}, span {span}: the signature is not valid under any key")]
     Signature {
@@ -125,6 +139,7 @@ impl ReceiptError {
             | ReceiptError::Flags { stage, .. }
             | ReceiptError::AfterClosing { stage, .. }
             | ReceiptError::OutRoot { stage, .. }
+            | ReceiptError::Commitment { stage, .. }
             | ReceiptError::Signature { stage, .. }
             | ReceiptError::Signer { stage, .. }
             | ReceiptError::Missing { stage, .. } => stage,
@@ -153,6 +168,8 @@ pub struct TaskTerms {
     pub adapter: Digest,
     /// Whether trace roots cover every op.
     pub full_trace: bool,
+    /// Whether closing receipts carry commitments for proofs.
+    pub provable: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
 }
@@ -252,7 +269,8 @@ impl ReceiptBook {
             return Err(ReceiptError::Early { stage, got: whole_end, sent: extent.sent });
         }
         let full_trace = if self.terms.full_trace { FLAG_FULL_TRACE } else { 0 };
-        let expected = full_trace | if closing { FLAG_CLOSING } else { 0 };
+        let provable = if self.terms.provable { FLAG_PROVABLE } else { 0 };
+        let expected = full_trace | if closing { FLAG_CLOSING | provable } else { 0 };
         if receipt.flags != expected {
             return Err(ReceiptError::Flags { stage, span, got: receipt.flags, expected });
         }
@@ -269,18 +287,20 @@ impl ReceiptBook {
         for stage in 0..self.stages.len() {
             while let Some(wire) = self.stages[stage].pending.front() {
                 let span = wire.span;
-                let in_root = match stage.checked_sub(1) {
-                    None => self.token_root(span, extent),
+                // What leaves the stage before enters this one: its root, and the commitment to it.
+                let entering = match stage.checked_sub(1) {
+                    None => self.token_root(span, extent).map(|root| (root, Digest::ZERO)),
                     Some(before) => {
-                        self.stages[before].verified.get(span as usize).map(|signed| signed.receipt.out_root)
+                        let signed = self.stages[before].verified.get(span as usize);
+                        signed.map(|signed| (signed.receipt.out_root, signed.receipt.commit_out))
                     }
                 };
                 let out_root = match stage + 1 == self.stages.len() {
                     true => self.sample_root(span, extent),
                     false => Some(wire.out_root),
                 };
-                let (Some(in_root), Some(out_root)) = (in_root, out_root) else { break };
-                self.verify(stage, in_root, out_root, extent)?;
+                let (Some(entering), Some(out_root)) = (entering, out_root) else { break };
+                self.verify(stage, entering, out_root, extent)?;
             }
         }
         Ok(())
@@ -307,16 +327,22 @@ impl ReceiptBook {
     fn verify(
         &mut self,
         stage: usize,
-        in_root: Digest,
+        (in_root, commit_in): (Digest, Digest),
         out_root: Digest,
         extent: Extent<'_>,
     ) -> Result<(), ReceiptError> {
+        let last = stage + 1 == self.stages.len();
         let terms = &self.terms;
         let book = &mut self.stages[stage];
         let wire = book.pending.pop_front().expect("the caller looked at it");
         let (stage, span) = (wire.stage, wire.span);
         if wire.out_root != out_root {
             return Err(ReceiptError::OutRoot { stage, span, got: wire.out_root, expected: out_root });
+        }
+        // Nothing leaves the last stage but tokens.
+        let committed = wire.commit_out != Digest::ZERO;
+        if wire.flags & FLAG_PROVABLE != 0 && committed == last {
+            return Err(ReceiptError::Commitment { stage, span, got: wire.commit_out });
         }
         let positions = span_positions(span, extent.end);
         let receipt = Receipt {
@@ -338,8 +364,8 @@ impl ReceiptBook {
             previous: book.previous,
             audit_class: terms.audit_class,
             flags: wire.flags,
-            commit_in: Digest::ZERO,
-            commit_out: Digest::ZERO,
+            commit_in,
+            commit_out: wire.commit_out,
         };
         let signed = SignedReceipt { receipt, signature: wire.signature };
         match signed.signer() {

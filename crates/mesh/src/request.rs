@@ -53,6 +53,8 @@ pub struct RouteConfig {
     pub audit_class: Digest,
     /// Root of the adapter that all of the answer is computed under, zero without.
     pub adapter: Digest,
+    /// Whether stages commit to their boundaries, to prove what they computed.
+    pub provable: bool,
     /// The stages in order.
     pub stages: Vec<RouteStage>,
 }
@@ -149,6 +151,7 @@ impl RouteConfig {
             audit_class: self.audit_class,
             adapter: self.adapter,
             full_trace: self.full_trace,
+            provable: self.provable,
             prompt_tokens: self.prompt.len() as u32,
         }
     }
@@ -179,6 +182,7 @@ impl RouteConfig {
             previous: at.checked_sub(1).map_or(self.owner, |before| self.stages[before].node),
             next: next.map(|next| NextHop { node: next.node, address: next.address.clone() }),
             adapter: self.adapter,
+            provable: self.provable,
         }
     }
 

@@ -310,7 +310,7 @@ impl Route {
         match message {
             // A message about another task is somebody else's; what is about no task is a greeting.
             other if other.task().is_some_and(|task| task != self.config.task) => Ok(()),
-            Message::Hello(_) | Message::Info(_) | Message::Leaves(_) => Ok(()),
+            Message::Hello(_) | Message::Info(_) | Message::Leaves(_) | Message::Proof(_) => Ok(()),
             Message::Error(fault) => Err(self.remote(stage, fault)),
             Message::Opened { .. }
                 if self.phase == Phase::Opening && !self.stages[usize::from(stage)].opened =>

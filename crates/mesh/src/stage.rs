@@ -13,7 +13,7 @@ use crate::code::Code;
 use crate::data::{Batch, Data, Values};
 use crate::limits::{QUEUE_FRAMES_MAX, RESIDUAL_LIMIT, WINDOW_POSITIONS};
 use crate::message::Open;
-use crate::work::{Job, JobId, Refusal, Step, Work};
+use crate::work::{Job, JobId, Kind, Refusal, Step, Work};
 use lockstep_base::keys::NodeId;
 use lockstep_base::limits::SPAN_TOKENS;
 use std::collections::VecDeque;
@@ -218,7 +218,7 @@ impl Session {
         let work = self.work.take()?;
         let step = self.queue.pop_front().expect("not empty");
         self.job_positions = if let Step::Batch(batch) = &step { batch.count } else { 0 };
-        Some(Job { id: self.id, work, step })
+        Some(Job { id: self.id, kind: Kind::Step(work, step) })
     }
 
     /// Whether a job could be taken.

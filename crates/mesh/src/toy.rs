@@ -9,10 +9,11 @@
 //! y[c]        = 5 x[c] + (kv[l][p][c] xor x[c + 1]) + l
 //! ```
 
-use crate::compute::{ComputeError, ComputeFactory, Output, Sampled, StageCompute};
+use crate::compute::{ComputeError, ComputeFactory, Output, Sampled, StageCompute, StageProver};
 use crate::data::Values;
-use crate::message::{Alternative, Logprobs, Open};
+use crate::message::{Alternative, Logprobs, Open, Prove};
 use crate::node::Served;
+use crate::rows::StageRows;
 use core::ops::Range;
 use lockstep_base::Digest;
 use lockstep_base::leaf::{self, StageSecrets};
@@ -69,6 +70,30 @@ impl ComputeFactory for ToyModel {
     fn open(&self, open: &Open) -> Result<Box<dyn StageCompute>, ComputeError> {
         let toy = Toy::new(*self, open.part, open.secrets.clone(), open.sampler_seed);
         Ok(Box::new(Toy { full_trace: open.full_trace, logprobs: open.logprobs, ..toy }))
+    }
+}
+
+/// "Proves" the toy: a proof is a digest of what it would be about, as large as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToyProver {
+    /// Bytes of a proof, at least 32.
+    pub bytes: usize,
+}
+
+impl StageProver for ToyProver {
+    fn commit(&self, rows: &[i32]) -> Digest {
+        let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Digest::tagged("toy/commit", &[&bytes])
+    }
+
+    fn prove(&self, open: &Open, rows: &StageRows, prove: &Prove) -> Result<Vec<u8>, ComputeError> {
+        if prove.tokens.is_empty() {
+            return Err(ComputeError::Input("no tokens, expected some".into()));
+        }
+        let tokens: Vec<u8> = prove.tokens.iter().flat_map(|token| token.to_be_bytes()).collect();
+        let ends = [&rows.entering, &rows.leaving].map(|rows| self.commit(rows).0);
+        let proof = Digest::tagged("toy/proof", &[&open.stage.to_be_bytes(), &tokens, &ends.concat()]);
+        Ok(proof.0.iter().copied().cycle().take(self.bytes.max(32)).collect())
     }
 }
 

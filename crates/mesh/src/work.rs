@@ -5,13 +5,15 @@
 //! task has one `Work`, which is either in its session or in one job.
 
 use crate::code::Code;
-use crate::compute::{ComputeError, Output, StageCompute};
+use crate::compute::{ComputeError, Output, StageCompute, StageProver};
 use crate::data::{Batch, Data, Values};
-use crate::message::{Message, Open, Token};
+use crate::message::{Message, Open, Prove, Token};
+use crate::proof_store::Closed;
+use crate::rows::StageRows;
 use lockstep_base::Digest;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::limits::SPAN_TOKENS;
-use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, state_root};
+use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt, state_root};
 use lockstep_base::receipt_file::ServedLeaf;
 use std::sync::Arc;
 
@@ -51,6 +53,8 @@ pub(crate) struct Produced {
     pub(crate) data: Option<Data>,
     pub(crate) messages: Vec<Message>,
     pub(crate) leaves: Vec<SpanLeaves>,
+    /// What a provable task leaves behind when it is closed.
+    pub(crate) closed: Option<Closed>,
 }
 
 /// Compute and receipt chain of one task.
@@ -58,6 +62,8 @@ pub(crate) struct Work {
     key: Arc<NodeKey>,
     open: Arc<Open>,
     compute: Box<dyn StageCompute>,
+    /// Of a provable task: who commits, and to what.
+    provable: Option<(Arc<dyn StageProver>, StageRows)>,
     computed: u32,
     signed: u32,
     previous: Digest,
@@ -73,8 +79,13 @@ impl core::fmt::Debug for Work {
 }
 
 impl Work {
-    pub(crate) fn new(key: Arc<NodeKey>, open: Arc<Open>, compute: Box<dyn StageCompute>) -> Work {
-        Work { key, open, compute, computed: 0, signed: 0, previous: Digest::ZERO }
+    pub(crate) fn new(
+        key: Arc<NodeKey>,
+        open: Arc<Open>,
+        compute: Box<dyn StageCompute>,
+        provable: Option<(Arc<dyn StageProver>, StageRows)>,
+    ) -> Work {
+        Work { key, open, compute, provable, computed: 0, signed: 0, previous: Digest::ZERO }
     }
 
     /// Positions that are computed.
@@ -88,6 +99,9 @@ impl Work {
             Step::Truncate(position) => {
                 // The session checked that the span which `position` lies in is not signed.
                 self.compute.truncate(position);
+                if let Some((_, rows)) = &mut self.provable {
+                    rows.truncate(position);
+                }
                 self.computed = position;
                 let data = self.open.next.is_some().then_some(Data::Truncate {
                     task: self.open.task,
@@ -99,6 +113,9 @@ impl Work {
             Step::Close => {
                 let mut produced = Produced::default();
                 self.sign(self.computed - self.signed, FLAG_CLOSING, &mut produced);
+                if let Some((_, rows)) = self.provable.take() {
+                    produced.closed = Some(Closed { open: self.open.clone(), rows: Arc::new(rows) });
+                }
                 produced.messages.push(Message::Closed { task: self.open.task });
                 Ok(produced)
             }
@@ -109,7 +126,12 @@ impl Work {
         let open = &self.open;
         let sampled = batch.end() - batch.sample_from;
         let mut produced = Produced::default();
-        match self.compute.forward(batch.position, &batch.values, batch.sample_from) {
+        let output = self.compute.forward(batch.position, &batch.values, batch.sample_from);
+        if let (Ok(output), Some((_, rows))) = (&output, &mut self.provable) {
+            rows.enter(&batch.values);
+            rows.leave(output);
+        }
+        match output {
             Err(error) => return Err(refusal(&error)),
             Ok(Output::Rows(rows)) if !open.part.head => {
                 produced.data = Some(Data::Batch(Batch { values: Values::Rows(rows), ..*batch }));
@@ -143,6 +165,13 @@ impl Work {
         let first_token = self.signed;
         let span = self.compute.close_span(first_token..first_token + token_count);
         let open = &self.open;
+        let (mut provable, mut commit_in, mut commit_out) = (0, Digest::ZERO, Digest::ZERO);
+        if let Some((prover, rows)) = self.provable.as_ref().filter(|_| flags & FLAG_CLOSING != 0) {
+            provable = FLAG_PROVABLE;
+            let commit = |there, rows: &[i32]| if there { prover.commit(rows) } else { Digest::ZERO };
+            commit_in = commit(!open.part.embed, &rows.entering);
+            commit_out = commit(!open.part.head, &rows.leaving);
+        }
         let receipt = Receipt {
             task: open.task,
             model_root: open.model_root,
@@ -161,9 +190,9 @@ impl Work {
             code: Digest::ZERO,
             previous: self.previous,
             audit_class: open.audit_class,
-            flags: flags | if open.full_trace { FLAG_FULL_TRACE } else { 0 },
-            commit_in: Digest::ZERO,
-            commit_out: Digest::ZERO,
+            flags: flags | provable | if open.full_trace { FLAG_FULL_TRACE } else { 0 },
+            commit_in,
+            commit_out,
         };
         self.previous = receipt.struct_hash();
         self.signed += token_count;
@@ -189,19 +218,40 @@ pub struct JobId {
     pub(crate) serial: u64,
 }
 
-/// One step of one task, ready to run anywhere.
+/// One step of one task, or the proof of one that was closed, ready to run anywhere.
 #[derive(Debug)]
 pub struct Job {
     pub(crate) id: JobId,
-    pub(crate) work: Work,
-    pub(crate) step: Step,
+    pub(crate) kind: Kind,
+}
+
+/// What a job does.
+pub(crate) enum Kind {
+    Step(Work, Step),
+    Prove { prover: Arc<dyn StageProver>, closed: Closed, prove: Box<Prove> },
+}
+
+impl core::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Kind::Step(work, step) => f.debug_tuple("Step").field(work).field(step).finish(),
+            Kind::Prove { prove, .. } => f.debug_tuple("Prove").field(prove).finish(),
+        }
+    }
 }
 
 /// What a job gave; goes back into the node as [`crate::node::Input::Done`].
 #[derive(Debug)]
 pub struct JobDone {
     pub(crate) id: JobId,
-    pub(crate) result: Result<(Work, Produced), Refusal>,
+    pub(crate) result: Result<Ended, Refusal>,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Step(Box<Work>, Produced),
+    Proof(Vec<u8>),
 }
 
 impl Job {
@@ -214,16 +264,24 @@ impl Job {
     /// Positions that it computes.
     #[must_use]
     pub fn positions(&self) -> usize {
-        match &self.step {
-            Step::Batch(batch) => batch.count as usize,
+        match &self.kind {
+            Kind::Step(_, Step::Batch(batch)) => batch.count as usize,
             _ => 0,
         }
     }
 
     /// Computes. May take long; needs no lock.
     #[must_use]
-    pub fn run(mut self) -> JobDone {
-        let result = self.work.run(self.step).map(|produced| (self.work, produced));
+    pub fn run(self) -> JobDone {
+        let result = match self.kind {
+            Kind::Step(mut work, step) => {
+                work.run(step).map(|produced| Ended::Step(Box::new(work), produced))
+            }
+            Kind::Prove { prover, closed, prove } => prover
+                .prove(&closed.open, &closed.rows, &prove)
+                .map(Ended::Proof)
+                .map_err(|error| Refusal::new(Code::NoProof, error.to_string())),
+        };
         JobDone { id: self.id, result }
     }
 }

@@ -1,10 +1,13 @@
-//! Proofs of a model that this process holds (docs/spec/proofs.md).
+//! Proofs of answers (docs/spec/proofs.md): by a model that this process holds, and by the nodes that computed them ([`stage`]).
+
+pub mod stage;
 
 use lockstep_base::Digest;
 use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::part::Part;
 use lockstep_base::weights::ModelWeights;
 use lockstep_proof::argument::prove::Phase;
+use lockstep_proof::decoder::cells_at_most;
 use lockstep_proof::decoder::plan::Plan;
 use lockstep_proof::decoder::statement::Answer;
 use lockstep_proof::error::{PlanError, ProveError};
@@ -13,7 +16,21 @@ use lockstep_proof::file::{AnswerFile, Claimed};
 use lockstep_runtime::forward::{Engine, ForwardError};
 use lockstep_runtime::kernels::Compute;
 use lockstep_runtime::observe::Silent;
+use std::ops::Range;
 use std::sync::Arc;
+
+/// Bytes that a prover needs for a cell of the witness, at most (docs/benchmarks.md).
+const CELL_BYTES: usize = 60;
+/// Bytes of a GiB.
+pub const GIB: f64 = (1u64 << 30) as f64;
+
+/// GiB that proving the layers `layers` may take beside the model: with values as wide as the arithmetic allows; real ones need about half of it.
+///
+/// # Errors
+/// If there is no such statement.
+pub fn gib_at_most(answer: &Answer<'_>, layers: Range<usize>) -> Result<f64, PlanError> {
+    Ok((cells_at_most(answer, layers)? * CELL_BYTES) as f64 / GIB)
+}
 
 /// The rows of the residual stream behind every stage but the last, `(positions, d_model)`: what the runtime computes of the tokens that are `fed`.
 ///
@@ -40,6 +57,33 @@ pub fn between(
         first = *end as u32;
     }
     Ok(all)
+}
+
+/// An answer that may be proved.
+#[derive(Debug)]
+pub struct Answered {
+    /// Prompt and answer.
+    pub tokens: Vec<u32>,
+    /// Tokens of the answer.
+    pub generated: usize,
+    /// What is claimed of it.
+    pub claimed: Claimed,
+    /// What was signed about it, where somebody signed.
+    pub receipts: Option<Vec<u8>>,
+}
+
+/// Whoever proves the answers of a model that is served.
+pub trait ProvesAnswers: Send + Sync + std::fmt::Debug {
+    /// Proves an answer, which may take minutes; `watch` is told what it is at. Not on a thread that others wait for.
+    ///
+    /// # Errors
+    /// Why there is no proof, for people.
+    fn prove(&self, answered: &Answered, watch: &mut dyn FnMut(&'static str)) -> Result<AnswerFile, String>;
+
+    /// Tokens of a request that all of it may have, where more are refused before they are computed.
+    fn tokens_max(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Why there is no proof.
@@ -102,5 +146,13 @@ impl Prover {
         let rows = between(weights, &self.compute, fed, self.adapter.as_ref(), &self.ends)?;
         let order = Order { answer, ends: &self.ends, between: &rows, sample: None, key: None, kept: None };
         Ok(make(&order, watch)?)
+    }
+}
+
+impl ProvesAnswers for Prover {
+    fn prove(&self, answered: &Answered, watch: &mut dyn FnMut(&'static str)) -> Result<AnswerFile, String> {
+        let Answered { tokens, generated, claimed, .. } = answered;
+        let mut watch = |_: usize, _: usize, phase: Phase| watch(phase.name());
+        Prover::prove(self, tokens, *generated, claimed, &mut watch).map_err(|error| error.to_string())
     }
 }

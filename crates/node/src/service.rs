@@ -79,6 +79,8 @@ pub struct GenerateRequest {
     pub top_logprobs: Option<u32>,
     /// Whether the receipt file is wanted at the end, not only its summary.
     pub receipt_file: bool,
+    /// Whether stages commit to their boundaries, so that the answer can be proved by them.
+    pub provable: bool,
     /// Set from outside to end the answer after the current token.
     pub end: EndSignal,
 }
@@ -94,6 +96,7 @@ impl GenerateRequest {
             choice: 0,
             top_logprobs: None,
             receipt_file: false,
+            provable: false,
             end: EndSignal::default(),
         }
     }

@@ -101,6 +101,7 @@ mod tests {
             previous: random_key().id(),
             next: None,
             adapter: Digest::ZERO,
+            provable: false,
         };
         factory.open(&open)?.forward(0, &Values::Tokens(vec![1, 2, 3]), 2)
     }

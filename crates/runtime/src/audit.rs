@@ -27,6 +27,7 @@ use crate::stage::{Sampled, StageRun, StepInput, StepOutput, Task};
 use crate::trace::TraceMode;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -37,7 +38,7 @@ use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::op::{Op, Place};
 use lockstep_base::params::ParametersError;
 use lockstep_base::part::{Part, PartError};
-use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, state_root};
+use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt, state_root};
 use lockstep_base::receipt_file::{ReceiptFile, StageRecord};
 
 /// The result of an audit.
@@ -83,6 +84,8 @@ pub enum What {
     ServedLeaves,
     /// The last stage signed a token that is not the one that the model and the seed give.
     Token,
+    /// The commitment for proofs is not to the rows that left the stage.
+    Commitment,
 }
 
 /// One differing value.
@@ -105,6 +108,7 @@ impl fmt::Display for What {
             What::StateRoot => "root of KV cache and trace",
             What::ServedLeaves => "served leaves (they are not those of the receipt)",
             What::Token => "sampled token",
+            What::Commitment => "commitment to what left it",
         })
     }
 }
@@ -200,6 +204,9 @@ pub enum AuditError {
         /// What it is the root of.
         of: &'static str,
     },
+    /// Receipts with commitments, and nobody here who can compute them.
+    #[error("the receipts carry commitments for proofs, expected none: they cannot be checked here")]
+    Commitments,
     /// The model refuses the tokens.
     #[error("re-execution failed: {0}")]
     Forward(#[from] ForwardError),
@@ -226,6 +233,9 @@ pub fn audit(
     audit_adapted(file, model_root, engine, None, progress)
 }
 
+/// The commitment to residual rows, `(positions, d_model)`, that provable receipts carry (docs/spec/proofs.md, 1): this crate does not know its protocol.
+pub type Commit<'a> = &'a dyn Fn(&[i32]) -> Digest;
+
 /// The same for an answer under an adapter, which holds all layers and fits the model
 /// (`AdapterWeights::check_fits`).
 ///
@@ -238,12 +248,32 @@ pub fn audit_adapted(
     adapter: Option<&Arc<AdapterWeights>>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Verdict, AuditError> {
+    audit_committed(file, model_root, engine, (adapter, None), progress)
+}
+
+/// The same of receipts that may be provable, by whoever can `commit` to rows.
+///
+/// # Errors
+/// As [`audit_adapted`], and where receipts carry commitments and there is no `commit`.
+pub fn audit_committed(
+    file: &ReceiptFile,
+    model_root: &Digest,
+    engine: &Engine,
+    (adapter, commit): (Option<&Arc<AdapterWeights>>, Option<Commit<'_>>),
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Verdict, AuditError> {
     let (got, expected) = (adapter_of(file), adapter.map_or(Digest::ZERO, |adapter| adapter.root));
     let positions = check_statements(file, model_root, engine)?;
     if got != expected {
         return Err(AuditError::Adapter { got, expected });
     }
     chain::check(file, positions)?;
+    let commit = match (provable(file), commit) {
+        (true, None) => return Err(AuditError::Commitments),
+        (provable, commit) => commit.filter(|_| provable),
+    };
+    // What left each stage, where it was committed to.
+    let mut left: Vec<Vec<i32>> = vec![Vec::new(); file.stages.len()];
     let stages = file.stages.iter().enumerate();
     let mut runs: Vec<StageRun> =
         stages.map(|(stage, record)| start(file, engine, adapter, stage, record)).collect();
@@ -251,12 +281,40 @@ pub fn audit_adapted(
     for index in 0..file.stages[0].receipts.len() {
         let first = index as u32 * SPAN_TOKENS;
         let span = first..positions.min(first + SPAN_TOKENS);
-        if let Some(fault) = audit_span(file, &mut runs, index, span.clone())? {
+        let mut keep = |stage: usize, rows: &[i32]| {
+            if commit.is_some() {
+                left[stage].extend_from_slice(rows);
+            }
+        };
+        if let Some(fault) = audit_span(file, &mut runs, index, span.clone(), &mut keep)? {
             return Ok(Verdict::Fault(fault));
         }
         progress(span.end as usize, positions as usize);
     }
-    Ok(Verdict::Verified { receipts, tokens: positions as usize })
+    let fault = commit.and_then(|commit| wrong_commitment(file, &left, commit));
+    Ok(fault.map_or(Verdict::Verified { receipts, tokens: positions as usize }, Verdict::Fault))
+}
+
+/// Whether the closing receipts of a file carry commitments.
+fn provable(file: &ReceiptFile) -> bool {
+    let closing = file.stages.first().and_then(|record| record.receipts.last());
+    closing.is_some_and(|signed| signed.receipt.provable())
+}
+
+/// The first stage that committed to other rows than left it. What entered a stage is what the one before committed to: that was checked.
+fn wrong_commitment(file: &ReceiptFile, left: &[Vec<i32>], commit: Commit<'_>) -> Option<Fault> {
+    let stages = file.stages.iter().zip(left).enumerate().take(file.stages.len() - 1);
+    stages.into_iter().find_map(|(stage, (record, rows))| {
+        let receipt = &record.receipts.last()?.receipt;
+        (receipt.commit_out != commit(rows)).then(|| Fault {
+            stage,
+            node: record.node,
+            first_token: receipt.first_token,
+            end_token: receipt.end_token(),
+            what: What::Commitment,
+            located: None,
+        })
+    })
 }
 
 fn start(
@@ -334,10 +392,13 @@ fn check_receipt(
     let count = if last { positions - first } else { SPAN_TOKENS };
     let opset = lockstep_base::config::OPSET;
     let first_receipt = &file.stages[stage].receipts[0].receipt;
-    let flags = (first_receipt.flags & FLAG_FULL_TRACE) | if last { FLAG_CLOSING } else { 0 };
+    let with_commitments = if provable(file) { FLAG_PROVABLE } else { 0 };
+    let flags =
+        (first_receipt.flags & FLAG_FULL_TRACE) | if last { FLAG_CLOSING | with_commitments } else { 0 };
     let (audit_class, adapter) = (file.stages[0].receipts[0].receipt.audit_class, adapter_of(file));
-    let zero = |digests: &[Digest]| digests.iter().all(|digest| *digest == Digest::ZERO);
-    let checks: [(&'static str, bool, String, String); 16] = [
+    let entered = entering_commitment(file, stage, receipt);
+    let leaves = receipt.provable() && stage + 1 < file.stages.len();
+    let checks: [(&'static str, bool, String, String); 18] = [
         ("task", receipt.task == file.task, text(&receipt.task), text(&file.task)),
         (
             "model root",
@@ -369,11 +430,18 @@ fn check_receipt(
         ),
         ("masks", receipt.masks == Digest::ZERO, "set".into(), "none".into()),
         ("adapter", receipt.adapters == adapter, named(&receipt.adapters), named(&adapter)),
+        ("code", receipt.code == Digest::ZERO, "set".into(), "none: this version cannot check it".into()),
         (
-            "code and commitments",
-            zero(&[receipt.code, receipt.commit_in, receipt.commit_out]),
-            "set".into(),
-            "none: this version cannot check them".into(),
+            "commitment to what entered",
+            receipt.commit_in == entered,
+            text(&receipt.commit_in),
+            text(&entered),
+        ),
+        (
+            "commitment to what left",
+            (receipt.commit_out != Digest::ZERO) == leaves,
+            text(&receipt.commit_out),
+            if leaves { "one" } else { "none" }.into(),
         ),
         ("audit class", receipt.audit_class == audit_class, text(&receipt.audit_class), text(&audit_class)),
         ("previous receipt", receipt.previous == *previous, text(&receipt.previous), text(previous)),
@@ -391,6 +459,13 @@ fn check_receipt(
         }
         None => Ok(()),
     }
+}
+
+/// What a receipt should say that entered its stage: what left the one before; nothing without commitments.
+fn entering_commitment(file: &ReceiptFile, stage: usize, receipt: &Receipt) -> Digest {
+    let before = stage.checked_sub(1).filter(|_| receipt.provable());
+    let closing = before.and_then(|before| file.stages[before].receipts.last());
+    closing.map_or(Digest::ZERO, |signed| signed.receipt.commit_out)
 }
 
 /// An adapter for people.
@@ -419,6 +494,7 @@ fn audit_span(
     runs: &mut [StageRun],
     index: usize,
     span: Range<u32>,
+    keep: &mut dyn FnMut(usize, &[i32]),
 ) -> Result<Option<Fault>, AuditError> {
     let tokens = &file.tokens[span.start as usize..span.end as usize];
     let mut rows: Vec<i32> = Vec::new();
@@ -465,6 +541,7 @@ fn audit_span(
             return Ok(Some(fault(what, wrong)));
         }
         if let StepOutput::Rows(next) = output {
+            keep(stage, &next);
             rows = next;
         }
     }

@@ -5,7 +5,7 @@ use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::merkle::{self, Accumulator};
 use lockstep_base::op::Op;
 use lockstep_base::params::Parameters;
-use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, state_root};
+use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, state_root};
 use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_base::rng::SplitMix64;
 use lockstep_mesh::route::Finish;
@@ -60,17 +60,47 @@ fn check_file(file: &ReceiptFile, request: &Request, stages: usize, seed: u64) {
             let count = if closing { positions % SPAN_TOKENS } else { SPAN_TOKENS };
             assert_eq!(receipt.token_count, count, "seed {seed}");
             let full = if request.full_trace { FLAG_FULL_TRACE } else { 0 };
-            assert_eq!(receipt.flags, full | if closing { FLAG_CLOSING } else { 0 }, "seed {seed}");
+            let provable = if request.provable { FLAG_PROVABLE } else { 0 };
+            assert_eq!(
+                receipt.flags,
+                full | if closing { FLAG_CLOSING | provable } else { 0 },
+                "seed {seed}"
+            );
+            let leaves = closing && request.provable && stage + 1 < stages;
+            assert_eq!(receipt.commit_out != lockstep_base::Digest::ZERO, leaves, "seed {seed}");
             assert_eq!(receipt.previous, previous, "seed {seed}");
             assert_eq!(signed.signer(), Some(record.node), "seed {seed}");
             if stage > 0 {
                 let before = &file.stages[stage - 1].receipts[span].receipt;
+                assert_eq!(receipt.commit_in, before.commit_out, "seed {seed}: stage {stage}");
                 assert_eq!(receipt.in_root, before.out_root, "seed {seed}: stage {stage}, span {span}");
             }
             previous = receipt.struct_hash();
         }
     }
     assert_eq!(ReceiptFile::from_bytes(&file.to_bytes()).as_ref(), Ok(file), "seed {seed}");
+}
+
+/// Law: every stage of a provable task proves it for its gateway, whatever else goes on; nobody else's proofs get in between.
+#[test]
+fn provable_tasks_are_proved_by_every_stage() {
+    for seed in 0..12 {
+        let mut rng = SplitMix64::new(seed);
+        let stages = 1 + rng.below(5) as u32;
+        let mut requests: Vec<Request> = (0..3).map(|_| any_request(&mut rng, 100, 30)).collect();
+        (requests[0].provable, requests[0].fetch_proofs) = (true, true);
+        (requests[2].provable, requests[2].fetch_proofs) = (true, true);
+        let report = run(seed, &toy_model(TOY), stages, &requests, &small_limits(), &[]);
+        for (i, fetched) in report.proofs.iter().enumerate() {
+            let mut proved: Vec<u16> = fetched.iter().map(|(stage, _)| *stage).collect();
+            proved.sort_unstable();
+            let expected = if i == 1 { 0 } else { stages as u16 };
+            assert_eq!(proved, (0..expected).collect::<Vec<u16>>(), "seed {seed}: request {i}");
+            check_file(&finished(&report, i, seed).file, &requests[i], stages as usize, seed);
+        }
+        let heads = [0, 2].map(|i| &report.proofs[i][0].1[..32]);
+        assert_ne!(heads[0], heads[1], "seed {seed}: two requests have one proof");
+    }
 }
 
 /// Law: the same seed is the same run, event for event.

@@ -102,7 +102,7 @@ fn strangers_change_nothing() {
         told.extend(report.stranger_errors);
     }
     // Where his own garbage did not end the connection first.
-    for code in [Code::ModelRoot, Code::NotAllowed, Code::UnknownTask, Code::Unexpected] {
+    for code in [Code::ModelRoot, Code::NotAllowed, Code::UnknownTask, Code::Unexpected, Code::NoProof] {
         assert!(told.contains(&code), "strangers are told {code:?}, got only {told:?}");
     }
 }

@@ -34,6 +34,7 @@ fn any_request(rng: &mut SplitMix64, prompt_max: u64, tokens_max: u64) -> Reques
     request.parameters = Parameters { temperature_q16: rng.below(1 << 17) as u32, ..request.parameters };
     request.full_trace = rng.below(2) == 0;
     request.logprobs = [None, Some(0), Some(5)][rng.below(3) as usize];
+    request.provable = rng.below(2) == 0;
     request
 }
 

@@ -7,7 +7,8 @@ use lockstep_base::keys::{CompactSignature, NodeKey};
 use lockstep_base::limits::SPAN_TOKENS;
 use lockstep_base::part::Part;
 use lockstep_base::receipt::{
-    FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, WIRE_BYTES, WireError, WireReceipt, state_root,
+    FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, PROVABLE_WIRE_BYTES, Receipt, WIRE_BYTES, WireError,
+    WireReceipt, state_root,
 };
 use proptest::prelude::*;
 
@@ -93,10 +94,29 @@ fn a_wire_receipt_of_another_length_or_version_is_refused() {
     let longer = [&bytes[..], &[0]].concat();
     assert_eq!(WireReceipt::from_bytes(&longer), Err(WireError::Length { got: WIRE_BYTES + 1 }));
     for version in [0, 2, 255] {
-        let mut other = bytes;
+        let mut other = bytes.clone();
         other[0] = version;
         assert_eq!(WireReceipt::from_bytes(&other), Err(WireError::Version { got: version }));
     }
+}
+
+/// Section 7.4: a receipt with commitments is longer by that to what left, and its flag says so.
+#[test]
+fn commitments_travel_with_their_flag() {
+    let mut provable = receipt(0, 1);
+    provable.flags |= FLAG_CLOSING | FLAG_PROVABLE;
+    (provable.commit_in, provable.commit_out) = (Digest([7; 32]), Digest([8; 32]));
+    let wire = provable.clone().sign(&key(1)).to_wire();
+    let bytes = wire.to_bytes();
+    assert_eq!((bytes.len(), &bytes[WIRE_BYTES..]), (PROVABLE_WIRE_BYTES, &[8; 32][..]));
+    assert_eq!(WireReceipt::from_bytes(&bytes), Ok(wire));
+    let short = WireReceipt::from_bytes(&bytes[..WIRE_BYTES]);
+    assert_eq!(short, Err(WireError::Length { got: WIRE_BYTES }));
+    let mut without = bytes;
+    without[1] ^= FLAG_PROVABLE;
+    assert_eq!(WireReceipt::from_bytes(&without), Err(WireError::Length { got: PROVABLE_WIRE_BYTES }));
+    provable.flags ^= FLAG_PROVABLE;
+    assert_eq!(provable.sign(&key(1)).to_wire().commit_out, Digest::ZERO);
 }
 
 #[test]
@@ -124,13 +144,15 @@ proptest! {
         stage: u16, flags: u8, span: u32, out: [u8; 32], state: [u8; 32], r: [u8; 32], s: [u8; 32],
     ) {
         let signature = CompactSignature([r, s].concat().try_into().expect("64 bytes"));
-        let wire = WireReceipt { stage, flags, span, out_root: Digest(out), state_root: Digest(state), signature };
+        let commit_out = if flags & FLAG_PROVABLE == 0 { Digest::ZERO } else { Digest(out) };
+        let wire = WireReceipt { stage, flags, span, out_root: Digest(out), state_root: Digest(state), commit_out, signature };
         prop_assert_eq!(WireReceipt::from_bytes(&wire.to_bytes()), Ok(wire));
     }
 
     #[test]
     fn accepted_wire_bytes_are_the_bytes_of_what_was_read(mut bytes: [[u8; 8]; 17], version in 0u8..3) {
         bytes[0][0] = version;
+        bytes[0][1] &= !FLAG_PROVABLE;
         let bytes = bytes.concat();
         match WireReceipt::from_bytes(&bytes) {
             Ok(wire) => prop_assert_eq!(wire.to_bytes().to_vec(), bytes),

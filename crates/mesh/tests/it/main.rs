@@ -8,6 +8,7 @@ mod frames;
 mod golden;
 mod messages;
 mod node;
+mod proofs;
 mod receipts;
 mod route;
 mod samples;

@@ -12,23 +12,23 @@ use lockstep_mesh::message::{Fault, Hello, Message, NextHop, Open};
 use lockstep_mesh::node::{Effect, Input, Node, NodeLimits};
 use lockstep_mesh::toy::ToyModel;
 
-const TOY: ToyModel = ToyModel { n_layers: 6, d_model: 4, vocab: 100, context: 700 };
-const OWNER: u8 = 9;
-const BEFORE: u8 = 1;
+pub(crate) const TOY: ToyModel = ToyModel { n_layers: 6, d_model: 4, vocab: 100, context: 700 };
+pub(crate) const OWNER: u8 = 9;
+pub(crate) const BEFORE: u8 = 1;
 const SELF: u8 = 2;
-const NEXT: u8 = 3;
-const STRANGER: u8 = 7;
+pub(crate) const NEXT: u8 = 3;
+pub(crate) const STRANGER: u8 = 7;
 
-fn node(part: Part, limits: NodeLimits) -> Node {
+pub(crate) fn node(part: Part, limits: NodeLimits) -> Node {
     Node::new(TOY.served(part), limits, "test", key(SELF), Box::new(TOY))
 }
 
-fn middle() -> Node {
+pub(crate) fn middle() -> Node {
     node(Part::layers(2..4, 6), NodeLimits::default())
 }
 
 /// An `Open` that the middle node takes.
-fn open(task: u8) -> Open {
+pub(crate) fn open(task: u8) -> Open {
     Open {
         task: Digest([task; 32]),
         stage: 1,
@@ -46,17 +46,18 @@ fn open(task: u8) -> Open {
         previous: id(BEFORE),
         next: Some(NextHop { node: id(NEXT), address: "there".into() }),
         adapter: Digest::ZERO,
+        provable: false,
     }
 }
 
-fn rows(task: u8, position: u32, count: u32) -> Data {
+pub(crate) fn rows(task: u8, position: u32, count: u32) -> Data {
     let values = Values::Rows((0..count * 4).map(|i| (position * 4 + i) as i32 * 1000).collect());
     let sample_from = position + count;
     Data::Batch(Batch { task: Digest([task; 32]), branch: 0, position, count, sample_from, values })
 }
 
 /// Gives one input and runs all jobs that follow.
-fn drive(node: &mut Node, now_ms: u64, input: Input) -> Vec<Effect> {
+pub(crate) fn drive(node: &mut Node, now_ms: u64, input: Input) -> Vec<Effect> {
     let mut effects = node.handle(now_ms, input);
     while let Some(job) = node.take_job() {
         effects.extend(node.handle(now_ms, Input::Done(job.run())));
@@ -64,15 +65,15 @@ fn drive(node: &mut Node, now_ms: u64, input: Input) -> Vec<Effect> {
     effects
 }
 
-fn say(node: &mut Node, from: u8, message: Message) -> Vec<Effect> {
+pub(crate) fn say(node: &mut Node, from: u8, message: Message) -> Vec<Effect> {
     drive(node, 0, Input::Message { from: id(from), message })
 }
 
-fn feed(node: &mut Node, from: u8, data: Data) -> Vec<Effect> {
+pub(crate) fn feed(node: &mut Node, from: u8, data: Data) -> Vec<Effect> {
     drive(node, 0, Input::Data { from: id(from), data })
 }
 
-fn opened(node: &mut Node, open: Open) {
+pub(crate) fn opened(node: &mut Node, open: Open) {
     let task = open.task;
     let next = open.next.clone();
     let effects = say(node, OWNER, Message::Open(Box::new(open)));
@@ -83,7 +84,7 @@ fn opened(node: &mut Node, open: Open) {
 }
 
 /// The one error in `effects`, and to whom it goes.
-fn fault(effects: &[Effect]) -> (lockstep_base::keys::NodeId, &Fault) {
+pub(crate) fn fault(effects: &[Effect]) -> (lockstep_base::keys::NodeId, &Fault) {
     match effects {
         [Effect::Message { to, message: Message::Error(fault) }] => (*to, fault),
         other => panic!("expected one error, got {other:?}"),

@@ -5,7 +5,7 @@ use lockstep_base::Digest;
 use lockstep_base::leaf::TaskSecret;
 use lockstep_base::merkle;
 use lockstep_base::part::Part;
-use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, Receipt, WireReceipt};
+use lockstep_base::receipt::{FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt, WireReceipt};
 use lockstep_mesh::receipts::{Extent, ReceiptBook, ReceiptError, TaskTerms};
 use lockstep_runtime::trace::Edge;
 
@@ -22,6 +22,7 @@ fn terms() -> TaskTerms {
         audit_class: Digest([4; 32]),
         adapter: Digest([5; 32]),
         full_trace: true,
+        provable: false,
         prompt_tokens: 30,
     }
 }
@@ -185,4 +186,106 @@ fn receipts_wait_for_their_tokens() {
     assert_eq!((book.verified(0).len(), book.signed(0)), (0, 32));
     assert_eq!(book.advance(extent(33)), Ok(()));
     assert_eq!(book.verified(0).len(), 1);
+}
+
+/// receipts.md, 7.1: of a provable task, what enters a stage is committed to as what left the one before; nothing else has a good signature, and the last stage commits to nothing that leaves.
+#[test]
+fn commitments_chain() {
+    let terms = TaskTerms { provable: true, full_trace: false, adapter: Digest::ZERO, ..terms() };
+    let tokens: Vec<u32> = (0..31).collect();
+    let parts = [Part::layers(0..3, 6), Part::layers(3..6, 6)];
+    let between = Digest([0x77; 32]);
+    let honest = |stage: u16| {
+        let at = usize::from(stage);
+        let [first, last] = [0, 1].map(|stage| terms.secret.stage(stage));
+        let entered = (0..30).map(|p| Edge::token(&first, p).token_leaf(Some(tokens[p as usize])));
+        let sampled = (0..30).map(|p| {
+            let token = (p >= 29).then(|| tokens[p as usize + 1]);
+            Edge::sample(&last, p).token_leaf(token)
+        });
+        let roots = [
+            merkle::root(&entered.collect::<Vec<_>>()),
+            Digest([0x66; 32]),
+            merkle::root(&sampled.collect::<Vec<_>>()),
+        ];
+        let commitments = [Digest::ZERO, between, Digest::ZERO];
+        Receipt {
+            task: TASK,
+            model_root: terms.model_root,
+            opset: terms.opset.clone(),
+            part: parts[at],
+            stage,
+            first_token: 0,
+            token_count: 30,
+            parameters: terms.parameters,
+            masks: Digest::ZERO,
+            adapters: Digest::ZERO,
+            sampler_seed: terms.sampler_seed,
+            in_root: roots[at],
+            out_root: roots[at + 1],
+            state_root: Digest([9; 32]),
+            code: Digest::ZERO,
+            previous: Digest::ZERO,
+            audit_class: terms.audit_class,
+            flags: FLAG_CLOSING | FLAG_PROVABLE,
+            commit_in: commitments[at],
+            commit_out: commitments[at + 1],
+        }
+    };
+    let push = |change: &dyn Fn(u16, &mut Receipt)| {
+        let nodes = [(parts[0], id(1)), (parts[1], id(2))];
+        let mut book = ReceiptBook::new(terms.clone(), nodes);
+        for stage in 0..2u16 {
+            let mut receipt = honest(stage);
+            change(stage, &mut receipt);
+            let wire = receipt.sign(&key(1 + stage as u8)).to_wire();
+            book.push(stage, wire, Extent { tokens: &tokens, sent: 30, end: Some(30) })?;
+        }
+        Ok(book.verified(1)[0].receipt.clone())
+    };
+    assert_eq!(push(&|_, _| {}), Ok(honest(1)));
+    let signer = |result: Result<Receipt, ReceiptError>, expected: u16| match result {
+        Err(ReceiptError::Signer { stage, .. }) => assert_eq!(stage, expected),
+        other => panic!("{other:?}"),
+    };
+    signer(
+        push(&|stage, r| {
+            if stage == 1 {
+                r.commit_in = Digest([1; 32]);
+            }
+        }),
+        1,
+    );
+    signer(
+        push(&|stage, r| {
+            if stage == 0 {
+                r.commit_in = Digest([1; 32]);
+            }
+        }),
+        0,
+    );
+    signer(
+        push(&|stage, r| {
+            if stage == 0 {
+                r.commit_out = Digest([1; 32]);
+            }
+        }),
+        1,
+    );
+    let refused = |stage, got| Err(ReceiptError::Commitment { stage, span: 0, got });
+    assert_eq!(
+        push(&|stage, r| if stage == 0 {
+            r.commit_out = Digest::ZERO;
+        }),
+        refused(0, Digest::ZERO)
+    );
+    assert_eq!(
+        push(&|stage, r| if stage == 1 {
+            r.commit_out = between;
+        }),
+        refused(1, between)
+    );
+    let (got, expected) = (FLAG_CLOSING, FLAG_CLOSING | FLAG_PROVABLE);
+    let unflagged = push(&|_, r| r.flags = FLAG_CLOSING);
+    assert_eq!(unflagged, Err(ReceiptError::Flags { stage: 0, span: 0, got, expected }));
 }

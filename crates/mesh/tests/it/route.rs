@@ -36,6 +36,7 @@ fn config() -> RouteConfig {
         logprobs: None,
         audit_class: Digest::ZERO,
         adapter: Digest::ZERO,
+        provable: false,
         stages: vec![stage(1, 0..2), stage(2, 2..4), stage(3, 4..6)],
     }
 }
@@ -59,6 +60,8 @@ fn bad_requests_are_refused() {
     assert_eq!(refused(|c| c.parameters.max_tokens = 0), RouteError::NoTokens);
     let limit = |field, got, limit| RouteError::Parameters(MessageError::Limit { field, got, limit });
     assert_eq!(refused(|c| c.logprobs = Some(21)), limit("logprobs", 21, 20));
+    let long = |c: &mut RouteConfig| (c.provable, c.context, c.parameters.max_tokens) = (true, 2000, 1500);
+    assert_eq!(refused(long), limit("provable positions", 1539, 1023));
     assert_eq!(refused(|c| c.stages[1].address = "x".repeat(513)), limit("next address", 513, 512));
 }
 
@@ -100,6 +103,7 @@ fn stages_are_not_believed() {
             span,
             out_root: Digest::ZERO,
             state_root: Digest::ZERO,
+            commit_out: Digest::ZERO,
             signature: CompactSignature([0; 64]),
         };
         Message::Receipt { task: TASK, receipt }

@@ -10,7 +10,7 @@ use lockstep_base::receipt_file::ServedLeaf;
 use lockstep_mesh::code::Code;
 use lockstep_mesh::data::{Batch, Data, Values};
 use lockstep_mesh::message::{
-    Alternative, Fault, Hello, Info, Leaves, Logprobs, Message, NextHop, Open, Token,
+    Alternative, Fault, Hello, Info, Leaves, Logprobs, Message, NextHop, Open, ProofPage, Prove, Token,
 };
 use proptest::test_runner::{Config, RngSeed};
 
@@ -56,6 +56,7 @@ pub(crate) fn open() -> Open {
         previous: id(1),
         next: Some(NextHop { node: id(3), address: "/ip4/127.0.0.1/tcp/4003".into() }),
         adapter: Digest([0x88; 32]),
+        provable: false,
     }
 }
 
@@ -67,8 +68,10 @@ pub(crate) fn messages() -> Vec<Message> {
         span: 5,
         out_root: Digest([0x55; 32]),
         state_root: Digest([0x66; 32]),
+        commit_out: Digest::ZERO,
         signature: CompactSignature([0x77; 64]),
     };
+    let provable = WireReceipt { flags: 7, commit_out: Digest([0x99; 32]), ..receipt.clone() };
     let logprobs = Logprobs {
         chosen: -5,
         max: 900,
@@ -88,6 +91,7 @@ pub(crate) fn messages() -> Vec<Message> {
         full_trace: false,
         next: None,
         adapter: Digest::ZERO,
+        provable: true,
         ..open()
     };
     vec![
@@ -107,6 +111,7 @@ pub(crate) fn messages() -> Vec<Message> {
             tasks_max: 64,
             tasks_open: 3,
             adapters: vec![Digest([0x88; 32]), Digest([0x99; 32])],
+            proves: true,
         })),
         Message::Open(Box::new(open())),
         Message::Open(Box::new(last)),
@@ -114,6 +119,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Token(Token { task: TASK, branch: 0, position: 41, token: 7, logprobs: None }),
         Message::Token(Token { task: TASK, branch: 0, position: 41, token: 7, logprobs: Some(logprobs) }),
         Message::Receipt { task: TASK, receipt },
+        Message::Receipt { task: TASK, receipt: provable },
         Message::Close { task: TASK, end: 77 },
         Message::Closed { task: TASK },
         Message::Cancel { task: TASK },
@@ -137,6 +143,15 @@ pub(crate) fn messages() -> Vec<Message> {
             "data begin at position 7, expected 6",
         )),
         Message::Error(Fault::new(None, Code::Malformed, None, "frame version 9")),
+        Message::Prove(Box::new(Prove {
+            task: TASK,
+            tokens: vec![1, 2, 70_000],
+            generated: 2,
+            parameters: Parameters::greedy(8),
+            weights: Some(Digest([0xaa; 32])),
+        })),
+        Message::ProofRequest { task: TASK, page: 1 },
+        Message::Proof(ProofPage { task: TASK, page: 1, pages: 2, bytes: vec![4, 5, 6] }),
     ]
 }
 

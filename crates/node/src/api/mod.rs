@@ -169,6 +169,7 @@ impl Api {
                 request.choice = choice;
                 request.top_logprobs = common.top_logprobs;
                 request.receipt_file = common.receipt_file;
+                request.provable = keep.is_some();
                 receivers.push(text::answer(
                     served.generator.as_ref(),
                     served.tokenizer.clone(),

@@ -12,15 +12,14 @@
 use super::Api;
 use super::error::ApiError;
 use super::limits::PROOF_TOKENS_MAX;
-use crate::proving::Prover;
+use crate::proving::{Answered, ProvesAnswers};
+use crate::service::Done;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lockstep_base::Digest;
 use lockstep_base::params::Parameters;
 use lockstep_proof::decoder::statement::Claim;
-use lockstep_proof::file::Claimed;
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use serde_json::{Value, json};
@@ -52,10 +51,8 @@ enum Status {
 
 struct Entry {
     id: String,
-    tokens: Arc<Vec<u32>>,
-    generated: usize,
-    claimed: Claimed,
-    prover: Prover,
+    answered: Arc<Answered>,
+    prover: Arc<dyn ProvesAnswers>,
     status: Status,
 }
 
@@ -91,7 +88,7 @@ pub struct Keep {
     /// Where.
     pub proofs: Proofs,
     /// Who could prove it.
-    pub prover: Prover,
+    pub prover: Arc<dyn ProvesAnswers>,
     /// The prompt.
     pub prompt: Vec<u32>,
     /// How the answer's tokens are chosen.
@@ -101,12 +98,16 @@ pub struct Keep {
 impl Keep {
     /// What a response says of the proof of an answer.
     #[must_use]
-    pub fn answered(&self, answer: &[u32], sampler_seed: Digest) -> Value {
-        let tokens = [&self.prompt[..], answer].concat();
-        let claimed = Claim::of(&self.parameters, sampler_seed).into();
+    pub fn answered(&self, answer: &[u32], done: &Done) -> Value {
+        let answered = Answered {
+            tokens: [&self.prompt[..], answer].concat(),
+            generated: answer.len(),
+            claimed: Claim::of(&self.parameters, done.sampler_seed).into(),
+            receipts: done.receipts.as_ref().map(|receipts| receipts.file.clone()),
+        };
         match secret_id() {
             Some(id) => {
-                self.proofs.keep(id.clone(), tokens, answer.len(), claimed, self.prover.clone());
+                self.proofs.keep(id.clone(), answered, self.prover.clone());
                 json!({ "id": id })
             }
             None => json!({ "error": "this machine has no randomness now: the answer is not kept" }),
@@ -122,16 +123,15 @@ fn secret_id() -> Option<String> {
 }
 
 impl Proofs {
-    fn keep(&self, id: String, tokens: Vec<u32>, generated: usize, claimed: Claimed, prover: Prover) {
-        let tokens = Arc::new(tokens);
-        let got = tokens.len();
+    fn keep(&self, id: String, answered: Answered, prover: Arc<dyn ProvesAnswers>) {
+        let got = answered.tokens.len();
         let status = match got > PROOF_TOKENS_MAX {
             true => Status::Failed(format!(
                 "this answer has no proof: {got} tokens with the prompt, expected at most {PROOF_TOKENS_MAX}"
             )),
             false => Status::Kept,
         };
-        let entry = Entry { id, tokens, generated, claimed, prover, status };
+        let entry = Entry { id, answered: Arc::new(answered), prover, status };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() == KEPT_MAX {
             entries.pop_front();
@@ -161,22 +161,17 @@ impl Proofs {
             if first {
                 entry.status = Status::Queued;
             }
-            first.then(|| {
-                let Entry { tokens, generated, claimed, prover, .. } = entry;
-                (tokens.clone(), *generated, claimed.clone(), prover.clone())
-            })
+            first.then(|| (entry.answered.clone(), entry.prover.clone()))
         });
-        if let Some(Some((tokens, generated, claimed, prover))) = begun {
+        if let Some(Some((answered, prover))) = begun {
             let (proofs, id) = (self.clone(), id.to_owned());
             tokio::spawn(async move {
                 let _place = place;
                 let Ok(_turn) = proofs.worker.clone().acquire_owned().await else { return };
                 let (maker, of) = (proofs.clone(), id.clone());
                 let work = move || {
-                    let mut watch = |_: usize, _: usize, phase: lockstep_proof::argument::prove::Phase| {
-                        maker.set(&of, Status::Proving(phase.name()));
-                    };
-                    prover.prove(&tokens, generated, &claimed, &mut watch)
+                    let mut watch = |phase| maker.set(&of, Status::Proving(phase));
+                    prover.prove(&answered, &mut watch)
                 };
                 let status = match tokio::task::spawn_blocking(work).await {
                     Ok(Ok(file)) => Status::Done(Arc::new(file.to_bytes())),

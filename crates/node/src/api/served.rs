@@ -7,7 +7,7 @@ use super::proofs::{Keep, Proofs};
 use super::request::Common;
 use super::request::Prompt;
 use super::shape::{Style, now_unix_seconds};
-use crate::proving::Prover;
+use crate::proving::ProvesAnswers;
 use crate::service::{Failure, Generator};
 use crate::text::Beginning;
 use lockstep_model::chat::{ChatOptions, ChatTemplate, Message};
@@ -25,7 +25,7 @@ pub struct Served {
     /// Messages to text.
     pub chat: Arc<ChatTemplate>,
     /// Who proves answers, where somebody does.
-    pub prover: Option<Prover>,
+    pub prover: Option<Arc<dyn ProvesAnswers>>,
     created: u64,
 }
 
@@ -62,7 +62,7 @@ impl Served {
 
     /// Answers can be proved, by `prover`.
     #[must_use]
-    pub fn proving(self, prover: Prover) -> Served {
+    pub fn proving(self, prover: Arc<dyn ProvesAnswers>) -> Served {
         Served { prover: Some(prover), ..self }
     }
 
@@ -81,7 +81,9 @@ impl Served {
         }
         let refuse = |message: &str| Err(ApiError::field("lockstep.proof", INVALID_VALUE, message));
         let Some(prover) = &self.prover else {
-            return refuse("no proofs are made here, expected lockstep serve --proofs");
+            return refuse(
+                "no proofs are made here, expected lockstep serve --proofs, or lockstep gateway --proofs",
+            );
         };
         let ([prompt], 1) = (prompts, common.n) else {
             return refuse("one answer is proved at a time: expected one prompt and n = 1");
@@ -92,6 +94,14 @@ impl Served {
                 "the prompt has {} tokens, expected at most {}: a proof here covers {PROOF_TOKENS_MAX} with the answer",
                 prompt.len(),
                 PROOF_TOKENS_MAX - 1
+            );
+            return refuse(&message);
+        }
+        let asked = prompt.len() + common.parameters.max_tokens as usize;
+        if let Some(limit) = prover.tokens_max().filter(|limit| asked > *limit) {
+            let most = limit.saturating_sub(prompt.len());
+            let message = format!(
+                "this prompt leaves room for max_tokens {most}, expected at most that: a proof here covers {limit}"
             );
             return refuse(&message);
         }

@@ -250,7 +250,7 @@ impl Shape {
             about["receipt_file"] = json!(file);
         }
         if let Some(keep) = &self.keep {
-            about["proof"] = keep.answered(&end.tokens, end.done.sampler_seed);
+            about["proof"] = keep.answered(&end.tokens, &end.done);
         }
         about
     }

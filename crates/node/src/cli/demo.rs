@@ -39,7 +39,7 @@ const TEMPERATURE_Q16: u32 = 39_322;
 /// Starts three node processes and a gateway on loopback with the embedded model, streams the
 /// answer, re-executes all receipts in a separate process, then lets one node flip a single bit
 /// of one activation (at a place that only the node knows) and finds that place.
-/// With --prove a greedy answer is proved as well, and the proof verified in a separate process.
+/// With --prove the nodes prove the answer as well, each its own layers; the proof is verified in a separate process, and there is none of the lie.
 /// Exit status: 0 only if the honest answer verified and the lie was found where it was told.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -53,7 +53,7 @@ pub struct DemoArgs {
     /// Seed of the answer
     #[arg(long, default_value_t = 6)]
     seed: u64,
-    /// Prove a greedy answer to the same question as well, and verify the proof
+    /// Have the nodes prove the answer, and verify the proof
     #[arg(long)]
     prove: bool,
     /// End with one JSON object; everything else goes to standard error
@@ -96,7 +96,7 @@ async fn demonstrate(
     report.step("Starting three nodes");
     let mut nodes = Vec::new();
     for part in &parts {
-        nodes.push(NodeProcess::start(part, None).await?);
+        nodes.push(NodeProcess::start(part, None, args.prove).await?);
     }
     let (gateway, server) = connect(bundle, &nodes).await?;
     for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
@@ -116,10 +116,20 @@ async fn demonstrate(
     report.line(if verified { "verified" } else { "NOT verified" });
     report.took();
 
+    // Proofs are checked with the model, as receipts are.
+    let weights = match args.prove {
+        true => Some(bundle.load(&Part::whole(config.n_layers))?),
+        false => None,
+    };
+    let mut proof = match &weights {
+        Some(weights) => prove::prove(&gateway, weights, &file, folder, report).await?,
+        None => Value::Null,
+    };
+
     let liar = (rand::random::<u32>() % STAGES) as usize;
     report.step(&format!("Replacing stage {liar} by a node that flips one bit of one activation, somewhere"));
     let note = folder.join("liar.json");
-    nodes[liar] = NodeProcess::start(&parts[liar], Some(&note)).await?;
+    nodes[liar] = NodeProcess::start(&parts[liar], Some(&note), args.prove).await?;
     let (gateway, server) = connect(bundle, &nodes).await?;
     let (_, mut file) = ask(args, &server, report, &parts).await?;
     report.line("its receipts are signed and chained as well: nothing is visible yet");
@@ -159,10 +169,9 @@ async fn demonstrate(
     });
     report.took();
 
-    let proof = match args.prove {
-        true => prove::prove(&args.prompt, folder, report).await?,
-        false => Value::Null,
-    };
+    if let Some(weights) = &weights {
+        proof["lie_refused"] = json!(prove::refuse(&gateway, weights, &file, report).await);
+    }
     Ok(json!({
         "answer": text,
         "stages": STAGES,
@@ -211,6 +220,7 @@ async fn ask(
     let mut request = GenerateRequest::new(prompt, parameters);
     request.seed = Some(args.seed);
     request.receipt_file = true;
+    request.provable = args.prove;
     let mut events = answer(&*server.generator, server.tokenizer.clone(), request, Beginning::Continuation);
     let mut view = report.answer(parts);
     let mut text = String::new();

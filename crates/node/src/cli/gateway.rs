@@ -1,13 +1,17 @@
 //! `lockstep gateway` and `lockstep ask`: requests over a route of nodes.
 
 use super::adapters::AdapterArgs;
+use super::prove::stages::{check_writable, read_key};
 use super::{CommandResult, sampling::SamplingArgs};
 use crate::api::{self, ApiConfig, Served};
 use crate::bundles;
-use crate::gateway::{Gateway, Options, ReceiptStore, RoutedGenerator};
+use crate::gateway::{Checked, Gateway, Options, ReceiptStore, RouteProver, RoutedGenerator};
+use crate::output::{Progress, bytes};
 use crate::p2p::{self, PeerAddress};
 use crate::service::{GenerateRequest, ModelInfo};
 use crate::text::{AnswerEvent, Beginning, answer};
+use lockstep_base::adapter::AdapterWeights;
+use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_model::bundle::Bundle;
 use lockstep_model::chat::ChatTemplate;
@@ -50,6 +54,9 @@ pub struct GatewayArgs {
     route: RouteArgs,
     #[command(flatten)]
     adapters: AdapterArgs,
+    /// Have the nodes prove answers whose requests ask for it (`"lockstep": {"proof": "on-request"}`), under GET /v1/proofs/ID; they must run with --prove
+    #[arg(long)]
+    proofs: bool,
     /// Address of the HTTP API
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -62,6 +69,7 @@ pub struct GatewayArgs {
 ///
 /// Examples:
 ///   lockstep ask --node ADDRESS --node ADDRESS --prompt "Tell me a story" --receipts answer.receipts
+///   lockstep ask --node ADDRESS --node ADDRESS --prompt "Once" --max-tokens 32 --proof answer.proof
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct AskArgs {
@@ -84,6 +92,19 @@ pub struct AskArgs {
     /// Ask every stage for the leaves of every span and add them to the receipt file
     #[arg(long, requires = "receipts")]
     leaves: bool,
+    #[command(flatten)]
+    proof: ProofArgs,
+}
+
+/// A proof by the nodes.
+#[derive(Debug, clap::Args)]
+pub struct ProofArgs {
+    /// Have each node prove its layers of the answer, and write the proof here; they must run with --prove
+    #[arg(long, value_name = "FILE")]
+    proof: Option<PathBuf>,
+    /// Key of the model (`lockstep proof-key --stages`), in stages as the nodes have them: the proof is for who has it and no weights
+    #[arg(long, value_name = "KEY", requires = "proof")]
+    proof_key: Option<PathBuf>,
 }
 
 impl RouteArgs {
@@ -115,16 +136,76 @@ pub fn run(args: GatewayArgs) -> CommandResult {
         for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
             eprintln!("stage {stage}  {}  {part}", peer.node);
         }
-        let base = served(&bundle, gateway.clone())?;
+        let mut base = served(&bundle, gateway.clone())?;
+        let prover = match args.proofs {
+            true => Some(route_prover(&bundle, gateway.clone())?),
+            false => None,
+        };
+        if let Some(prover) = &prover {
+            base = base.proving(Arc::new(prover.clone()));
+        }
         let routed = RoutedGenerator::new(gateway);
         let mut models = vec![base.clone()];
         for (id, adapter) in adapters {
             let generator = routed.adapted(&id, &adapter).map_err(|error| format!("{id}: {error}"))?;
-            models.push(base.with_generator(Arc::new(generator)));
+            let mut served = base.with_generator(Arc::new(generator));
+            if let Some(prover) = &prover {
+                served = served.proving(Arc::new(RouteProver { adapter: Some(adapter), ..prover.clone() }));
+            }
+            models.push(served);
         }
         let router = api::router(models, &ApiConfig::default());
         super::serve_http(router, args.listen).await
     })
+}
+
+/// The nodes of a route as provers, if all of them are.
+fn route_prover(bundle: &Bundle, gateway: Arc<Gateway>) -> Result<RouteProver, Box<dyn std::error::Error>> {
+    check_proving(&gateway, "--proofs")?;
+    let weights = Arc::new(bundle.load(&Part::whole(bundle.config().n_layers))?);
+    let runtime = tokio::runtime::Handle::current();
+    Ok(RouteProver { gateway, weights, adapter: None, runtime })
+}
+
+/// Whether all nodes prove what they computed.
+fn check_proving(gateway: &Gateway, flag: &str) -> CommandResult {
+    match gateway.not_proving() {
+        None => Ok(()),
+        Some(node) => Err(format!("{flag}: node {node} proves nothing: start it with --prove").into()),
+    }
+}
+
+/// Has the nodes prove what was answered, and writes the proof.
+async fn prove(
+    gateway: &Gateway,
+    bundle: &Bundle,
+    adapter: Option<&AdapterWeights>,
+    receipts: &[u8],
+    args: &ProofArgs,
+) -> CommandResult {
+    let Some(path) = &args.proof else { return Ok(()) };
+    let receipts = ReceiptFile::from_bytes(receipts)?;
+    let layers = bundle.config().n_layers;
+    let key = args.proof_key.as_deref().map(read_key).transpose()?;
+    // Who has a key needs the embedding's rows alone.
+    let part = if key.is_some() { Part::layers(0..1, layers) } else { Part::whole(layers) };
+    let weights = bundle.load(&part)?;
+    let bar = Progress::new("the nodes prove", 1, false);
+    let checked = match &key {
+        Some(key) => Checked::Key(key, &weights),
+        None => Checked::Model(&weights, adapter),
+    };
+    let file = gateway.prove(&receipts, checked).await;
+    bar.finish();
+    let content = file?.to_bytes();
+    std::fs::write(path, &content).map_err(|error| format!("{}: {error}", path.display()))?;
+    eprintln!(
+        "{}: {} by {} nodes, verified",
+        path.display(),
+        bytes(content.len() as u64),
+        gateway.stages().len()
+    );
+    Ok(())
 }
 
 /// Runs `lockstep ask`.
@@ -146,6 +227,11 @@ pub fn ask(args: AskArgs) -> CommandResult {
         let mut request = GenerateRequest::new(prompt, args.sampling.parameters(bundle.config())?);
         request.seed = args.sampling.seed;
         request.receipt_file = args.receipts.is_some();
+        if let Some(path) = &args.proof.proof {
+            check_proving(&gateway, "--proof")?;
+            check_writable(path)?;
+            request.provable = true;
+        }
         let mut events =
             answer(&*served.generator, served.tokenizer.clone(), request, Beginning::Continuation);
         let mut end = None;
@@ -162,6 +248,7 @@ pub fn ask(args: AskArgs) -> CommandResult {
         }
         println!();
         let receipts = end.and_then(|done| done.receipts).ok_or("the answer came without receipts")?;
+        prove(&gateway, &bundle, adapter.as_deref(), &receipts.file, &args.proof).await?;
         if let Some(path) = &args.receipts {
             let mut bytes = receipts.file;
             if args.leaves {

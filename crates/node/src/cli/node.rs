@@ -5,6 +5,7 @@ use super::compute::ComputeArgs;
 use super::drill;
 use crate::bundles;
 use crate::p2p::{self, Network};
+use crate::proving::stage::PartProver;
 use crate::verified::Gated;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::part::Part;
@@ -17,6 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// GiB of a proof where nothing is said.
+const PROVE_GIB: f64 = 8.0;
+
 /// Serve a range of layers of a bundle to gateways.
 ///
 /// Prints the address that gateways need, then serves until it is interrupted. With --adapter it serves the
@@ -25,6 +29,7 @@ use tokio::sync::watch;
 /// Examples:
 ///   lockstep node --layers 0..2
 ///   lockstep node model.lockstep --layers 2..4 --listen /ip4/0.0.0.0/tcp/4001
+///   lockstep node --layers 0..2 --prove
 ///   lockstep node base.lockstep --adapter poet.lockstep --adapter clerk.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -44,6 +49,15 @@ pub struct NodeArgs {
     /// Adapter to serve the layers under, too; may be given several times
     #[arg(long = "adapter", value_name = "FILE")]
     adapters: Vec<PathBuf>,
+    /// Prove what was computed for whoever asked for it, in tasks that are opened as provable: takes memory and minutes of both cores
+    #[arg(long)]
+    prove: bool,
+    /// Refuse to prove what may take more than so many GiB beside the model
+    #[arg(long, value_name = "GIB", requires = "prove", default_value_t = PROVE_GIB)]
+    prove_memory: f64,
+    /// Folder with the encoded weights of keys (`lockstep proof-key --keep`): they need not be committed to again
+    #[arg(long, value_name = "DIR", requires = "prove")]
+    kept: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,
     /// Lie once per task: flip one bit of one activation, at a random place, and write the place
@@ -99,10 +113,19 @@ pub fn run(args: NodeArgs) -> CommandResult {
         adapters: adapters.iter().map(|adapter| adapter.root).collect(),
     };
     let drill = args.drill.map(drill::factory);
+    let prover = args.prove.then(|| {
+        let (weights, root) = (engine.weights.clone(), bundle.model_root());
+        PartProver::new(weights, root, part, adapters.clone(), args.kept, args.prove_memory)
+    });
+    let prover =
+        prover.transpose().map_err(|error| format!("--prove: these layers have no proofs: {error}"))?;
     let factory = EngineFactory { engine, part, adapters, keep_leaves: true, drill };
     let factory = Gated::new(factory, verification);
     let agent = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
-    let node = Node::new(served, NodeLimits::default(), agent, key.clone(), Box::new(factory));
+    let mut node = Node::new(served, NodeLimits::default(), agent, key.clone(), Box::new(factory));
+    if let Some(prover) = prover {
+        node = node.proving(Arc::new(prover));
+    }
     super::runtime()?.block_on(serve(node, key, part, args.listen, args.until_eof, args.json))
 }
 

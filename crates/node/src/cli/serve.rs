@@ -59,12 +59,14 @@ pub fn run(args: ServeArgs) -> CommandResult {
     eprintln!("kernel {}, {} threads", compute.kernel, compute.pool.threads());
     let loaded = load(&bundle, compute.clone(), false)?;
     let mut base = loaded.served();
+    let mut prover = None;
     if args.proofs {
         let weights = loaded.generator.engine().weights.clone();
         let ends = ends("--proof-stages", args.proof_stages, bundle.config().n_layers)?;
-        let prover = Prover::new(weights, compute, bundle.model_root(), ends)
+        let made = Prover::new(weights, compute, bundle.model_root(), ends)
             .map_err(|error| format!("--proofs: this model has no proofs: {error}"))?;
-        base = base.proving(prover);
+        base = base.proving(Arc::new(made.clone()));
+        prover = Some(made);
     }
     let mut models: Vec<Served> = vec![base.clone()];
     for (id, adapter) in adapters {
@@ -73,8 +75,8 @@ pub fn run(args: ServeArgs) -> CommandResult {
             .adapted(&id, adapter.clone())
             .map_err(|error| format!("--adapter {id}: {error}"))?;
         let mut served = base.with_generator(Arc::new(generator));
-        if let Some(prover) = &base.prover {
-            served = served.proving(prover.adapted(adapter));
+        if let Some(prover) = &prover {
+            served = served.proving(Arc::new(prover.adapted(adapter)));
         }
         models.push(served);
     }

@@ -4,12 +4,13 @@ use super::compute::ComputeArgs;
 use super::{CommandResult, Refuted};
 use crate::bundles;
 use crate::output::Progress;
+use crate::proving::stage::commit;
 use lockstep_base::Digest;
 use lockstep_base::limits::RECEIPT_FILE_BYTES_MAX;
 use lockstep_base::op::{LAYER_EMBED, LAYER_HEAD, Place};
 use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ReceiptFile;
-use lockstep_runtime::audit::{Fault, Verdict, adapter_of, audit_adapted};
+use lockstep_runtime::audit::{Fault, Verdict, adapter_of, audit_committed};
 use lockstep_runtime::forward::Engine;
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -77,7 +78,9 @@ pub fn run(args: VerifyArgs) -> CommandResult {
     let progress = Progress::new("re-executing", file.tokens.len() as u64, args.json);
     let root = bundle.model_root();
     let mut done = |done: usize, _| progress.set(done as u64);
-    let verdict = audit_adapted(&file, &root, &engine, adapter.as_ref(), &mut done)?;
+    let width = bundle.config().d_model as usize;
+    let commit = |rows: &[i32]| commit(width, rows);
+    let verdict = audit_committed(&file, &root, &engine, (adapter.as_ref(), Some(&commit)), &mut done)?;
     progress.finish();
     if args.json {
         println!("{}", to_json(&verdict));

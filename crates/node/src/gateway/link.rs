@@ -44,6 +44,8 @@ struct Listener {
 pub enum Topic {
     /// Pages of leaves, which are long.
     Leaves,
+    /// Pages of a proof.
+    Proof,
     /// Everything else.
     Answer,
 }
@@ -74,13 +76,17 @@ impl Listeners {
 
     fn dispatch(&self, message: &Message) {
         let Some(task) = message.task() else { return };
-        let is_leaves = matches!(message, Message::Leaves(_));
+        let topic = match message {
+            Message::Leaves(_) => Topic::Leaves,
+            Message::Proof(_) => Topic::Proof,
+            _ => Topic::Answer,
+        };
         let is_error = matches!(message, Message::Error(_));
         let Ok(map) = &mut *self.lock() else { return };
         let flooded: Vec<u64> = map
             .iter()
             .filter(|(_, listener)| listener.task == task)
-            .filter(|(_, listener)| is_error || is_leaves == (listener.topic == Topic::Leaves))
+            .filter(|(_, listener)| is_error || topic == listener.topic)
             .filter(|(_, listener)| {
                 listener.to.try_send(Heard::Message(listener.stage, message.clone())).is_err()
             })

@@ -3,9 +3,11 @@
 
 mod answer;
 mod link;
+mod prove;
 mod store;
 
 pub use link::{Link, LinkError};
+pub use prove::{Checked, RouteProofError, RouteProver};
 pub use store::{ReceiptStore, StoreError};
 
 use crate::p2p::{Network, NetworkError, PeerAddress};
@@ -135,6 +137,8 @@ pub struct Gateway {
     parts: Vec<Part>,
     /// Roots of the adapters that each stage serves.
     adapters: Vec<Vec<Digest>>,
+    /// Which stages prove what they computed.
+    proving: Vec<bool>,
     options: Options,
     last: Mutex<Option<Digest>>,
     revealing: tokio::sync::Mutex<()>,
@@ -177,6 +181,7 @@ impl Gateway {
             model,
             peers: links.iter().map(|link| link.peer.clone()).collect(),
             adapters: links.iter().map(|link| link.info.adapters.clone()).collect(),
+            proving: links.iter().map(|link| link.info.proves).collect(),
             links: tokio::sync::Mutex::new(links),
             parts,
             options,
@@ -189,6 +194,12 @@ impl Gateway {
     #[must_use]
     pub fn stages(&self) -> Vec<(PeerAddress, Part)> {
         self.peers.iter().cloned().zip(self.parts.iter().copied()).collect()
+    }
+
+    /// The first node that proves nothing, if there is one.
+    #[must_use]
+    pub fn not_proving(&self) -> Option<NodeId> {
+        self.peers.iter().zip(&self.proving).find(|(_, proves)| !**proves).map(|(peer, _)| peer.node)
     }
 
     /// Whether every stage serves `adapter` and it is one of this model.
@@ -244,6 +255,7 @@ impl Gateway {
             logprobs: request.top_logprobs.map(|top| top as u8),
             audit_class: Digest::ZERO,
             adapter,
+            provable: request.provable,
             stages: self
                 .stages()
                 .into_iter()

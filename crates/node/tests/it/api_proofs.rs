@@ -19,7 +19,7 @@ fn proving() -> Server {
     let ends = vec![config().n_layers as usize];
     let prover =
         Prover::new(weights(), Arc::new(Compute::new(1)), root(), ends).expect("a model with proofs");
-    Server::of(vec![served(tiny()).proving(prover)], &ApiConfig::default())
+    Server::of(vec![served(tiny()).proving(Arc::new(prover))], &ApiConfig::default())
 }
 
 fn request(prompt: &str, max_tokens: u32, more: &Value) -> Value {
@@ -113,8 +113,8 @@ fn drawn_tokens_and_adapters_are_proved() {
     let base = LocalGenerator::new(Engine::new(weights.clone(), compute), root()).expect("a whole model");
     let poet = base.adapted("poet", adapter.clone()).expect("it fits");
     let models = vec![
-        served(Arc::new(base)).proving(prover.clone()),
-        served(Arc::new(poet)).proving(prover.adapted(adapter.clone())),
+        served(Arc::new(base)).proving(Arc::new(prover.clone())),
+        served(Arc::new(poet)).proving(Arc::new(prover.adapted(adapter.clone()))),
     ];
     let server = Server::of(models, &ApiConfig::default());
     for (model, adapter) in [(MODEL, None), ("poet", Some(&*adapter))] {

@@ -284,8 +284,13 @@ impl Serving {
     }
 
     pub(crate) fn with(home: &Path, args: &[&str]) -> Serving {
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--threads", "1"];
+        Serving::command(home, &[&serve[..], args].concat())
+    }
+
+    /// Any command that prints the base URL first.
+    pub(crate) fn command(home: &Path, args: &[&str]) -> Serving {
         let mut child = lockstep(home)
-            .args(["serve", "--listen", "127.0.0.1:0", "--threads", "1"])
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

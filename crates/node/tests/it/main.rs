@@ -22,6 +22,7 @@ mod local;
 mod mesh;
 mod mesh_cli;
 mod mesh_hostile;
+mod mesh_proofs;
 mod openai_client;
 mod seed_table;
 mod support;

@@ -263,6 +263,7 @@ fn info_of(key: &NodeKey) -> Info {
         tasks_max: 0,
         tasks_open: u32::MAX,
         adapters: Vec::new(),
+        proves: false,
     }
 }
 

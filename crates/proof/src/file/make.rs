@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::recycle::Keep;
 use alloc::vec::Vec;
 use lockstep_base::merkle;
-use lockstep_base::weights::Embedding;
+use lockstep_base::weights::{Embedding, ModelWeights};
 use std::path::Path;
 
 /// What is to be proved of an answer, and for whom.
@@ -113,11 +113,18 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
         }
         entering = leaving;
     }
-    let fed: Vec<usize> = file.fed().into_iter().map(|token| token as usize).collect();
-    if let Some(keyed) = &mut file.keyed {
-        keyed.tokens = answer.weights.embed.as_ref().map_or(Vec::new(), |table| open(table, &fed));
-    }
+    file.open_rows(answer.weights);
     Ok(file)
+}
+
+impl AnswerFile {
+    /// Puts the rows of the embedding that a verifier with a key needs into a file for one.
+    pub fn open_rows(&mut self, weights: &ModelWeights) {
+        let fed: Vec<usize> = self.fed().into_iter().map(|token| token as usize).collect();
+        if let Some(keyed) = &mut self.keyed {
+            keyed.tokens = weights.embed.as_ref().map_or(Vec::new(), |table| open(table, &fed));
+        }
+    }
 }
 
 fn commit(rows: &[i32], width: usize, positions: usize) -> Committed<Quintic> {

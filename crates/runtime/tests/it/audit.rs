@@ -7,11 +7,11 @@ use lockstep_base::limits::{LEAF_BYTES_MAX, SPAN_TOKENS};
 use lockstep_base::merkle;
 use lockstep_base::op::{Op, Place};
 use lockstep_base::part::Part;
-use lockstep_base::receipt::{FLAG_FULL_TRACE, Receipt};
+use lockstep_base::receipt::{FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt};
 use lockstep_base::receipt_file::{ReceiptFile, ServedLeaf, ServedSpan};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
-use lockstep_runtime::audit::{AuditError, Fault, Verdict, What, audit};
+use lockstep_runtime::audit::{AuditError, Fault, Verdict, What, audit, audit_committed};
 use lockstep_runtime::drill::Drill;
 use lockstep_runtime::forward::Engine;
 use lockstep_runtime::kernels::Kernel;
@@ -340,12 +340,54 @@ fn inconsistent_files_are_refused() {
     );
     // What this version cannot check is not waved through.
     let signed = |change: &dyn Fn(&mut Receipt)| refused(&|f| resigned(f, 1, 1, change));
-    assert!(signed(&|r| r.commit_out.0[0] = 1).contains("code and commitments"));
-    assert!(signed(&|r| r.code.0[0] = 1).contains("code and commitments"));
+    assert!(signed(&|r| r.commit_out.0[0] = 1).contains("commitment to what left"));
+    assert!(signed(&|r| r.code.0[0] = 1).contains("code is set"));
+    assert!(signed(&|r| r.commit_in.0[0] = 1).contains("commitment to what entered"));
+    assert!(signed(&|r| r.flags |= FLAG_PROVABLE).contains("expected one"));
     assert!(signed(&|r| r.audit_class.0[0] = 1).contains("audit class"));
     assert!(signed(&|r| r.flags ^= FLAG_FULL_TRACE).contains("flags is 0x00, expected 0x02"));
     assert!(signed(&|r| r.flags |= 0x80).contains("flags"));
     assert!(signed(&|r| r.opset = "\u{1b}[2J".into()).contains("\\u{1b}"));
     let context = small_config().context as usize;
     assert!(refused(&|f| f.tokens.resize(context + 2, 1)).contains("the context of the model"));
+}
+
+/// receipts.md, 9: commitments of provable receipts are computed again by whoever can; the stage that committed to other rows than left it is named, and who cannot
+/// compute them says so.
+#[test]
+fn commitments_are_audited() {
+    let engine = small(Kernel::detect());
+    let (mut file, _) = answer(&engine, Job::new(&[11; 9], 60, 3));
+    let last = file.stages[0].receipts.len() - 1;
+    let stages = file.stages.len();
+    let between = |file: &mut ReceiptFile, stage: usize, commitment: Digest| {
+        resigned(file, stage, last, &|r| (r.flags, r.commit_out) = (r.flags | FLAG_PROVABLE, commitment));
+        resigned(file, stage + 1, last, &|r| (r.flags, r.commit_in) = (r.flags | FLAG_PROVABLE, commitment));
+    };
+    (0..stages - 1).for_each(|stage| between(&mut file, stage, Digest([1; 32])));
+    assert_eq!(verdict(&engine, &file), Err(AuditError::Commitments));
+    // Each fault tells what should have been committed to.
+    let computed = std::cell::Cell::new(Digest::ZERO);
+    let commit = |rows: &[i32]| {
+        let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
+        computed.set(Digest::of(&[&bytes]));
+        computed.get()
+    };
+    let check = |file: &ReceiptFile| {
+        audit_committed(file, &MODEL_ROOT, &engine, (None, Some(&commit)), &mut |_, _| {})
+            .expect("consistent")
+    };
+    for expected in 0..stages - 1 {
+        let Verdict::Fault(fault) = check(&file) else {
+            panic!("stage {expected} committed to nothing real")
+        };
+        assert_eq!((fault.stage, fault.what), (expected, What::Commitment));
+        assert_eq!((fault.node, fault.end_token), (key(expected).id(), 68));
+        between(&mut file, expected, computed.get());
+    }
+    assert!(matches!(check(&file), Verdict::Verified { tokens: 68, .. }));
+    // What entered is what the stage before committed to.
+    resigned(&mut file, 1, last, &|r| r.commit_in = Digest([1; 32]));
+    let broken = audit_committed(&file, &MODEL_ROOT, &engine, (None, Some(&commit)), &mut |_, _| {});
+    assert!(broken.expect_err("another commitment").to_string().contains("commitment to what entered"));
 }

@@ -20,11 +20,18 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts a node for `part` of the embedded model; with `drill` it lies once and notes where.
-    pub(super) async fn start(part: &Part, drill: Option<&Path>) -> Result<NodeProcess, super::Error> {
+    /// Starts a node for `part` of the embedded model; with `drill` it lies once and notes where; with `prove` it proves what it computed.
+    pub(super) async fn start(
+        part: &Part,
+        drill: Option<&Path>,
+        prove: bool,
+    ) -> Result<NodeProcess, super::Error> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("node").arg("--json").arg("--until-eof").arg("--threads").arg("1");
         command.arg("--layers").arg(format!("{}..{}", part.first_layer, part.end_layer));
+        if prove {
+            command.arg("--prove");
+        }
         if let Some(path) = drill {
             command.arg("--drill").arg(path);
         }

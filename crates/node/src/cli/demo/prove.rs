@@ -1,36 +1,39 @@
-//! The last step of `lockstep demo --prove`: a greedy answer is proved in one process, and the file checked in another that executes
-//! nothing of the model.
+//! What `lockstep demo --prove` adds: the nodes prove the answer that they served, the file is checked in a process that executes nothing of the model, and the node that
+//! lied has nothing to show.
 
 use super::report::Report;
 use super::{Error, command};
+use crate::gateway::{Checked, Gateway};
 use crate::output::bytes;
+use lockstep_base::receipt_file::ReceiptFile;
+use lockstep_base::weights::ModelWeights;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Instant;
 
-/// Tokens of the answer at most: as many as a proof covers with the prompt.
-const MAX_TOKENS: &str = "128";
-
-/// Proves a greedy answer to `prompt` and verifies the file.
-pub(super) async fn prove(prompt: &str, folder: &Path, report: &Report) -> Result<Value, Error> {
+/// Has the nodes prove what the receipts are about, and verifies the file.
+pub(super) async fn prove(
+    gateway: &Gateway,
+    weights: &ModelWeights,
+    receipts: &ReceiptFile,
+    folder: &Path,
+    report: &Report,
+) -> Result<Value, Error> {
     let path = folder.join("answer.proof");
-    report.step("Proving a greedy answer to the same question");
-    let args = ["prove", "--chat", "--max-tokens", MAX_TOKENS, "--prompt", prompt, "--out"].map(OsStr::new);
-    let proved = command(&[&args[..], &[path.as_os_str()]].concat()).await?;
-    report.text(proved["text"].as_str().unwrap_or_default());
-    report.line(&format!(
-        "{} tokens after a prompt of {}, {}: {:.2} s of CPU time, {:.0} times that of inference",
-        proved["completion_tokens"],
-        proved["prompt_tokens"],
-        bytes(proved["proof_bytes"].as_u64().unwrap_or_default()),
-        proved["prove_cpu_seconds"].as_f64().unwrap_or_default(),
-        proved["overhead"].as_f64().unwrap_or_default(),
-    ));
+    report.step("Proving: each node its own layers, all at once");
+    let began = Instant::now();
+    let file = gateway.prove(receipts, Checked::Model(weights, None)).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let content = file.to_bytes();
+    std::fs::write(&path, &content)?;
+    let (stages, tokens) = (file.stages.len(), file.tokens.len());
+    report.line(&format!("{stages} proofs about {tokens} tokens, {} in all", bytes(content.len() as u64)));
     report.took();
 
     report.step("Verifying the proof, in a separate process, without executing the model");
     let checked = command(&[OsStr::new("verify-proof"), path.as_os_str()]).await?;
-    let verified = checked["verified"] == true && checked["text"] == proved["text"];
+    let verified = checked["verified"] == true;
     report.line(if verified { "verified: the model gives this answer" } else { "NOT verified" });
     report.line("the proof is succinct, not hiding: prompt and answer are in the file");
     report.took();
@@ -39,10 +42,32 @@ pub(super) async fn prove(prompt: &str, folder: &Path, report: &Report) -> Resul
         "answer": checked["text"],
         "prompt_tokens": checked["prompt_tokens"],
         "completion_tokens": checked["completion_tokens"],
-        "finish_reason": proved["finish_reason"],
         "proof_bytes": checked["proof_bytes"],
-        "prove_cpu_seconds": proved["prove_cpu_seconds"],
-        "inference_cpu_seconds": proved["inference_cpu_seconds"],
+        "prove_seconds": seconds,
         "verify_seconds": checked["verify_seconds"],
     }))
+}
+
+/// Asks the nodes, one of which lied, for the same: whether there is no proof. There is one where what left the stages is right all the same.
+pub(super) async fn refuse(
+    gateway: &Gateway,
+    weights: &ModelWeights,
+    receipts: &ReceiptFile,
+    report: &Report,
+) -> bool {
+    report.step("Asking these nodes for a proof");
+    let refused = match gateway.prove(receipts, Checked::Model(weights, None)).await {
+        Ok(_) => {
+            // A low bit may be rounded away: then receipts show the lie, and the answer is right.
+            report
+                .line("there is one: the flipped bit was rounded away, and the answer is right all the same");
+            false
+        }
+        Err(error) => {
+            report.line(&format!("there is none: {error}"));
+            true
+        }
+    };
+    report.took();
+    refused
 }

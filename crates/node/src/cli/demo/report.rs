@@ -45,16 +45,6 @@ impl Report {
         self.print(&format!("   {text}"));
     }
 
-    /// A whole text, in lines.
-    pub(super) fn text(&self, text: &str) {
-        let mut rest = text.trim();
-        while let Some(end) = line_end(rest) {
-            self.line(&format!("| {}", rest[..end].trim()));
-            rest = rest[end..].trim_start();
-        }
-        self.line(&format!("| {rest}"));
-    }
-
     /// The step is over: what it cost.
     pub(super) fn took(&self) {
         self.print(&format!("   [{:.2} s]", self.step.get().elapsed().as_secs_f64()));

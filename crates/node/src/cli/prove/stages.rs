@@ -1,19 +1,15 @@
 //! How an answer is proved: in how many stages, for whom, and all of them or those that a beacon draws.
 
 use super::super::CommandResult;
+use crate::proving::gib_at_most;
 use lockstep_base::Digest;
 use lockstep_base::part::Part;
-use lockstep_proof::decoder::cells_at_most;
 use lockstep_proof::decoder::statement::Answer;
 use lockstep_proof::file::{STAGES_MAX, Sample};
 use lockstep_proof::key::{KEY_BYTES_MAX, Key};
 use std::error::Error;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-
-/// Bytes that a prover needs for a cell of the witness, at most (docs/benchmarks.md).
-const CELL_BYTES: usize = 60;
-const GIB: f64 = (1u64 << 30) as f64;
 
 /// What to prove, and for whom. The commitment that a beacon must be younger than is what --commit prints.
 #[derive(Debug, Clone, clap::Args)]
@@ -74,12 +70,11 @@ impl StageArgs {
         let layers = answer.weights.config.n_layers;
         let mut least = f64::INFINITY;
         for stages in 1..=layers.min(STAGES_MAX as u32) {
-            let (ends, mut cells) = (ends("--memory", stages, layers)?, 0);
+            let (ends, mut needed) = (ends("--memory", stages, layers)?, 0.0f64);
             for (stage, end) in ends.iter().enumerate() {
                 let first = stage.checked_sub(1).map_or(0, |before| ends[before]);
-                cells = cells.max(cells_at_most(answer, first..*end)?);
+                needed = needed.max(gib_at_most(answer, first..*end)?);
             }
-            let needed = (cells * CELL_BYTES) as f64 / GIB;
             if needed <= limit {
                 return Ok(Some(ends));
             }
