@@ -190,12 +190,12 @@ async fn prove(
     // Who has a key needs the embedding's rows alone.
     let part = if key.is_some() { Part::layers(0..1, layers) } else { Part::whole(layers) };
     let weights = bundle.load(&part)?;
-    let bar = Progress::new("the nodes prove", 1, false);
+    let bar = Progress::new("the nodes prove", gateway.stages().len() as u64, false);
     let checked = match &key {
         Some(key) => Checked::Key(key, &weights),
         None => Checked::Model(&weights, adapter),
     };
-    let file = gateway.prove(&receipts, checked).await;
+    let file = gateway.prove(&receipts, checked, &mut |_, _| bar.count()).await;
     bar.finish();
     let content = file?.to_bytes();
     std::fs::write(path, &content).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -97,7 +97,8 @@ pub enum Checked<'a> {
 }
 
 impl Gateway {
-    /// The proof of the answer that `receipts` are about: of a task that was opened as provable, on this route, not too long ago.
+    /// The proof of the answer that `receipts` are about: of a task that was opened as provable, on this route, not too long ago. `came` is told of each stage whose proof
+    /// has come, and its bytes.
     ///
     /// # Errors
     /// [`RouteProofError`], naming the stage.
@@ -105,6 +106,7 @@ impl Gateway {
         &self,
         receipts: &ReceiptFile,
         checked: Checked<'_>,
+        came: &mut dyn FnMut(usize, usize),
     ) -> Result<AnswerFile, RouteProofError> {
         let (got, expected) = (receipts.stages.len(), self.peers.len());
         let same = receipts.stages.iter().zip(&self.peers).all(|(stage, peer)| stage.node == peer.node);
@@ -133,7 +135,9 @@ impl Gateway {
         }
         while let Some(fetched) = fetching.join_next().await {
             let Ok((stage, proof)) = fetched else { continue };
-            file.stages[stage].proof = Some(Proof::new(&proof?));
+            let proof = proof?;
+            came(stage, proof.len());
+            file.stages[stage].proof = Some(Proof::new(&proof));
         }
         if let Checked::Key(_, weights) = checked {
             file.open_rows(weights);
@@ -232,7 +236,9 @@ impl ProvesAnswers for RouteProver {
         let receipts = ReceiptFile::from_bytes(receipts).map_err(|error| error.to_string())?;
         watch("the nodes");
         let checked = Checked::Model(&self.weights, self.adapter.as_deref());
-        self.runtime.block_on(self.gateway.prove(&receipts, checked)).map_err(|error| error.to_string())
+        self.runtime
+            .block_on(self.gateway.prove(&receipts, checked, &mut |_, _| {}))
+            .map_err(|error| error.to_string())
     }
 
     fn tokens_max(&self) -> Option<usize> {

@@ -23,12 +23,12 @@ pub(super) async fn prove(
     let path = folder.join("answer.proof");
     report.step("Proving: each node its own layers, all at once");
     let began = Instant::now();
-    let file = gateway.prove(receipts, Checked::Model(weights, None)).await?;
+    let mut came = |stage: usize, size: usize| report.line(&format!("stage {stage}: {}", bytes(size as u64)));
+    let file = gateway.prove(receipts, Checked::Model(weights, None), &mut came).await?;
     let seconds = began.elapsed().as_secs_f64();
     let content = file.to_bytes();
     std::fs::write(&path, &content)?;
-    let (stages, tokens) = (file.stages.len(), file.tokens.len());
-    report.line(&format!("{stages} proofs about {tokens} tokens, {} in all", bytes(content.len() as u64)));
+    report.line(&format!("{} tokens, {} in all", file.tokens.len(), bytes(content.len() as u64)));
     report.took();
 
     report.step("Verifying the proof, in a separate process, without executing the model");
@@ -56,7 +56,7 @@ pub(super) async fn refuse(
     report: &Report,
 ) -> bool {
     report.step("Asking these nodes for a proof");
-    let refused = match gateway.prove(receipts, Checked::Model(weights, None)).await {
+    let refused = match gateway.prove(receipts, Checked::Model(weights, None), &mut |_, _| {}).await {
         Ok(_) => {
             // A low bit may be rounded away: then receipts show the lie, and the answer is right.
             report
