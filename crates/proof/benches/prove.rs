@@ -1,7 +1,7 @@
 //! What proofs cost: `cargo bench -p lockstep-proof`, CPU time of two threads, the median of some runs.
 //!
 //! Networks of this repository, then the parts alone at 2^20 (and with `-- --large` at 2^24 cells). With `-- --decoders` decoders instead,
-//! phase by phase, and with `--operators` lookups and cells of each of their columns. `--only TEXT` runs what has TEXT in its name. A
+//! phase by phase (with `--large` one of four layers besides), and with `--operators` lookups and cells of each of their columns. `--only TEXT` runs what has TEXT in its name. A
 //! proof's digest shows whether two builds say the same.
 
 use lockstep_base::Digest;
@@ -122,6 +122,21 @@ fn operators(argument: &Argument<'_, Quintic>, tokens: usize) {
         let name = committed.next().unwrap_or_else(|| "tables".into());
         all.entry(name).or_default()[0] += 1 << leaf.log;
     }
+    let mut widths: BTreeMap<(bool, usize, bool), usize> = BTreeMap::new();
+    for leaf in &circuit.leaves {
+        let varying = leaf.tuple.iter().filter(|one| !one.terms.is_empty()).count();
+        let plain = leaf
+            .tuple
+            .iter()
+            .filter(|one| !one.terms.is_empty())
+            .all(|one| one.constant.is_zero() && one.terms.len() == 1 && one.terms[0].views.len() == 1);
+        *widths.entry((leaf.numerator.terms.is_empty(), varying, plain)).or_default() += 1 << leaf.log;
+    }
+    for ((lookups, varying, plain), count) in widths {
+        let what = if lookups { "lookups" } else { "entries" };
+        let how = if plain { "columns" } else { "sums" };
+        println!("    {} {what} a token have {varying} numbers that vary, {how}", count / tokens);
+    }
     for (name, [lookups, cells]) in all {
         if lookups.max(cells) >= 32 * tokens {
             let each = |count: usize| count as f64 / tokens as f64;
@@ -230,6 +245,9 @@ fn decoders() {
     };
     decoder("1 layer of GPT-2 small", &gpt2, 16);
     decoder("1 layer of GPT-2 small", &gpt2, 64);
+    if std::env::args().any(|arg| arg == "--large") {
+        decoder("4 layers of GPT-2 small", &ModelConfig { n_layers: 4, ..gpt2 }, 64);
+    }
 }
 
 /// `2^log` lookups of one column, or of two, in a table of 2^16 entries.

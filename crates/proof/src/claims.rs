@@ -29,10 +29,7 @@ use {
     crate::cells::CellsRef,
     crate::commitment::Committed,
     crate::error::ProveError,
-    crate::lanes::{
-        Ext,
-        vectors::{dot, eq_groups},
-    },
+    crate::lanes::vectors::{EqTable, dot, eq_groups},
     crate::multilinear::eq_table,
     crate::parallel,
     crate::transcript::ProverTranscript,
@@ -128,7 +125,7 @@ pub struct Claims<E> {
     /// The last claim on each column.
     last: Vec<Option<usize>>,
     #[cfg(feature = "prover")]
-    tables: Vec<Vec<Ext>>,
+    tables: Vec<EqTable>,
 }
 
 impl<E: ProofField> Default for Claims<E> {
@@ -199,9 +196,9 @@ impl<E: ProofField> Claims<E> {
             return value;
         }
         if self.tables.len() == point {
-            self.tables.push(eq_groups(E::ONE, at));
+            self.tables.push(EqTable::new(at));
         }
-        let value = dot::<E>(cells, &self.tables[point]);
+        let value = self.tables[point].evaluate::<E>(cells);
         transcript.send("claim", &[value]);
         self.add(column, point, value)
     }

@@ -30,6 +30,8 @@ use crate::proof::Proof;
 #[cfg(feature = "prover")]
 use alloc::vec::Vec;
 use core::ops::Range;
+#[cfg(feature = "prover")]
+use lockstep_runtime::pool::Heap;
 use statement::{Answer, LIMB_BITS, Statement};
 
 /// Proves an answer.
@@ -77,6 +79,7 @@ pub fn prove_stage(
     watch: &mut dyn FnMut(Phase),
 ) -> Result<Proof, ProveError> {
     watch(Phase::Witness);
+    let _heap = Heap::keep();
     if answer.weights.layers.iter().any(|layer| layer.q.codes.is_empty()) {
         return Err(ProveError::Plan(PlanError::Unheld));
     }

@@ -43,7 +43,5 @@ pub mod net;
 #[cfg(feature = "prover")]
 mod parallel;
 pub mod proof;
-#[cfg(feature = "prover")]
-mod recycle;
 pub mod sumcheck;
 pub mod transcript;

@@ -3,7 +3,7 @@
 //! Work is cut into parts that own their memory, so that no part waits for another; sums over parts are exact, so a proof has the
 //! same bytes whoever computes what.
 
-use lockstep_runtime::pool::Pool;
+use lockstep_runtime::pool::{Heap, Pool};
 use std::sync::OnceLock;
 
 /// Threads of a proof, the calling one included.
@@ -17,7 +17,11 @@ pub(crate) fn for_each<T: Send>(items: &mut [T], f: impl Fn(&mut T) + Sync) {
         return;
     }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    POOL.get_or_init(|| Pool::new(THREADS.min(cores()))).for_each(items, f);
+    let new = || {
+        Heap::share();
+        Pool::new(THREADS.min(cores()))
+    };
+    POOL.get_or_init(new).for_each(items, f);
 }
 
 /// `f(0), ..., f(count - 1)`, on both threads if there are more than `piece`.

@@ -6,10 +6,12 @@
 //! Tasks are claimed from a shared counter, by the caller too. Integer results do not depend on who
 //! computes what, so stealing is harmless. Without the `std` feature everything runs in place.
 
+mod heap;
 mod rows;
 #[cfg(feature = "std")]
 mod threads;
 
+pub use heap::Heap;
 pub use rows::{Rows, Split};
 
 #[cfg(feature = "std")]

@@ -8,7 +8,10 @@ use lockstep_xtask::repo;
 const ALLOWED: &[(&str, &str)] = &[
     ("crates/runtime/src/kernels/", "SIMD intrinsics; disjoint columns written by several threads"),
     ("crates/runtime/src/pool.rs", "disjoint items handed to several threads"),
-    ("crates/runtime/src/pool/", "a borrowed task handed to threads that outlive it"),
+    (
+        "crates/runtime/src/pool/",
+        "a borrowed task handed to threads that outlive it; settings of the allocator",
+    ),
     ("crates/model/src/bundle/open.rs", "the memory map of a bundle"),
 ];
 /// A reason stands at most so many lines above.

@@ -9,11 +9,10 @@ use crate::claims::{self, Claims};
 use crate::commitment::Committed;
 use crate::error::ProveError;
 use crate::field::ProofField;
-use crate::lanes::vectors::{dot, eq_groups};
+use crate::lanes::vectors::EqTable;
 use crate::lanes::weights::fold_rows;
 use crate::logup::{self, Leaves, Numerators};
 use crate::parallel;
-use crate::recycle::Keep;
 use crate::sumcheck::batch::{self, One};
 use crate::sumcheck::columns::{self, COLUMNS_LOG, Product};
 use crate::sumcheck::{Sum, Term};
@@ -21,6 +20,7 @@ use crate::transcript::ProverTranscript;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
+use lockstep_runtime::pool::Heap;
 use p3_field::PrimeCharacteristicRing;
 
 /// Computes what the verifier asks for, and says it.
@@ -49,7 +49,7 @@ impl<E: ProofField> Oracle<E> for Speaker<'_, '_, E> {
         if let Some(known) = self.claimed.iter().find(same) {
             return Ok(known.value);
         }
-        let value = dot::<E>(self.witness.products[contraction].as_slice(), &eq_groups(E::ONE, point));
+        let value = EqTable::new(point).evaluate::<E>(self.witness.products[contraction].as_slice());
         self.transcript.send("product", &[value]);
         self.claimed.push_back(Claimed { contraction, point: point.to_vec(), value });
         Ok(value)
@@ -174,12 +174,14 @@ fn argue<E: ProofField>(
     watch: &mut dyn FnMut(Phase),
 ) -> Result<Vec<u8>, ProveError> {
     watch(Phase::Commitment);
-    let _keep = Keep::new();
+    let _heap = Heap::keep();
     let witness = faces.spoken;
     let circuit = &argument.circuit;
     let mut transcript = ProverTranscript::new(argument.sponge.clone());
-    let committed = Committed::<E>::shaped(argument.join(0, &faces.committed.columns), argument.shape);
+    let mut committed = Committed::<E>::shaped(argument.join(0, &faces.committed.columns), argument.shape);
     transcript.send_hash("witness", &committed.root());
+    // The columns are there as well, and memory is short before the opening.
+    committed.forget();
     let mut speaker = Speaker {
         argument,
         witness,
@@ -203,6 +205,7 @@ fn argue<E: ProofField>(
     }
     watch(Phase::Opening);
     let Speaker { mut transcript, claims, .. } = speaker;
+    committed.recall(argument.join(0, &faces.committed.columns));
     let committed: Vec<&Committed<E>> = core::iter::once(&committed).chain(outside.iter().copied()).collect();
     claims::prove(&mut transcript, &argument.located(&claims), &committed)?;
     Ok(transcript.finish())

@@ -13,14 +13,13 @@ use crate::merkle::Tree;
 use crate::merkle::tree::{Leaves, siblings};
 use crate::multilinear::scaled_eq_table;
 use crate::parallel::THREADS;
-use crate::recycle::Recycled;
 use crate::transcript::{Hash, ProverTranscript};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 
 /// Up to so many integers a code stays in memory.
-const IN_MEMORY_MAX: usize = 1 << 28;
+const IN_MEMORY_MAX: usize = 1 << 22;
 
 /// A committed vector, with what opens it.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub struct Committed<E: ProofField> {
 #[derive(Debug)]
 enum Code {
     /// All slabs.
-    Memory(Vec<Recycled<Base>>, Tree),
+    Memory(Vec<Vec<Base>>, Tree),
     /// To be encoded again.
     Again(Tree),
     /// In a file.
@@ -46,7 +45,7 @@ pub(super) fn encoded<E: ProofField, F>(
     cells: CellsRef<'_, E::Base>,
     shape: &Shape,
     at_once: usize,
-    mut each: impl FnMut(Vec<Recycled<Base>>) -> Result<(), F>,
+    mut each: impl FnMut(Vec<Vec<Base>>) -> Result<(), F>,
 ) -> Result<Tree, F> {
     let encoder = Encoder::new::<E>(*shape);
     let mut leaves = Leaves::new(shape.rows, 1 << shape.code_log());
@@ -118,6 +117,16 @@ impl<E: ProofField> Committed<E> {
         self.cells.all()
     }
 
+    /// Without its cells, which whoever opens it has to give back: it takes no memory that is worth a thought then.
+    pub(crate) fn forget(&mut self) {
+        self.cells = Cells::Elements(Vec::new());
+    }
+
+    /// With its cells again, those that it was made of.
+    pub(crate) fn recall(&mut self, cells: impl Into<Cells<E::Base>>) {
+        self.cells = cells.into();
+    }
+
     /// Writes the columns at `positions` and what shows that they are under the root.
     pub(super) fn show(
         &self,
@@ -128,7 +137,7 @@ impl<E: ProofField> Committed<E> {
         let places: Vec<usize> = positions.iter().map(|i| place(shape, *i)).collect();
         let siblings = siblings(positions, shape.code_log());
         let mut columns: Vec<Vec<u32>> = vec![Vec::with_capacity(shape.rows); positions.len()];
-        let mut take = |slabs: &[Recycled<Base>]| {
+        let mut take = |slabs: &[Vec<Base>]| {
             for (column, place) in columns.iter_mut().zip(&places) {
                 column.extend(slabs.iter().flat_map(|slab| slab[*place].0));
             }

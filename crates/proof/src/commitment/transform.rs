@@ -14,7 +14,6 @@ use crate::field::ProofField;
 use crate::lanes::arithmetic::{butterflies, scaled_base};
 use crate::lanes::{Base, Kernel, LANES, Plain, Task, Wide, add, canonical, reduce, sub, vectorised, wide};
 use crate::parallel;
-use crate::recycle::Recycled;
 use alloc::vec;
 use alloc::vec::Vec;
 use p3_field::{PrimeCharacteristicRing, TwoAdicField};
@@ -193,13 +192,12 @@ impl Encoder {
     }
 
     /// The code of some slabs, as [`rows_of_slabs`] has them: for each every place.
-    pub(super) fn encode<E: ProofField>(&self, slabs: &[CellsRef<'_, E::Base>]) -> Vec<Recycled<Base>> {
-        let mut work: Vec<(CellsRef<'_, E::Base>, Recycled<Base>)> =
-            slabs.iter().map(|rows| (*rows, Recycled::default())).collect();
+    pub(super) fn encode<E: ProofField>(&self, slabs: &[CellsRef<'_, E::Base>]) -> Vec<Vec<Base>> {
+        let mut work: Vec<(CellsRef<'_, E::Base>, Vec<Base>)> =
+            slabs.iter().map(|rows| (*rows, Vec::new())).collect();
         parallel::for_each(&mut work, |(rows, out)| {
             let Encoder { shape, twiddles, shifts, .. } = self;
-            // Every place is written.
-            *out = Recycled::unspecified(1 << shape.code_log(), Base::ZERO);
+            *out = vec![Base::ZERO; 1 << shape.code_log()];
             vectorised(self.kernel, Slab::<E> { rows: *rows, shape, twiddles, shifts, out });
         });
         work.into_iter().map(|(_, code)| code).collect()

@@ -8,10 +8,10 @@ use crate::decoder::{Stage, boundary, prove_stage, weights};
 use crate::error::{PlanError, ProveError};
 use crate::field::Quintic;
 use crate::key::Key;
-use crate::recycle::Keep;
 use alloc::vec::Vec;
 use lockstep_base::merkle;
 use lockstep_base::weights::{Embedding, ModelWeights};
+use lockstep_runtime::pool::Heap;
 use std::path::Path;
 
 /// What is to be proved of an answer, and for whom.
@@ -86,7 +86,7 @@ pub fn make(order: &Order<'_>, watch: &mut Watch<'_>) -> Result<AnswerFile, Prov
     let Order { answer, ends, between, key, kept, .. } = order;
     let mut file = outline(order)?;
     // Every stage needs as much memory as the one before.
-    let _keep = Keep::new();
+    let _heap = Heap::keep();
     let width = answer.weights.config.d_model as usize;
     let positions = answer.positions();
     let drawn = file.drawn();

@@ -42,7 +42,7 @@ fn minus<W: Wide>(w: W, a: W::Words, b: W::Words) -> W::Words {
 #[inline(always)]
 fn below<W: Wide>(w: W, [even, odd]: Pair<W>) -> Pair<W> {
     let order = w.splat_long((P as u64) << 32);
-    [w.min_long(even, w.sub_long(even, order)), w.min_long(odd, w.sub_long(odd, order))]
+    [w.less(even, order), w.less(odd, order)]
 }
 
 /// `x / 2^32 mod p`, for x below `2^33 p`.

@@ -91,6 +91,72 @@ pub(crate) fn dot<'a, E: ProofField>(values: impl Into<CellsRef<'a, E::Base>>, t
     parts.into_iter().map(|(.., sum)| sum).sum()
 }
 
+/// Coordinates of a row of [`EqTable`]: its weights stay in the first cache.
+const ROW_LOG: usize = 9;
+
+/// eq of a point: weights of rows, and in a row. As long as a root of what it weighs.
+#[derive(Clone, Debug)]
+pub(crate) struct EqTable {
+    high: Vec<[u32; 5]>,
+    low: Vec<Ext>,
+}
+
+impl EqTable {
+    /// That of `point`.
+    pub(crate) fn new<E: ProofField>(point: &[E]) -> EqTable {
+        let (high, low) = point.split_at(point.len().saturating_sub(ROW_LOG));
+        EqTable {
+            high: scaled_eq_table(E::ONE, high).into_iter().map(raw).collect(),
+            low: eq_groups(E::ONE, low),
+        }
+    }
+
+    /// The extension of `values` at the point.
+    pub(crate) fn evaluate<'a, E: ProofField>(&self, values: impl Into<CellsRef<'a, E::Base>>) -> E {
+        let (values, kernel, width) = (values.into(), Kernel::detect(), LANES * self.low.len());
+        let each = self.high.len().div_ceil(parallel::THREADS).max(DOT_GROUPS / self.low.len());
+        let parts = self.high.chunks(each).enumerate();
+        let part = |number: usize| values.part(number * each * width..(number + 1) * each * width);
+        let mut parts: Vec<_> = parts.map(|(number, high)| (part(number), high, E::ZERO)).collect();
+        parallel::for_each(&mut parts, |(values, high, sum)| {
+            *sum = total(&vectorised(kernel, DotRows::<E> { values: *values, high, low: &self.low }));
+        });
+        parts.into_iter().map(|(.., sum)| sum).sum()
+    }
+}
+
+struct DotRows<'a, E: ProofField> {
+    values: CellsRef<'a, E::Base>,
+    high: &'a [[u32; 5]],
+    low: &'a [Ext],
+}
+
+impl<E: ProofField> Task for DotRows<'_, E> {
+    type Output = Ext;
+
+    #[inline(always)]
+    fn run(self) -> Ext {
+        self.run_wide(Plain)
+    }
+
+    #[inline(always)]
+    fn run_wide<W: Wide>(self, w: W) -> Ext {
+        let (mut sum, width) = (Total::zero(w), LANES * self.low.len());
+        for (row, weight) in self.high.iter().enumerate() {
+            let first = row * width;
+            if first >= self.values.len() {
+                break;
+            }
+            let mut of_row = Total::zero(w);
+            for (at, weights) in self.low.iter().enumerate() {
+                of_row.add_scaled(w, weights, &self.values.group::<E>(first + at * LANES));
+            }
+            sum.add_times(w, &of_row.reduce(w), &Fixed::new(*weight));
+        }
+        sum.reduce(w)
+    }
+}
+
 /// Sums of rows for some of the groups.
 struct Rows<'a, E: ProofField> {
     rows: &'a [(CellsRef<'a, E::Base>, [u32; 5])],

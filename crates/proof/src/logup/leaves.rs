@@ -8,7 +8,6 @@ use crate::field::ProofField;
 use crate::lanes::arithmetic::{add, combined, mul, mul_base, products_base, scale};
 use crate::lanes::{self, Base, Ext, LANE_BITS, LANES, Wide};
 use crate::parallel;
-use crate::recycle::Recycled;
 use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -86,7 +85,7 @@ pub(super) struct Run {
     /// Numerators lie behind the columns; otherwise all are 1.
     pub(super) numerators: bool,
     /// Group by group its columns.
-    pub(super) cells: Recycled<Base>,
+    pub(super) cells: Vec<Base>,
     squares: Option<Squares>,
 }
 
@@ -218,7 +217,7 @@ impl Run {
             mixed: [a.mul(&f), a.mul(&g)],
             squares: [f.mul(&f), f.mul(&g), g.mul(&g)],
         });
-        let cells = Recycled::filled(groups.len() * (width + usize::from(numerators)), Base::ZERO);
+        let cells = vec![Base::ZERO; groups.len() * (width + usize::from(numerators))];
         Run { groups, constant, factors, numerators, cells, squares }
     }
 

@@ -6,11 +6,13 @@
 //!                    = (u0 u1 - 1 - d0 - d1 - d0 d1) / b,          d = p - 1
 //! ```
 //!
-//! Leaves have numerators of 1 but for tables, so d is 0 in most groups and kept for the others alone. Rounds before the first challenge
-//! read what the tree has, or compute it from columns; the first binding writes vectors of half the size, which are then folded in place.
+//! Leaves have numerators of 1 but for tables, so d is 0 in most groups and kept for the others alone. The two lowest layers are computed from columns: one pass for
+//! two rounds ([`grid`]), another one that binds both and writes vectors of a quarter of the size. Vectors are folded in place.
 
+mod grid;
 mod leaves;
 mod nodes;
+mod sums;
 
 use super::leaves::Run;
 use super::tree::{Children, Node, Tree, WIDE_LOG, spread};
@@ -20,67 +22,117 @@ use crate::lanes::sums::Fixed;
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, Task, vectorised};
 use crate::multilinear::{doubled, eq_table};
 use crate::parallel;
-use crate::recycle::Recycled;
 use crate::sumcheck::prover::{Narrow, Running};
 use crate::sumcheck::wide::scalars;
 use crate::sumcheck::{Proved, Sum, Term, next_claim};
 use crate::transcript::ProverTranscript;
 use alloc::vec;
 use alloc::vec::Vec;
-use leaves::{LeavesBound, LeavesFirst, Units};
-use nodes::{NodesFirst, NodesNext, SumsBound, SumsFirst};
+use grid::Grid;
+use leaves::{LeavesBound, LeavesGrid, Units};
+use nodes::{NodesFirst, NodesNext};
+use sums::{SumsBound, SumsGrid};
 
 /// Fewest groups of a part.
 const PART_GROUPS: usize = 64;
 
+/// How much of columns is bound.
+#[derive(Clone, Copy)]
+enum Bound {
+    Nothing,
+    /// Nothing, but the sums of the next round are known.
+    Known(Grid),
+    /// The last coordinate.
+    One(Fixed),
+}
+
 /// What a part of a tree's layer is at a round.
 enum State<'a> {
-    Leaves(&'a [Run]),
-    Sums(&'a [Run]),
+    Leaves(&'a [Run], Bound),
+    Sums(&'a [Run], Bound),
     /// Before and after the first binding, which puts m in the place of p0.
-    Nodes(Recycled<Node>),
-    Mixed(Recycled<Node>),
+    Nodes(Vec<Node>),
+    Mixed(Vec<Node>),
     Units(Units),
+}
+
+/// What a round multiplies with.
+#[derive(Clone, Copy)]
+struct Factors<'a> {
+    batch: &'a Fixed,
+    /// Binds the coordinate of the round before.
+    bind: Option<&'a Fixed>,
+    /// eq of the next coordinate, 0 and 1.
+    next: &'a [Fixed; 2],
 }
 
 impl State<'_> {
     /// Groups of nodes.
     fn groups(&self) -> usize {
         let leaves = |runs: &[Run]| runs.iter().map(|run| run.groups.len()).sum::<usize>();
+        let left = |bound: &Bound| if matches!(bound, Bound::One(_)) { 1 } else { 0 };
         match self {
-            State::Leaves(runs) => leaves(runs) / 2,
-            State::Sums(runs) => leaves(runs) / 4,
+            State::Leaves(runs, bound) => leaves(runs) >> (1 + left(bound)),
+            State::Sums(runs, bound) => leaves(runs) >> (2 + left(bound)),
             State::Nodes(nodes) | State::Mixed(nodes) => nodes.len(),
             State::Units(units) => units.u.len(),
         }
     }
 
     /// One round: binds the coordinate of the round before, and gives the sums for 0 and for the leading coefficient, of the general
-    /// summand, or b times that of leaves without its constant.
+    /// summand, or b times that of leaves without its constant. `next` are the weights of the next round.
     fn round(
         &mut self,
         kernel: Kernel,
-        batch: &Fixed,
-        bind: Option<&Fixed>,
+        factors: Factors<'_>,
         weights: &[[u32; 5]],
+        next: &[[u32; 5]],
     ) -> [Ext; 2] {
+        let Factors { batch, bind, .. } = factors;
         match (&mut *self, bind) {
-            (State::Leaves(runs), None) => vectorised(kernel, LeavesFirst { runs, batch, weights }),
-            (State::Leaves(runs), Some(r)) => {
-                let mut units = Units::default();
-                let sums = vectorised(kernel, LeavesBound { runs, batch, r, weights, out: &mut units });
-                *self = State::Units(units);
-                sums
-            }
+            (State::Leaves(runs, bound), _) => match (&*bound, bind) {
+                (Bound::Known(grid), Some(r)) => {
+                    let sums = grid::second(grid, r);
+                    *bound = Bound::One(*r);
+                    sums
+                }
+                (Bound::One(first), Some(r)) => {
+                    let mut units = Units::default();
+                    let corners = &grid::corners(&[*first, *r]);
+                    let sums =
+                        vectorised(kernel, LeavesBound { runs, batch, corners, weights, out: &mut units });
+                    *self = State::Units(units);
+                    sums
+                }
+                _ => {
+                    let grid = vectorised(kernel, LeavesGrid { runs, batch, weights: next });
+                    *bound = Bound::Known(grid);
+                    grid::first(&grid, factors.next)
+                }
+            },
+            (State::Sums(runs, bound), _) => match (&*bound, bind) {
+                (Bound::Known(grid), Some(r)) => {
+                    let sums = grid::second(grid, r);
+                    *bound = Bound::One(*r);
+                    sums
+                }
+                (Bound::One(first), Some(r)) => {
+                    let mut out = Vec::with_capacity(2 * weights.len());
+                    let r = &[*first, *r];
+                    let corners = &grid::corners(r);
+                    let sums =
+                        vectorised(kernel, SumsBound { runs, batch, r, corners, weights, out: &mut out });
+                    *self = State::Mixed(out);
+                    sums
+                }
+                _ => {
+                    let grid = vectorised(kernel, SumsGrid { runs, batch, weights: next });
+                    *bound = Bound::Known(grid);
+                    grid::first(&grid, factors.next)
+                }
+            },
             (State::Units(units), Some(r)) => vectorised(kernel, leaves::UnitsNext { units, r, weights }),
             (State::Units(_), None) => [Ext::ZERO; 2],
-            (State::Sums(runs), None) => vectorised(kernel, SumsFirst { runs, batch, weights }),
-            (State::Sums(runs), Some(r)) => {
-                let mut out = Recycled::with_capacity(2 * weights.len());
-                let sums = vectorised(kernel, SumsBound { runs, batch, r, weights, out: &mut out });
-                *self = State::Mixed(out);
-                sums
-            }
             (State::Nodes(nodes) | State::Mixed(nodes), None) => {
                 vectorised(kernel, NodesFirst { nodes, batch, weights })
             }
@@ -117,7 +169,7 @@ struct Member<'a, E> {
 impl<E> Member<'_, E> {
     /// Few groups are one part; columns have many, and no vectors to join.
     fn join(&mut self, pairs: usize) {
-        let columns = self.parts.iter().any(|part| matches!(part, State::Leaves(_) | State::Sums(_)));
+        let columns = self.parts.iter().any(|part| matches!(part, State::Leaves(..) | State::Sums(..)));
         if self.parts.len() > 1 && pairs < PART_GROUPS && !columns {
             let mut parts = self.parts.drain(..);
             if let Some(mut first) = parts.next() {
@@ -158,10 +210,10 @@ pub(super) fn prove<E: ProofField>(
     let members = children.into_iter().zip(coefficients).map(|(children, coefficient)| {
         let leaves = matches!(children, Children::Leaves(_));
         let parts = match children {
-            Children::Scalars(scalars) => vec![State::Nodes(spread(&scalars).into())],
+            Children::Scalars(scalars) => vec![State::Nodes(spread(&scalars))],
             Children::Nodes(parts) => parts.into_iter().map(State::Nodes).collect(),
-            Children::Sums(parts) => parts.iter().map(|runs| State::Sums(runs)).collect(),
-            Children::Leaves(parts) => parts.iter().map(|runs| State::Leaves(runs)).collect(),
+            Children::Sums(parts) => parts.iter().map(|runs| State::Sums(runs, Bound::Nothing)).collect(),
+            Children::Leaves(parts) => parts.iter().map(|runs| State::Leaves(runs, Bound::Nothing)).collect(),
         };
         let coefficient = if leaves { *coefficient * inverse } else { *coefficient };
         Member { parts, coefficient, leaves }
@@ -196,18 +248,28 @@ fn wide<E: ProofField>(
     let mut point = vec![E::ZERO; log];
     let mut bind: Option<Fixed> = None;
     for i in (LANE_BITS..log).rev() {
-        let weights: Vec<[u32; 5]> =
-            tables.pop().unwrap_or_default().into_iter().map(|x| lanes::raw(x)).collect();
+        let raw = |table: &Vec<E>| -> Vec<[u32; 5]> { table.iter().map(|x| lanes::raw(*x)).collect() };
+        let weights = raw(&tables.pop().unwrap_or_default());
+        // Columns need two rounds' at once.
+        let (next, t) = match (tables.last(), &bind) {
+            (Some(table), None) => (raw(table), eq[i - 1]),
+            _ => (Vec::new(), E::ZERO),
+        };
+        let factors =
+            Factors { batch: &fixed, bind: bind.as_ref(), next: &[Fixed::of(E::ONE - t), Fixed::of(t)] };
         let mut work = Vec::new();
         for (number, member) in members.iter_mut().enumerate() {
             member.join(weights.len() / member.parts.len());
-            let each = weights.len() / member.parts.len();
-            let parts = member.parts.iter_mut().zip(weights.chunks(each));
-            work.extend(parts.map(|(state, weights)| (number, state, weights, [Ext::ZERO; 2])));
+            let (each, half) = (weights.len() / member.parts.len(), next.len() / member.parts.len());
+            for (part, state) in member.parts.iter_mut().enumerate() {
+                let weights = &weights[part * each..(part + 1) * each];
+                let next = &next[part * half..(part + 1) * half];
+                work.push((number, state, weights, next, [Ext::ZERO; 2]));
+            }
         }
-        parallel::for_each(&mut work, |(_, state, weights, sums)| {
+        parallel::for_each(&mut work, |(_, state, weights, next, sums)| {
             debug_assert_eq!(state.groups() >> usize::from(bind.is_some()), 2 * weights.len());
-            *sums = state.round(kernel, &fixed, bind.as_ref(), weights);
+            *sums = state.round(kernel, factors, weights, next);
         });
         let sums: Vec<(usize, [Ext; 2])> =
             work.into_iter().map(|(number, .., sums)| (number, sums)).collect();

@@ -1,15 +1,14 @@
-//! One tree: all its layers but the two lowest, each used once and then dropped.
+//! One tree: all its layers but the three lowest, each used once and then dropped.
 //!
 //! Layers lie in lanes, like the vectors of [`crate::sumcheck`]: a node and its two children are in one lane, and the fractions of both
 //! children of a group of nodes lie together. The leaves and the layer above them are computed from columns whenever they are
-//! needed ([`super::leaves`]), so the largest layer that is stored has a quarter of the leaves.
+//! needed ([`super::leaves`]), the sums of four leaves once to have the layers above and once when their turn has come: so the largest layer that waits has an eighth of the leaves.
 
 use super::leaves::{Packed, Run};
 use crate::field::ProofField;
-use crate::lanes::arithmetic::{mul, products};
+use crate::lanes::arithmetic::{combined, mul, mul_base, products, products_base};
 use crate::lanes::{self, Ext, Kernel, LANE_BITS, LANES, Plain, Task, Wide, vectorised};
 use crate::parallel;
-use crate::recycle::Recycled;
 use alloc::vec::Vec;
 
 /// Numerators of the even and the odd child of a group of nodes, then their denominators.
@@ -24,7 +23,7 @@ pub(super) enum Children<'a, E> {
     /// Element by element: numerators of even and odd children, then their denominators.
     Scalars([Vec<E>; 4]),
     /// In lanes, in parts.
-    Nodes(Vec<Recycled<Node>>),
+    Nodes(Vec<Vec<Node>>),
     /// Sums of two leaves.
     Sums(&'a Packed),
     /// Leaves.
@@ -37,7 +36,9 @@ pub(super) struct Tree<E> {
     /// Layers of 1, 2, ... nodes.
     scalars: Vec<Scalars<E>>,
     /// Larger ones, in parts.
-    wide: Vec<Vec<Recycled<Node>>>,
+    wide: Vec<Vec<Vec<Node>>>,
+    /// Whether the sums of four leaves are computed once more.
+    again: bool,
     /// Leaves in lanes, if they are not scalars.
     leaves: Option<Packed>,
 }
@@ -49,6 +50,31 @@ struct Fourths<'a> {
 }
 
 impl Fourths<'_> {
+    /// Of a run with one column: `p = 4 a^3 + 3 a^2 f e1 + 2 a f^2 e2 + f^3 e3` and `q = a^4 + a^3 f e1 + a^2 f^2 e2 + a f^3 e3 + f^4 e4`, as in `rounds::sums`.
+    #[inline(always)]
+    fn one<W: Wide>(w: W, run: &Run, out: &mut Vec<Node>) {
+        let (a, f) = (&run.constant, &run.factors[0]);
+        let [aa, af, ff] = [a.mul(a), a.mul(f), f.mul(f)];
+        let [aaa, aaf, aff, fff] = [aa.mul(a), aa.mul(f), af.mul(f), ff.mul(f)];
+        let twice = |x: &Ext| x.add(x);
+        let constants = [twice(&twice(&aaa)), aa.mul(&aa)];
+        let of_p = [twice(&aaf).add(&aaf), twice(&aff), fff];
+        let of_q = [aa.mul(&af), af.mul(&af), af.mul(&ff), ff.mul(&ff)];
+        for cells in run.cells.as_chunks::<8>().0 {
+            let mut node = [Ext::ZERO; 4];
+            for side in 0..2 {
+                let [a, b] = [&cells[4 * side], &cells[4 * side + 1]];
+                let [c, d] = [&cells[4 * side + 2], &cells[4 * side + 3]];
+                let [s, t, m, n] = [a.add(b), c.add(d), mul_base(w, a, b), mul_base(w, c, d)];
+                let second = mul_base(w, &s, &t).add(&m).add(&n);
+                let e = [s.add(&t), second, products_base(w, [&s, &n, &t, &m]), mul_base(w, &m, &n)];
+                node[side] = combined(w, &constants[0], &of_p, &e);
+                node[2 + side] = combined(w, &constants[1], &of_q, &e);
+            }
+            out.push(node);
+        }
+    }
+
     #[inline(always)]
     fn go<W: Wide, const KIND: usize>(w: W, run: &Run, out: &mut Vec<Node>) {
         for group in 0..run.groups.len() / 8 {
@@ -76,7 +102,7 @@ impl Task for Fourths<'_> {
     fn run_wide<W: Wide>(self, w: W) {
         for run in self.runs {
             match run.kind() {
-                1 => Self::go::<W, 1>(w, run, self.out),
+                1 => Self::one(w, run, self.out),
                 2 => Self::go::<W, 2>(w, run, self.out),
                 _ => Self::go::<W, 0>(w, run, self.out),
             }
@@ -112,18 +138,28 @@ impl Task for Above<'_> {
     }
 }
 
-/// Stored layers above a part of the leaves, from below.
-fn above(kernel: Kernel, runs: &[Run]) -> Vec<Recycled<Node>> {
+/// The sums of four leaves of a part each.
+fn fourths(kernel: Kernel, runs: &[Run]) -> Vec<Node> {
     let groups: usize = runs.iter().map(|run| run.groups.len()).sum();
-    let mut layer = Recycled::with_capacity(groups / 8);
+    let mut layer = Vec::with_capacity(groups / 8);
     vectorised(kernel, Fourths { runs, out: &mut layer });
+    layer
+}
+
+/// Layers above a part of the leaves, from below; without the largest unless there is no other.
+fn above(kernel: Kernel, runs: &[Run]) -> Vec<Vec<Node>> {
+    let mut layer = fourths(kernel, runs);
     let mut layers = Vec::new();
     while layer.len() > SMALL_GROUPS {
-        let mut above = Recycled::with_capacity(layer.len() / 2);
+        let mut above = Vec::with_capacity(layer.len() / 2);
         vectorised(kernel, Above { nodes: &layer, above: &mut above });
-        layers.push(core::mem::replace(&mut layer, above));
+        let below = core::mem::replace(&mut layer, above);
+        layers.push(below);
     }
     layers.push(layer);
+    if layers.len() > 1 {
+        layers.remove(0);
+    }
     layers
 }
 
@@ -135,7 +171,7 @@ fn above_scalars<E: ProofField>((p, q): &Scalars<E>) -> Scalars<E> {
 }
 
 /// The nodes of a layer, element by element.
-fn elements<E: ProofField>(parts: &[Recycled<Node>]) -> Scalars<E> {
+fn elements<E: ProofField>(parts: &[Vec<Node>]) -> Scalars<E> {
     let of = |first: usize| -> Vec<E> {
         let lane = |lane: usize| {
             let groups = parts.iter().flat_map(|part| part.iter());
@@ -166,27 +202,29 @@ impl<E: ProofField> Tree<E> {
             scalars.push(above_scalars(&scalars[scalars.len() - 1]));
         }
         scalars.reverse();
-        Tree { scalars, wide: Vec::new(), leaves: None }
+        Tree { scalars, wide: Vec::new(), again: false, leaves: None }
     }
 
     /// The tree over leaves in lanes.
     pub(super) fn packed(leaves: Packed) -> Tree<E> {
         let kernel = Kernel::detect();
-        let mut parts: Vec<(&Vec<Run>, Vec<Recycled<Node>>)> =
+        let mut parts: Vec<(&Vec<Run>, Vec<Vec<Node>>)> =
             leaves.iter().map(|part| (part, Vec::new())).collect();
         parallel::for_each(&mut parts, |(runs, layers)| *layers = above(kernel, runs));
         let mut parts: Vec<_> = parts.into_iter().map(|(_, layers)| layers.into_iter()).collect();
-        let mut wide: Vec<Vec<Recycled<Node>>> = Vec::new();
+        let mut wide: Vec<Vec<Vec<Node>>> = Vec::new();
         loop {
-            let layer: Vec<Recycled<Node>> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let layer: Vec<Vec<Node>> = parts.iter_mut().filter_map(Iterator::next).collect();
             if layer.is_empty() {
                 break;
             }
             wide.push(layer);
         }
+        let largest = leaves.iter().flatten().map(|run| run.groups.len() / 8).sum::<usize>();
+        let again = wide.first().is_some_and(|layer| layer.iter().map(Vec::len).sum::<usize>() < largest);
         let (p, q) = wide.pop().map(|last| elements(&last)).unwrap_or_default();
         wide.reverse();
-        Tree { wide, leaves: Some(leaves), ..Tree::small(p, q) }
+        Tree { wide, again, leaves: Some(leaves), ..Tree::small(p, q) }
     }
 
     /// The sum of all leaves.
@@ -205,8 +243,14 @@ impl<E: ProofField> Tree<E> {
         if let Some(layer) = self.wide.get_mut(at) {
             return Children::Nodes(core::mem::take(layer));
         }
+        let below = at - self.wide.len();
         match &self.leaves {
-            Some(leaves) if at == self.wide.len() => Children::Sums(leaves),
+            Some(leaves) if self.again && below == 0 => {
+                let mut parts: Vec<_> = leaves.iter().map(|runs| (runs, Vec::new())).collect();
+                parallel::for_each(&mut parts, |(runs, layer)| *layer = fourths(Kernel::detect(), runs));
+                Children::Nodes(parts.into_iter().map(|(_, layer)| layer).collect())
+            }
+            Some(leaves) if below == usize::from(self.again) => Children::Sums(leaves),
             Some(leaves) => Children::Leaves(leaves),
             None => Children::Scalars(Default::default()),
         }

@@ -4,7 +4,6 @@ use super::wide::{BLOCK_WORDS, Format, Hashing};
 use super::{LEAF, NODE, leaf_of_bytes, node};
 use crate::lanes::{Base, Kernel, LANES};
 use crate::parallel;
-use crate::recycle::Recycled;
 use crate::transcript::Hash;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -71,7 +70,7 @@ impl Leaves {
     }
 
     /// Goes on with `slabs`.
-    pub(crate) fn more(&mut self, slabs: &[Recycled<Base>]) {
+    pub(crate) fn more(&mut self, slabs: &[Vec<Base>]) {
         let (kernel, format) = (self.kernel, &self.format);
         for (place, column) in self.few.iter_mut().enumerate() {
             let integers = slabs.iter().flat_map(|slab| slab[place].0);

@@ -1,6 +1,5 @@
 //! Rounds of layers whose children are sums: `m q1 + p1 q0`.
 
-use super::super::leaves::Run;
 use super::super::tree::Node;
 use crate::lanes::arithmetic::{Total, add, products, sub, times, toward};
 use crate::lanes::sums::Fixed;
@@ -9,7 +8,7 @@ use alloc::vec::Vec;
 
 /// Adds what two neighbours give: `m q1 + p1 q0` at 0, and its leading coefficient.
 #[inline(always)]
-fn add_pair<W: Wide>(w: W, sums: &mut [Total<W>; 2], low: &Node, high: &Node, weight: &Fixed) {
+pub(super) fn add_pair<W: Wide>(w: W, sums: &mut [Total<W>; 2], low: &Node, high: &Node, weight: &Fixed) {
     sums[0].add_times(w, &products(w, [&low[0], &low[3], &low[1], &low[2]]), weight);
     let mut difference = [Ext::ZERO; 4];
     for at in 0..4 {
@@ -20,13 +19,13 @@ fn add_pair<W: Wide>(w: W, sums: &mut [Total<W>; 2], low: &Node, high: &Node, we
 }
 
 #[inline(always)]
-fn mixed<W: Wide>(w: W, node: &Node, batch: &Fixed) -> Node {
+pub(super) fn mixed<W: Wide>(w: W, node: &Node, batch: &Fixed) -> Node {
     [add(w, &node[0], &times(w, &node[2], batch)), node[1], node[2], node[3]]
 }
 
 /// Two neighbours become one.
 #[inline(always)]
-fn bound<W: Wide>(w: W, low: &Node, high: &Node, r: &Fixed) -> Node {
+pub(super) fn bound<W: Wide>(w: W, low: &Node, high: &Node, r: &Fixed) -> Node {
     let mut out = [Ext::ZERO; 4];
     for at in 0..4 {
         out[at] = toward(w, &low[at], &high[at], r);
@@ -35,7 +34,7 @@ fn bound<W: Wide>(w: W, low: &Node, high: &Node, r: &Fixed) -> Node {
 }
 
 #[inline(always)]
-fn reduced<W: Wide>(w: W, sums: &[Total<W>; 2]) -> [Ext; 2] {
+pub(super) fn reduced<W: Wide>(w: W, sums: &[Total<W>; 2]) -> [Ext; 2] {
     [sums[0].reduce(w), sums[1].reduce(w)]
 }
 
@@ -96,105 +95,6 @@ impl Task for NodesNext<'_> {
             self.nodes[2 * at + 1] = high;
         }
         self.nodes.truncate(2 * self.weights.len());
-        reduced(w, &sums)
-    }
-}
-
-/// The children of group `at` of the nodes whose children are sums of two leaves.
-#[inline(always)]
-fn children<W: Wide, const KIND: usize>(w: W, run: &Run, at: usize) -> Node {
-    let (p0, q0) = run.sums::<W, KIND>(w, 2 * at);
-    let (p1, q1) = run.sums::<W, KIND>(w, 2 * at + 1);
-    [p0, p1, q0, q1]
-}
-
-/// The first round over nodes whose children are sums of two leaves.
-pub(super) struct SumsFirst<'a> {
-    pub(super) runs: &'a [Run],
-    pub(super) batch: &'a Fixed,
-    pub(super) weights: &'a [[u32; 5]],
-}
-
-impl SumsFirst<'_> {
-    #[inline(always)]
-    fn go<W: Wide, const KIND: usize>(&self, w: W, run: &Run, sums: &mut [Total<W>; 2]) {
-        let weights = &self.weights[run.groups.start / 8..run.groups.end / 8];
-        for (pair, weight) in weights.iter().enumerate() {
-            let mut nodes = [[Ext::ZERO; 4]; 2];
-            for side in 0..2 {
-                nodes[side] = mixed(w, &children::<W, KIND>(w, run, 2 * pair + side), self.batch);
-            }
-            add_pair(w, sums, &nodes[0], &nodes[1], &Fixed::new(*weight));
-        }
-    }
-}
-
-impl Task for SumsFirst<'_> {
-    type Output = [Ext; 2];
-
-    #[inline(always)]
-    fn run(self) -> [Ext; 2] {
-        self.run_wide(Plain)
-    }
-
-    #[inline(always)]
-    fn run_wide<W: Wide>(self, w: W) -> [Ext; 2] {
-        let mut sums = [Total::zero(w); 2];
-        for run in self.runs {
-            match run.kind() {
-                1 => self.go::<W, 1>(w, run, &mut sums),
-                2 => self.go::<W, 2>(w, run, &mut sums),
-                _ => self.go::<W, 0>(w, run, &mut sums),
-            }
-        }
-        reduced(w, &sums)
-    }
-}
-
-/// The second round over them: what is bound is stored, mixed.
-pub(super) struct SumsBound<'a> {
-    pub(super) runs: &'a [Run],
-    pub(super) batch: &'a Fixed,
-    pub(super) r: &'a Fixed,
-    pub(super) weights: &'a [[u32; 5]],
-    pub(super) out: &'a mut Vec<Node>,
-}
-
-impl SumsBound<'_> {
-    #[inline(always)]
-    fn go<W: Wide, const KIND: usize>(&mut self, w: W, run: &Run, sums: &mut [Total<W>; 2]) {
-        let weights = &self.weights[run.groups.start / 16..run.groups.end / 16];
-        for (pair, weight) in weights.iter().enumerate() {
-            let mut nodes = [[Ext::ZERO; 4]; 2];
-            for side in 0..2 {
-                let at = 4 * pair + 2 * side;
-                let (low, high) = (children::<W, KIND>(w, run, at), children::<W, KIND>(w, run, at + 1));
-                nodes[side] = mixed(w, &bound(w, &low, &high, self.r), self.batch);
-            }
-            add_pair(w, sums, &nodes[0], &nodes[1], &Fixed::new(*weight));
-            self.out.extend(nodes);
-        }
-    }
-}
-
-impl Task for SumsBound<'_> {
-    type Output = [Ext; 2];
-
-    #[inline(always)]
-    fn run(self) -> [Ext; 2] {
-        self.run_wide(Plain)
-    }
-
-    #[inline(always)]
-    fn run_wide<W: Wide>(mut self, w: W) -> [Ext; 2] {
-        let mut sums = [Total::zero(w); 2];
-        for run in self.runs {
-            match run.kind() {
-                1 => self.go::<W, 1>(w, run, &mut sums),
-                2 => self.go::<W, 2>(w, run, &mut sums),
-                _ => self.go::<W, 0>(w, run, &mut sums),
-            }
-        }
         reduced(w, &sums)
     }
 }

@@ -8,7 +8,7 @@ use lockstep_runtime::kernels::{Kernel, Plain, Task, Wide, vectorised};
 struct Results {
     words: [[u32; 16]; 5],
     /// Of `odd` and `mul_low`, whose odd places are unspecified.
-    even: [[u32; 8]; 2],
+    even: [[u32; 8]; 3],
 }
 
 struct All {
@@ -28,15 +28,15 @@ impl Task for All {
     fn run_wide<W: Wide>(self, w: W) -> Results {
         let (a, b) = (w.load(&self.a), w.load(&self.b));
         let (even, odd) = (w.mul(a, b), w.mul(w.odd(a), w.odd(b)));
-        let (sum, difference) = (w.add_long(even, odd), w.sub_long(even, w.splat_long(1 << 40)));
-        let joined = w.join(w.min_long(sum, difference), odd);
+        let less = w.less(w.add_long(even, odd), w.splat_long(0x7f00_0001 << 32));
+        let joined = w.join(less, odd);
         let words = [w.add(a, b), w.sub(a, b), w.min(a, b), joined, w.splat(self.a[3])];
-        let mut results = Results { words: [[0; 16]; 5], even: [[0; 8]; 2] };
+        let mut results = Results { words: [[0; 16]; 5], even: [[0; 8]; 3] };
         for at in 0..5 {
             w.store(words[at], &mut results.words[at]);
         }
-        let evens = [w.odd(a), w.mul_low(even, b)];
-        for at in 0..2 {
+        let evens = [w.odd(a), w.mul_low(even, b), w.mul_low(less, b)];
+        for at in 0..3 {
             let mut all = [0; 16];
             w.store(evens[at], &mut all);
             for place in 0..8 {
