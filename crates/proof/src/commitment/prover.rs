@@ -2,7 +2,7 @@
 //! encoded once more when columns of it are asked for.
 
 use super::kept::Kept;
-use super::transform::{Encoder, place, rows_of_slabs};
+use super::transform::{Encoder, Wanted, place, rows_of_slabs};
 use super::{Shape, distinct, inner, together};
 use crate::cells::{Cells, CellsRef};
 use crate::error::ProveError;
@@ -45,14 +45,14 @@ pub(super) fn encoded<E: ProofField, F>(
     cells: CellsRef<'_, E::Base>,
     shape: &Shape,
     at_once: usize,
-    mut each: impl FnMut(Vec<Vec<Base>>) -> Result<(), F>,
+    mut each: impl FnMut(&mut Vec<Vec<Base>>) -> Result<(), F>,
 ) -> Result<Tree, F> {
     let encoder = Encoder::new::<E>(*shape);
-    let mut leaves = Leaves::new(shape.rows, 1 << shape.code_log());
+    let (mut leaves, mut slabs) = (Leaves::new(shape.rows, 1 << shape.code_log()), Vec::new());
     for rows in rows_of_slabs(cells, shape).chunks(at_once) {
-        let slabs = encoder.encode::<E>(rows);
+        encoder.encode::<E>(rows, &Wanted::ALL, &mut slabs);
         leaves.more(&slabs);
-        each(slabs)?;
+        each(&mut slabs)?;
     }
     Ok(Tree::new(leaves.finish(|i| place(shape, i))))
 }
@@ -82,7 +82,7 @@ impl<E: ProofField> Committed<E> {
         }
         let mut memory = Vec::new();
         let tree = infallible(encoded::<E, Infallible>(cells.all(), &shape, usize::MAX, |slabs| {
-            memory = slabs;
+            memory = core::mem::take(slabs);
             Ok(())
         }));
         Committed { cells, shape, code: Code::Memory(memory, tree) }
@@ -149,9 +149,11 @@ impl<E: ProofField> Committed<E> {
                 of_tree(tree)
             }
             Code::Again(tree) => {
-                let encoder = Encoder::new::<E>(*shape);
+                let (encoder, wanted) = (Encoder::new::<E>(*shape), Wanted::of(shape, &places));
+                let mut slabs = Vec::new();
                 for rows in rows_of_slabs(self.cells(), shape).chunks(THREADS) {
-                    take(&encoder.encode::<E>(rows));
+                    encoder.encode::<E>(rows, &wanted, &mut slabs);
+                    take(&slabs);
                 }
                 of_tree(tree)
             }

@@ -27,7 +27,35 @@ struct Slab<'a, E: ProofField> {
     twiddles: &'a [u32],
     /// For each coset the powers of w^j.
     shifts: &'a [Vec<u32>],
+    wanted: &'a Wanted,
     out: &'a mut [Base],
+}
+
+/// Places of a code that somebody asks for.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(Vec<bool>);
+
+impl Wanted {
+    /// All of them.
+    pub(super) const ALL: Wanted = Wanted(Vec::new());
+
+    /// These; others may have any values.
+    pub(super) fn of(shape: &Shape, places: &[usize]) -> Wanted {
+        let mut groups = vec![false; (1usize << shape.code_log()).div_ceil(LANES)];
+        places.iter().for_each(|place| groups[place / LANES] = true);
+        Wanted(groups)
+    }
+
+    /// Whether one of them is among `count` places from `first` on.
+    #[inline(always)]
+    fn any(&self, first: usize, count: usize) -> bool {
+        let groups = first / LANES..(first + count).div_ceil(LANES);
+        let mut any = self.0.is_empty();
+        for group in groups {
+            any = any || self.0[group];
+        }
+        any
+    }
 }
 
 impl<E: ProofField> Task for Slab<'_, E> {
@@ -54,13 +82,13 @@ impl<E: ProofField> Task for Slab<'_, E> {
                 lane += 1;
             }
         }
-        for (coset, powers) in self.out.chunks_exact_mut(size).zip(self.shifts) {
+        for (number, (coset, powers)) in self.out.chunks_exact_mut(size).zip(self.shifts).enumerate() {
             if size < 4 {
                 small(&message, powers, coset);
                 continue;
             }
             first(w, &message, powers, self.twiddles, coset);
-            transform(w, coset, self.twiddles, size / 4);
+            transform(w, coset, self.twiddles, size / 4, (self.wanted, number * size));
         }
     }
 }
@@ -102,17 +130,26 @@ fn first<W: Wide>(w: W, message: &[Base], powers: &[u32], twiddles: &[u32], out:
 }
 
 /// Decimation in frequency of blocks of `size`: butterflies of falling distance, two layers at a time, results in bit-reversed order, as
-/// canonical integers. A block is finished before the next one as soon as it fits a cache.
+/// canonical integers. A block is finished before the next one as soon as it fits a cache, unless nothing is wanted of it; `first` is the place of the first one.
 #[inline(always)]
-fn transform<W: Wide>(w: W, x: &mut [Base], twiddles: &[u32], size: usize) {
+fn transform<W: Wide>(
+    w: W,
+    x: &mut [Base],
+    twiddles: &[u32],
+    size: usize,
+    (wanted, mut first): (&Wanted, usize),
+) {
     let step = 2 * twiddles.len() / size;
     let (size, step) = until(w, x, twiddles, (size, step), SECOND);
     // Not `for_each`, here and below: what it calls is not inlined.
     for x in x.chunks_exact_mut(size) {
         let (large, step) = until(w, x, twiddles, (size, step), BLOCK);
         for block in x.chunks_exact_mut(large) {
-            let (size, _) = until(w, block, twiddles, (large, step), 2);
-            last(block, size);
+            if wanted.any(first, large) {
+                let (size, _) = until(w, block, twiddles, (large, step), 2);
+                last(block, size);
+            }
+            first += large;
         }
     }
 }
@@ -191,16 +228,22 @@ impl Encoder {
         Encoder { shape, kernel: Kernel::detect(), twiddles, shifts }
     }
 
-    /// The code of some slabs, as [`rows_of_slabs`] has them: for each every place.
-    pub(super) fn encode<E: ProofField>(&self, slabs: &[CellsRef<'_, E::Base>]) -> Vec<Vec<Base>> {
-        let mut work: Vec<(CellsRef<'_, E::Base>, Vec<Base>)> =
-            slabs.iter().map(|rows| (*rows, Vec::new())).collect();
+    /// The code of some slabs, as [`rows_of_slabs`] has them: for each every place that is wanted. `code` is where others were, or empty.
+    pub(super) fn encode<E: ProofField>(
+        &self,
+        slabs: &[CellsRef<'_, E::Base>],
+        wanted: &Wanted,
+        code: &mut Vec<Vec<Base>>,
+    ) {
+        code.resize(slabs.len(), Vec::new());
+        let mut work: Vec<(CellsRef<'_, E::Base>, &mut Vec<Base>)> =
+            slabs.iter().copied().zip(code).collect();
         parallel::for_each(&mut work, |(rows, out)| {
             let Encoder { shape, twiddles, shifts, .. } = self;
-            *out = vec![Base::ZERO; 1 << shape.code_log()];
-            vectorised(self.kernel, Slab::<E> { rows: *rows, shape, twiddles, shifts, out });
+            // Every place that is wanted is written.
+            out.resize(1 << shape.code_log(), Base::ZERO);
+            vectorised(self.kernel, Slab::<E> { rows: *rows, shape, twiddles, shifts, wanted, out });
         });
-        work.into_iter().map(|(_, code)| code).collect()
     }
 }
 

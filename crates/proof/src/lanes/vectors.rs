@@ -10,8 +10,8 @@ use crate::parallel;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Groups whose sums stay in registers and the first cache while rows pass.
-const BLOCK_GROUPS: usize = 4;
+/// Groups whose sums stay in the first cache while rows pass, of which each is in another page.
+const BLOCK_GROUPS: usize = 16;
 /// Groups of an inner product that are worth another thread.
 const DOT_GROUPS: usize = 1 << 10;
 

@@ -26,6 +26,7 @@ use crate::sumcheck::prover::{Narrow, Running};
 use crate::sumcheck::wide::scalars;
 use crate::sumcheck::{Proved, Sum, Term, next_claim};
 use crate::transcript::ProverTranscript;
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use grid::Grid;
@@ -37,11 +38,10 @@ use sums::{SumsBound, SumsGrid};
 const PART_GROUPS: usize = 64;
 
 /// How much of columns is bound.
-#[derive(Clone, Copy)]
 enum Bound {
     Nothing,
     /// Nothing, but the sums of the next round are known.
-    Known(Grid),
+    Known(Box<Grid>),
     /// The last coordinate.
     One(Fixed),
 }
@@ -106,8 +106,9 @@ impl State<'_> {
                 }
                 _ => {
                     let grid = vectorised(kernel, LeavesGrid { runs, batch, weights: next });
-                    *bound = Bound::Known(grid);
-                    grid::first(&grid, factors.next)
+                    let sums = grid::first(&grid, factors.next);
+                    *bound = Bound::Known(Box::new(grid));
+                    sums
                 }
             },
             (State::Sums(runs, bound), _) => match (&*bound, bind) {
@@ -127,8 +128,9 @@ impl State<'_> {
                 }
                 _ => {
                     let grid = vectorised(kernel, SumsGrid { runs, batch, weights: next });
-                    *bound = Bound::Known(grid);
-                    grid::first(&grid, factors.next)
+                    let sums = grid::first(&grid, factors.next);
+                    *bound = Bound::Known(Box::new(grid));
+                    sums
                 }
             },
             (State::Units(units), Some(r)) => vectorised(kernel, leaves::UnitsNext { units, r, weights }),
