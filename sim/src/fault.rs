@@ -218,7 +218,7 @@ impl Lie {
             }
             (Lie::RowRange, Values::Rows(rows)) => {
                 let at = bit % rows.len();
-                rows[at] = [RESIDUAL_LIMIT, -RESIDUAL_LIMIT, i32::MAX, i32::MIN][bit % 4];
+                rows[at] = [RESIDUAL_LIMIT, -RESIDUAL_LIMIT - 1, i32::MAX, i32::MIN][bit % 4];
             }
             (Lie::RowWidth, Values::Rows(rows)) => rows.extend(vec![0; batch.count as usize]),
             (Lie::Position, _) => {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 /// The opset of this release. It changes until the proofs freeze it as `lockstep-1`.
-pub const OPSET: &str = "lockstep-0";
+pub const OPSET: &str = "lockstep-1";
 /// Column padding of every linear layer but the down projection.
 pub const COLS_MULTIPLE: u32 = 32;
 /// Column padding of the down projection.
@@ -23,6 +23,8 @@ pub const SOFT_CAP_SHIFT_MAX: u32 = 14;
 pub const SOFT_CAP_ENTRIES: usize = 4097;
 /// Width of a norm that subtracts the mean at run time (arithmetic.md, 3).
 pub const CENTRED_WIDTH_MAX: u32 = 8192;
+/// Residual streams that are rotated online are wider than this: narrower ones are not whole blocks.
+pub const ROTATED_WIDTH_MIN: u32 = 16;
 
 const _: () = assert!(
     limits::COLS_MAX.is_multiple_of(COLS_MULTIPLE) && limits::COLS_MAX.is_multiple_of(DOWN_COLS_MULTIPLE)
@@ -362,7 +364,7 @@ impl ModelConfig {
             if ok { Ok(()) } else { Err(ConfigError::Range { field, got: got.into(), expected }) }
         };
         check("n_layers", self.n_layers, (1..=limits::LAYERS_MAX).contains(&self.n_layers), "1 to 300")?;
-        check("d_model", self.d_model, (1..=16_384).contains(&self.d_model), "1 to 16384")?;
+        check("d_model", self.d_model, (2..=16_384).contains(&self.d_model), "2 to 16384")?;
         check(
             "head_dim",
             self.head_dim,
@@ -376,9 +378,9 @@ impl ModelConfig {
             self.n_kv_heads >= 1 && self.n_heads.is_multiple_of(self.n_kv_heads),
             "a divisor of n_heads",
         )?;
-        check("q_dim", self.q_dim(), self.q_dim() <= limits::COLS_MAX, "at most 65536")?;
+        check("q_dim", self.q_dim(), self.q_dim() <= limits::COLS_MAX, "at most 65024")?;
         // Compared unpadded (the limit is a multiple of the padding): padding could wrap.
-        check("d_ffn", self.d_ffn, (1..=limits::COLS_MAX).contains(&self.d_ffn), "1 to 65536")?;
+        check("d_ffn", self.d_ffn, (1..=limits::COLS_MAX).contains(&self.d_ffn), "1 to 65024")?;
         check("vocab", self.vocab, (1..=limits::ROWS_MAX).contains(&self.vocab), "1 to 1048576")?;
         check("context", self.context, (1..=limits::CONTEXT_MAX).contains(&self.context), "1 to 131072")?;
         check("residual_frac", self.residual_frac.into(), (4..=24).contains(&self.residual_frac), "4 to 24")?;
@@ -432,6 +434,8 @@ impl ModelConfig {
             }
         }
         let centred = self.block == Block::PostNorm;
+        let wide = !self.rotates_online() || self.d_model > ROTATED_WIDTH_MIN;
+        check("d_model", self.d_model, wide, "more than 16 where the stream is rotated")?;
         check(
             "d_model",
             self.d_model,

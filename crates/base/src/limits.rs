@@ -16,8 +16,14 @@ pub const STEP_MANTISSA_MAX: u8 = 31;
 /// Bits of an accumulator after its static shift: with a multiplier of 31 and a step mantissa of 31 the
 /// product stays below 2^29 (arithmetic.md, 4).
 pub const PRE_SHIFTED_BITS: u32 = 19;
-/// Columns of a matrix after padding (bound of an int8 dot product, arithmetic.md, 4).
-pub const COLS_MAX: u32 = 65_536;
+/// Static shift of an accumulator: what the most columns need (arithmetic.md, 4).
+pub const PRE_SHIFT_MAX: u8 = 11;
+/// Columns of a matrix after padding: an accumulator and a shifted one together stay below the order of the field (arithmetic.md, 4).
+pub const COLS_MAX: u32 = 65_024;
+/// Largest magnitude of a bias.
+pub const BIAS_MAX: i32 = 1 << 28;
+/// Largest magnitude of a bias of the head.
+pub const HEAD_BIAS_MAX: i32 = 1 << 20;
 /// Rows of a matrix.
 pub const ROWS_MAX: u32 = 1 << 20;
 /// Layers of a model: thirteen entries each and the rest fit the manifest.

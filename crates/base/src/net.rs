@@ -24,8 +24,8 @@ use alloc::vec::Vec;
 pub use check::{Builder, NetError};
 use minicbor::{Decode, Encode};
 
-/// The arithmetic of small networks; a part of opset `lockstep-0` until that is frozen.
-pub const NET_OPSET: &str = "lockstep-net-0";
+/// The arithmetic of small networks: a part of opset `lockstep-1`.
+pub const NET_OPSET: &str = "lockstep-net-1";
 /// Nodes of a network.
 pub const NODES_MAX: usize = 512;
 /// Elements of one value.

@@ -1,4 +1,4 @@
-//! The op graph of opset `lockstep-0`: the operations of one token, in execution order, with the
+//! The op graph of opset `lockstep-1`: the operations of one token, in execution order, with the
 //! type of their output. Runtime, receipts, judge and proof take op ids from here and nowhere
 //! else; `docs/spec/arithmetic.md` defines what each computes.
 

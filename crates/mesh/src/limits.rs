@@ -14,8 +14,8 @@ pub const PREFILL_CHUNK_TOKENS: usize = 128;
 pub const DATA_HEADER_BYTES: usize = 48;
 /// Bytes of a data frame's payload: header, the widest rows.
 pub const DATA_PAYLOAD_MAX: usize = DATA_HEADER_BYTES + PREFILL_CHUNK_TOKENS * ROW_WIDTH_MAX * 4;
-/// A residual value's magnitude is below this (arithmetic.md, 5).
-pub const RESIDUAL_LIMIT: i32 = 1 << 29;
+/// A residual value is at least the negative of this, and below it (arithmetic.md, 5).
+pub const RESIDUAL_LIMIT: i32 = 1 << 28;
 
 /// Positions of one task that were sent and that the slowest stage has not signed yet. The
 /// gateway keeps to it, a stage refuses more.

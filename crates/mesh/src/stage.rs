@@ -188,11 +188,11 @@ impl Session {
                     let got = rows.len() / count;
                     return Err(Refusal::new(Code::Shape, format!("rows of {got} values, expected {width}")));
                 }
-                let outside = rows.iter().position(|x| x.unsigned_abs() >= RESIDUAL_LIMIT.unsigned_abs());
+                let outside = rows.iter().position(|x| !(-RESIDUAL_LIMIT..RESIDUAL_LIMIT).contains(x));
                 outside.map_or(Ok(()), |i| {
                     let at = batch.position + (i / width) as u32;
                     let text = format!(
-                        "residual value {} at position {at}, channel {}, expected a magnitude below 2^29",
+                        "residual value {} at position {at}, channel {}, expected from -2^28 to below 2^28",
                         rows[i],
                         i % width
                     );

@@ -12,7 +12,7 @@ mod rows;
 pub use rows::{head_codes8, head_codes16, rope};
 
 use crate::arith::{
-    LIMIT, RESIDUAL_LIMIT, RangeError, SHIFT_MAX, bit_length, rsh, scale, soft_cap, value_exponent, within,
+    LIMIT, RangeError, SCORE_LIMIT, SHIFT_MAX, bit_length, rsh, scale, soft_cap, value_exponent, within,
 };
 use crate::kernels::{self, Kernel};
 use crate::kv::HeadKv;
@@ -106,7 +106,7 @@ impl Unit {
     /// Step 4: scores in Q8 octaves.
     ///
     /// # Errors
-    /// [`RangeError`] at a score above 2^29.
+    /// [`RangeError`] at a score of 2^27 or more, or where it would have to be shifted to the left.
     pub fn score(&mut self, kernel: Kernel, layer: &Layer<'_>, query: &Query<'_>) -> Result<(), RangeError> {
         let (n, dim, first) = (query.visible.len(), layer.dim, query.visible.start);
         self.t.resize(query.exponents.len() * n, 0);
@@ -222,7 +222,7 @@ impl Unit {
 /// The end of step 4: `t_j = scale(t_j, base - e_j)`, where `base` is F_q + F_k - 8 - e_q.
 ///
 /// # Errors
-/// [`RangeError`] at a score above 2^29.
+/// [`RangeError`] at a score of 2^27 or more, or where it would have to be shifted to the left.
 pub fn octaves(kernel: Kernel, t: &mut [i32], base: i32, exponents: &[u8]) -> Result<(), RangeError> {
     let (least, most) = exponents.iter().fold((u8::MAX, 0), |(least, most), e| (least.min(*e), most.max(*e)));
     // The common case has only shifts to the right, and none that is too far.
@@ -233,11 +233,13 @@ pub fn octaves(kernel: Kernel, t: &mut [i32], base: i32, exponents: &[u8]) -> Re
         rows::shift(kernel, t, base, exponents)
     } else {
         for (t, e) in t.iter_mut().zip(exponents) {
-            *t = scale(*t, base - i32::from(*e), "attention score")?;
+            let shift = base - i32::from(*e);
+            within((-i64::from(shift)).max(0), 0, "left shift of a score")?;
+            *t = scale(*t, shift, "attention score")?;
         }
         t.iter().fold(0, |top, t| top.max(t.unsigned_abs()))
     };
-    within(top.into(), RESIDUAL_LIMIT.into(), "attention score")
+    within(top.into(), i64::from(SCORE_LIMIT) - 1, "attention score")
 }
 
 /// Step 7 for one head.

@@ -42,18 +42,26 @@ pub fn weights<'a>(
     })
 }
 
-/// Step 3: the candidates that are kept, as (weight, token), likeliest first.
+/// Step 3: the candidates that are kept, as (weight, token), in the order of their numbers.
 #[must_use]
 pub fn kept(logits: &[i32], frac: i32, parameters: &Parameters, exp2_sample: &[u32]) -> Vec<(u32, u32)> {
-    let mut kept: Vec<(u32, u32)> = weights(logits, frac, parameters.temperature_q16, exp2_sample)
-        .zip(0u32..)
-        .filter(|(weight, _)| *weight > 0)
-        .collect();
-    kept.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-    if parameters.top_k > 0 {
-        kept.truncate(parameters.top_k as usize);
+    let all: Vec<(u32, u32)> =
+        weights(logits, frac, parameters.temperature_q16, exp2_sample).zip(0u32..).collect();
+    let k = if parameters.top_k == 0 { all.len() } else { all.len().min(parameters.top_k as usize) };
+    if k == all.len() && parameters.top_p_q16 >= ONE_Q16 {
+        return all;
+    }
+    // Likeliest first: by the logits themselves, of which several have one weight.
+    let order = |a: &(u32, u32), b: &(u32, u32)| {
+        logits[b.1 as usize].cmp(&logits[a.1 as usize]).then(a.1.cmp(&b.1))
+    };
+    let mut kept = all;
+    if k < kept.len() {
+        kept.select_nth_unstable_by(k, order);
+        kept.truncate(k);
     }
     if parameters.top_p_q16 < ONE_Q16 {
+        kept.sort_unstable_by(order);
         let goal = mass(&kept) * u64::from(parameters.top_p_q16);
         let mut so_far = 0;
         let enough = kept.iter().position(|(weight, _)| {
@@ -62,6 +70,7 @@ pub fn kept(logits: &[i32], frac: i32, parameters: &Parameters, exp2_sample: &[u
         });
         kept.truncate(enough.map_or(kept.len(), |last| last + 1));
     }
+    kept.sort_unstable_by_key(|(_, token)| *token);
     kept
 }
 

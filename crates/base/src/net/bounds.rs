@@ -11,7 +11,7 @@ use crate::limits::PRE_SHIFTED_BITS;
 use crate::weights::{Linear, TILE_COLS};
 
 /// Bound of the accumulator after its static shift (docs/spec/arithmetic.md, 4).
-const PRE_SHIFTED_MAX: i128 = 1 << PRE_SHIFTED_BITS;
+const PRE_SHIFTED_MAX: i128 = (1 << PRE_SHIFTED_BITS) - 1;
 /// 127 * 2^23: the largest magnitude of a value that a proof sees.
 pub(super) const LIMIT: i128 = 127 << 23;
 /// Shifts to the left beyond this leave every bound: products here have less than 60 bits.

@@ -6,7 +6,7 @@ use super::{
     PATCH_BYTES_MAX, Shape, VALUE_ELEMENTS_MAX, VALUE_MAX, Value, Window, WindowError,
 };
 use crate::config::{COLS_MULTIPLE, padded};
-use crate::limits::{COLS_MAX, ROWS_MAX};
+use crate::limits::{COLS_MAX, PRE_SHIFT_MAX, ROWS_MAX};
 use crate::weights::{Linear, PANEL_ROWS, WeightFormat};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +14,6 @@ use alloc::vec::Vec;
 /// Largest shift of a row.
 const ROW_SHIFT_MAX: u8 = 60;
 /// Largest static shift of an accumulator.
-const PRE_SHIFT_MAX: u8 = 30;
 /// Largest row multiplier.
 const MULTIPLIER_MAX: u8 = 31;
 

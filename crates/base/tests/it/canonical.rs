@@ -89,7 +89,7 @@ fn texts_and_byte_strings_have_one_encoding() {
 #[test]
 fn an_absent_number_is_null_and_never_left_out() {
     let config = |bos| ModelConfig {
-        opset: "lockstep-0".into(),
+        opset: "lockstep-1".into(),
         name: "m".into(),
         n_layers: 1,
         d_model: 2,

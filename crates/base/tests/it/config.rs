@@ -4,7 +4,7 @@ use lockstep_base::config::{ConfigError, FeedForward, ModelConfig, Positions};
 
 fn config() -> ModelConfig {
     ModelConfig {
-        opset: "lockstep-0".into(),
+        opset: "lockstep-1".into(),
         name: "test".into(),
         n_layers: 2,
         d_model: 288,
@@ -32,8 +32,8 @@ fn a_configuration_within_its_limits_is_accepted() {
 
 #[test]
 fn another_opset_is_refused_by_name() {
-    let other = ModelConfig { opset: "lockstep-1".into(), ..config() };
-    assert_eq!(other.validate(), Err(ConfigError::Opset { got: "lockstep-1".into() }));
+    let other = ModelConfig { opset: "lockstep-0".into(), ..config() };
+    assert_eq!(other.validate(), Err(ConfigError::Opset { got: "lockstep-0".into() }));
 }
 
 #[test]

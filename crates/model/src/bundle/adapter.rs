@@ -194,7 +194,7 @@ fn read_half(
         return Err(refuse(format!("{bits} bits, bias {bias}"), "8 bits, in B without bias"));
     }
     if !(1..=ROWS_MAX).contains(&rows) || !(1..=COLS_MAX).contains(&cols) || !cols.is_multiple_of(32) {
-        let expected = "1 to 1048576 rows, at most 65536 columns, a multiple of 32";
+        let expected = "1 to 1048576 rows, at most 65024 columns, a multiple of 32";
         return Err(refuse(format!("{rows} x {cols}"), expected));
     }
     let expected = linear_bytes(WeightFormat::Int8, rows, cols, bias);

@@ -280,6 +280,7 @@ impl Loader<'_> {
             .ok_or_else(|| BundleError::Missing { entry: name.into() })?;
         let config = &self.bundle.config;
         structure::check_matrix_head(name, matrix.shape(config), &matrix.out_fracs(config), &linear)?;
+        structure::check_head_bias(name, matrix, &linear)?;
         self.later(index, Rows::Linear(linear.clone()));
         Ok(linear)
     }

@@ -6,7 +6,7 @@
 //! defined result. The interval checker of the importer proves more (that 16-bit formats are never left).
 
 use lockstep_base::config::{Block, FeedForward, ModelConfig, Positions, SOFT_CAP_ENTRIES};
-use lockstep_base::limits::STEP_MANTISSA_MAX;
+use lockstep_base::limits::{BIAS_MAX, HEAD_BIAS_MAX, PRE_SHIFT_MAX, STEP_MANTISSA_MAX};
 use lockstep_base::weights::{GROUP_COLS, Gain, Linear, PANEL_ROWS, TILE_COLS, Tables, WeightFormat};
 use std::ops::RangeInclusive;
 
@@ -16,8 +16,6 @@ pub const LIMIT: i64 = 127 << 23;
 pub const MULTIPLIERS: RangeInclusive<u8> = 1..=31;
 /// Largest shift of a row.
 pub const ROW_SHIFT_MAX: u8 = 60;
-/// Largest static shift of an accumulator.
-pub const PRE_SHIFT_MAX: u8 = 30;
 /// Largest magnitude of a K centre: keys after RoPE are below 2^15.5.
 pub const K_CENTER_MAX: i32 = 65_535;
 /// Largest mantissa of a gain.
@@ -25,9 +23,25 @@ pub const GAIN_MAX: i64 = 2047;
 /// Largest shift of a gain, either way.
 pub const GAIN_SHIFT_MAX: i64 = 40;
 /// Largest offset of a norm.
-pub const OFFSET_MAX: i64 = (1 << 29) - 1;
-/// Fractional bits of what a norm with gains gives.
+pub const OFFSET_MAX: i64 = 1 << 28;
+/// Largest magnitude of a gain times a normalised value, which is below [`NORMALISED_MAX`].
+pub const GAINED_MAX: i64 = 1 << 29;
+/// Largest magnitude of a normalised value: the root of n, a little more, in 17 bits.
+pub const NORMALISED_MAX: i64 = 132_000;
+/// Bits of the root of n and its fractional bits.
+const NORMALISED_BITS: i64 = 17;
+/// Shifts above this give 0.
+const SHIFT_MAX: i64 = 28;
+/// Fractional bits of what a norm with gains gives the residual stream.
 pub const GAIN_FRACS: RangeInclusive<i8> = 0..=24;
+/// The same of queries and keys.
+pub const HEAD_GAIN_FRACS: RangeInclusive<i8> = 0..=14;
+/// Largest |cosine| + |sine|: on the unit circle it is 23,170.
+pub const ANGLE_SUM_MAX: i64 = 24_576;
+/// Where the table of the activation has 0.
+const ACTIVATION_ZERO: usize = 4096;
+/// What falls with distance is at most this.
+const ALIBI_MAX: i64 = 1 << 28;
 /// Fractional bits of an embedding.
 pub const EMBEDDING_FRACS: RangeInclusive<i8> = -40..=40;
 
@@ -121,7 +135,7 @@ impl Matrix {
             Matrix::Up | Matrix::ExpertUp => 0..=14,
             Matrix::Router => 0..=12,
             Matrix::O | Matrix::Down | Matrix::ExpertDown => residual..=residual,
-            Matrix::Head => 6..=16,
+            Matrix::Head => 6..=10,
         }
     }
 }
@@ -244,7 +258,18 @@ pub fn check_linear(
     tables: &Tables,
     config: &ModelConfig,
 ) -> Result<Vec<RowSums>, StructureError> {
+    check_head_bias(tensor, matrix, linear)?;
     check_matrix(tensor, matrix.shape(config), &matrix.out_fracs(config), linear, tables)
+}
+
+/// The head has smaller biases than other matrices, so that no two logits differ by more than a proof compares.
+///
+/// # Errors
+/// The first bias out of range.
+pub fn check_head_bias(tensor: &str, matrix: Matrix, linear: &Linear) -> Result<(), StructureError> {
+    let bound = i64::from(if matrix == Matrix::Head { HEAD_BIAS_MAX } else { BIAS_MAX });
+    let each = linear.bias.iter().enumerate();
+    each.map(|(row, bias)| in_row(tensor, row, "bias", (*bias).into(), -bound, bound)).collect()
 }
 
 /// The same for a matrix of any shape and formats.
@@ -318,7 +343,7 @@ pub(super) fn check_row_head(
     one("multiplier", multiplier.into(), (*MULTIPLIERS.start()).into(), (*MULTIPLIERS.end()).into())?;
     one("shift", linear.shifts[row].into(), 0, ROW_SHIFT_MAX.into())?;
     if let Some(bias) = linear.bias.get(row) {
-        one("bias", (*bias).into(), -LIMIT, LIMIT)?;
+        one("bias", (*bias).into(), -i64::from(BIAS_MAX), BIAS_MAX.into())?;
     }
     if linear.format == WeightFormat::Int16 {
         for low in linear.row_low_parts(row) {
@@ -424,11 +449,16 @@ pub fn check_tables(tables: &Tables, config: &ModelConfig) -> Result<(), Structu
     falling("tables/exp2", 1 << 15, &mut tables.exp2.iter().map(|value| u32::from(*value)))?;
     falling("tables/exp2_sample", 1 << 24, &mut tables.exp2_sample.iter().copied())?;
     for (row, value) in tables.activation.iter().enumerate() {
-        one("tables/activation", row, "entry", (*value).into(), -32_767, 32_767)?;
+        // Filling has an activation of 0.
+        let most = if row == ACTIVATION_ZERO { 0 } else { 32_767 };
+        one("tables/activation", row, "entry", (*value).into(), -most, most)?;
     }
     for (row, slope) in tables.alibi.iter().enumerate() {
         one("tables/alibi", row, "mantissa", slope.a.into(), 0, 4095)?;
         one("tables/alibi", row, "shift", slope.b.into(), 0, 31)?;
+        let most = i64::from(slope.a) * i64::from(config.context - 1);
+        let most = (most + ((1 << slope.b) >> 1)) >> slope.b;
+        one("tables/alibi", row, "loss at the largest distance", most, 0, ALIBI_MAX - 1)?;
     }
     let caps = [
         ("tables/score_cap", config.score_cap, &tables.score_cap),
@@ -446,6 +476,11 @@ pub fn check_tables(tables: &Tables, config: &ModelConfig) -> Result<(), Structu
     }
     for (row, value) in tables.rope.iter().flatten().enumerate() {
         one("tables/rope", row, "entry", (*value).into(), -16_384, 16_384)?;
+    }
+    let angles = tables.rope.iter().flat_map(|table| table.as_chunks::<2>().0);
+    for (row, [cos, sin]) in angles.enumerate() {
+        let sum = i64::from(*cos).abs() + i64::from(*sin).abs();
+        one("tables/rope", 2 * row, "|cosine| + |sine|", sum, 0, ANGLE_SUM_MAX)?;
     }
     for (row, table) in tables.int4.iter().enumerate() {
         for entry in table {
@@ -487,8 +522,17 @@ pub fn check_gain(tensor: &str, gain: &Gain, width: usize, centred: bool) -> Res
     for (at, offset) in gain.offsets.iter().enumerate() {
         row(at, "offset", (*offset).into(), OFFSET_MAX)?;
     }
-    let (low, high) = (i64::from(*GAIN_FRACS.start()), i64::from(*GAIN_FRACS.end()));
-    if !GAIN_FRACS.contains(&gain.out_frac) {
+    // u g 2^(F_y - t - F_u) where that is a shift to the left, u g where it is one to the right.
+    let frac = NORMALISED_BITS - i64::from((usize::BITS - (width - 1).leading_zeros()).div_ceil(2));
+    for (at, (g, t)) in gain.mantissas.iter().zip(&gain.shifts).enumerate() {
+        let right = i64::from(*t) + frac - i64::from(gain.out_frac);
+        let factor = if right > SHIFT_MAX { 0 } else { i64::from(*g).abs() << (-right).clamp(0, 40) };
+        row(at, "gain times a normalised value", factor.saturating_mul(NORMALISED_MAX), GAINED_MAX)?;
+    }
+    let of_heads = tensor.ends_with("q_norm") || tensor.ends_with("k_norm");
+    let fracs = if of_heads { HEAD_GAIN_FRACS } else { GAIN_FRACS };
+    let (low, high) = (i64::from(*fracs.start()), i64::from(*fracs.end()));
+    if !fracs.contains(&gain.out_frac) {
         let what = "fractional bits of the output";
         return Err(StructureError::Tensor {
             tensor: tensor.into(),

@@ -8,7 +8,8 @@
 
 use super::float::{Affine, FloatNet, FloatOp};
 use lockstep_base::config::{COLS_MULTIPLE, padded};
-use lockstep_base::limits::{COLS_MAX, PRE_SHIFTED_BITS};
+use crate::quantise::formats::pre_shift;
+use lockstep_base::limits::COLS_MAX;
 use lockstep_base::net::{Builder, FRACS, Input, Net, NetError, Op, Window};
 use lockstep_base::weights::{Linear, Region, WeightFormat, code_offset};
 
@@ -275,7 +276,6 @@ fn round(
         multipliers.push(multiplier);
         shifts.push(shift);
     }
-    let bits = u64::BITS - (127 * most_l1).leading_zeros();
     Ok(Linear {
         rows: affine.rows,
         cols,
@@ -285,14 +285,14 @@ fn round(
         multipliers,
         shifts,
         bias: Vec::new(),
-        pre_shift: bits.saturating_sub(PRE_SHIFTED_BITS) as u8,
+        pre_shift: pre_shift(most_l1),
         out_frac: 0,
     })
 }
 
 /// With bias and this many fractional bits; `None` if a bias leaves 30 bits.
 fn with_format(linear: &Linear, affine: &Affine, frac: i8) -> Option<Linear> {
-    const BIAS_MAX: f64 = (1u32 << 29) as f64;
+    const BIAS_MAX: f64 = lockstep_base::limits::BIAS_MAX as f64;
     let unit = f64::from(frac).exp2();
     let mut bias = Vec::with_capacity(affine.rows);
     for b in &affine.bias {

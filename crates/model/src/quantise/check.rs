@@ -16,7 +16,9 @@ use lockstep_base::weights::{
 use serde::Serialize;
 
 /// Residual values are below this.
-const RESIDUAL_LIMIT: f64 = (1u64 << 29) as f64;
+const RESIDUAL_LIMIT: f64 = (1u64 << 28) as f64;
+/// Scores are at most this whatever q and k are.
+const SCORE_LIMIT: f64 = (1u64 << 29) as f64;
 
 /// What was proved for one matrix.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,7 +54,7 @@ pub enum BoundsError {
         tensor: String,
         /// The shift.
         got: u8,
-        /// `max(0, bl(127 max L1) - 19)`.
+        /// The smallest with `rsh(127 max L1, s1) < 2^19`.
         expected: u8,
     },
     /// An output can leave its format.
@@ -362,7 +364,7 @@ pub fn score_frac_min(config: &ModelConfig) -> i32 {
     let rotated = BOUND_I16 * std::f64::consts::SQRT_2 + 1.0;
     let shifts = most_shift(rotated) + most_shift(rotated + f64::from(K_CENTER_MAX));
     let score = f64::from(config.qk_code_max()).powi(2) * f64::from(config.head_dim);
-    let room = (RESIDUAL_LIMIT / score).log2().floor() as i32;
+    let room = (SCORE_LIMIT / score).log2().floor() as i32;
     8 + shifts - room
 }
 

@@ -24,7 +24,7 @@ pub(super) const BOUND_I16: f64 = 32_767.0;
 /// Bound of a gated up projection.
 pub(super) const BOUND_UP: f64 = 16_383.0;
 /// Bound of logits.
-pub(super) const BOUND_LOGITS: f64 = (1u64 << 29) as f64;
+pub(super) const BOUND_LOGITS: f64 = ((1u64 << 28) - 1) as f64;
 /// Codes reach at least this, so a step is at most the norm divided by it (arithmetic.md, section 2).
 const CODE_REACH: f64 = 119.0;
 /// Bits of the sum of squares of a norm.
@@ -65,11 +65,14 @@ pub(super) fn input_norm(config: &ModelConfig, behind: Option<&Gain>) -> f64 {
     }
 }
 
-/// s1 of a matrix whose rows have at most `l1` as sum of magnitudes: `max(0, bl(127 l1) - 19)`.
+/// s1 of a matrix whose rows have at most `l1` as sum of magnitudes: the smallest with `rsh(127 l1, s1) < 2^19`.
 #[must_use]
-pub(super) fn pre_shift(l1: u64) -> u8 {
+pub(crate) fn pre_shift(l1: u64) -> u8 {
     let bits = u64::BITS - (127 * l1).leading_zeros();
-    bits.saturating_sub(PRE_SHIFTED_BITS) as u8
+    let s1 = bits.saturating_sub(PRE_SHIFTED_BITS);
+    // What is rounded up may have one bit more.
+    let rounded = (127 * l1 + ((1 << s1) >> 1)) >> s1;
+    (s1 + u32::from(rounded >> PRE_SHIFTED_BITS != 0)) as u8
 }
 
 /// What bounds one row's output: all of it in real units.
@@ -122,11 +125,11 @@ mod tests {
     /// Section 9: after the shift, 961 t stays within the field.
     #[test]
     fn the_static_shift_keeps_products_in_the_field() {
-        for l1 in [1u64, 4_128, 4_129, 1 << 20, 127 * 65_536] {
+        for l1 in [1u64, 4_128, 4_129, 8_256, 8_257, 66_052, 1 << 20, 127 * 65_024] {
             let s1 = u32::from(pre_shift(l1));
             let t = if s1 == 0 { 127 * l1 } else { (127 * l1 + (1 << (s1 - 1))) >> s1 };
-            assert!(t <= 1 << 19 && t * 961 < 1 << 29, "l1 {l1}");
-            assert!(s1 == 0 || (127 * l1) >> (s1 - 1) >= 1 << 19, "l1 {l1}: a smaller shift would do");
+            assert!(t < 1 << 19 && t * 961 < 1 << 29, "l1 {l1}");
+            assert!(s1 == 0 || (127 * l1 + ((1 << (s1 - 1)) >> 1)) >> (s1 - 1) >= 1 << 19, "l1 {l1}: a smaller shift would do");
         }
     }
 

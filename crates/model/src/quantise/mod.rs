@@ -16,7 +16,7 @@ pub mod check;
 mod equalise;
 pub mod fold;
 pub mod folded;
-mod formats;
+pub(crate) mod formats;
 mod gains;
 mod gptq;
 pub mod hadamard;
@@ -302,7 +302,7 @@ fn residual_frac(folded: &FoldedModel, adapter_bits: u8, report: &mut Report) ->
     };
     let room = room * f64::from(adapter_bits).exp2();
     let largest = (room * report.residual_max).max(RESIDUAL_ROOM_PROVED * proved).max(f64::MIN_POSITIVE);
-    let most = (f64::from(1 << 29) / largest).log2().floor() as i32;
+    let most = (f64::from(1 << 28) / largest).log2().floor() as i32;
     let frac = wanted.max(RESIDUAL_FRAC).min(most).clamp(4, 24);
     if frac < wanted {
         report.warnings.push(format!("the smallest embedding (rms {smallest:.2e}) asks for {wanted} fractional bits of the residual stream, its largest value ({:.1}) allows {frac}", report.residual_max));

@@ -10,7 +10,7 @@ use super::linalg::{Dense, add_outer_products, dot};
 use super::report::{MatrixReport, Report};
 use super::{Progress, QuantiseError, Stage, centre, check, gains, pack, scale};
 use crate::bundle::names;
-use crate::bundle::structure::{GAIN_FRACS, LIMIT, Matrix};
+use crate::bundle::structure::{HEAD_GAIN_FRACS, LIMIT, Matrix};
 use crate::source::FloatConfig;
 use lockstep_base::config::{Block, ModelConfig};
 use lockstep_base::weights::{DenseWeights, FfnWeights, Gain, LayerWeights, Linear, Tables, WeightFormat};
@@ -108,7 +108,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
     fn head_norm(&self, tensor: String, gains: &[f64], linear: &Linear) -> Result<Gain, QuantiseError> {
         let norm = FoldedNorm { gain: gains.to_vec(), offset: None };
         let (eps, bound) = (self.float.norm_eps, formats::BOUND_I16);
-        gains::fitting(&norm, eps, linear.out_frac.max(0) as u8, *GAIN_FRACS.end(), bound)
+        gains::fitting(&norm, eps, linear.out_frac.max(0) as u8, *HEAD_GAIN_FRACS.end(), bound)
             .map_err(|row| QuantiseError::Gain { tensor, row, got: gains[row], bound })
     }
 
@@ -332,7 +332,7 @@ impl<'a, 'p> Rounder<'a, 'p> {
             let (most, cap) = match gain {
                 Some(gain) => {
                     let largest = gain.iter().fold(0.0f64, |most, g| most.max(g.abs()));
-                    (largest * gains::normalised(gain.len()), f64::from(*GAIN_FRACS.end()))
+                    (largest * gains::normalised(gain.len()), f64::from(*HEAD_GAIN_FRACS.end()))
                 }
                 None => ((0..linear.weight.rows).map(|row| reach(linear, row)).fold(0.0, f64::max), 14.0),
             };

@@ -170,7 +170,7 @@ fn configurations_out_of_range_are_refused() {
     assert!(with(&|c| c.n_kv_heads = 0).starts_with("entry config: n_kv_heads"));
     assert!(with(&|c| c.context = 131_073).starts_with("entry config: context"));
     assert!(with(&|c| c.eos = vec![50]).starts_with("entry config: special token is 50"));
-    assert!(with(&|c| c.opset = "lockstep-1".into()).contains("opset \"lockstep-1\" is not supported"));
+    assert!(with(&|c| c.opset = "lockstep-0".into()).contains("opset \"lockstep-0\" is not supported"));
     assert!(with(&|c| c.n_layers = 3).starts_with("entry layers.0002."), "a layer that is not there");
     let garbage = open_error(forged(|entries| set_blob(entry(entries, "config"), vec![0xff; 30])));
     assert!(garbage.starts_with("entry config: not a valid config"), "{garbage}");

@@ -2,7 +2,6 @@
 
 use crate::error::PlanError;
 use crate::gadget::attention::TOKENS_MAX;
-use crate::integer::log2_ceil;
 use crate::transcript::Sponge;
 use alloc::vec::Vec;
 use lockstep_base::Digest;
@@ -13,6 +12,8 @@ use minicbor::{Decode, Encode};
 
 /// Entries of the table of weights by which tokens are drawn.
 const EXP2_ENTRIES: usize = 4096;
+/// Values of the stream are at least the negative of this, and below it.
+const STREAM_MAX: i32 = 1 << 28;
 
 /// What is claimed.
 #[derive(Clone, Copy, Debug)]
@@ -118,12 +119,11 @@ impl<'a> Answer<'a> {
         let refused = |op, expected| Err(PlanError::Unsupported { place: "the answer".into(), op, expected });
         match self.claim {
             Claim::Pooled(vector) if pooled => {
-                let limit = pooled_max(got);
-                let fits = |y: &i32| i64::from(*y).abs() <= limit;
+                let fits = |y: &i32| (-STREAM_MAX..STREAM_MAX).contains(y);
                 if vector.len() != config.d_model as usize || !vector.iter().all(fits) {
                     return refused(
                         "the vector of an encoder",
-                        "one of its width, of values that cannot wrap",
+                        "one of its width, of values of the stream",
                     );
                 }
             }
@@ -178,9 +178,4 @@ impl<'a> Answer<'a> {
             Some(adapter) => sponge.absorb("adapter", &adapter.root.0),
         }
     }
-}
-
-/// The largest magnitude of a stream of `n` rows whose mean is taken: `4 n` of it and n are below the order of the field.
-pub(super) fn pooled_max(n: usize) -> i64 {
-    (1 << 28) >> log2_ceil(n)
 }

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use lockstep_base::config::{ModelConfig, Positions};
 use lockstep_base::weights::ModelWeights;
 
-/// Values of the stream are below this in magnitude.
-const STREAM_MAX: i64 = 1 << 29;
+/// Values of the stream are at least the negative of this, and below it.
+const STREAM_MAX: i64 = 1 << 28;
 
 /// A row of a table: i16 codes, little-endian, in `frac` fractional bits.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ pub fn rows<'a>(
     for (position, (token, learned)) in of.enumerate() {
         for col in 0..config.d_model as usize {
             let x = token.value(col, residual) + learned.map_or(0, |row| row.value(col, residual));
-            if x.abs() >= STREAM_MAX {
+            if !(-STREAM_MAX..STREAM_MAX).contains(&x) {
                 return Err(PlanError::Embedding { position, got: x, limit: STREAM_MAX - 1 });
             }
             all.push(x);

@@ -9,7 +9,6 @@ mod attention;
 mod feed_forward;
 mod head;
 
-use super::answer::pooled_max;
 pub use super::answer::{Answer, Claim, Sampling};
 use super::plan::Plan;
 use super::{boundary, embedding};
@@ -33,7 +32,7 @@ use lockstep_base::weights::Gain;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
 
 /// Name and version of the protocol: the first thing that a transcript absorbs.
-pub const PROTOCOL: &str = "lockstep-proof-decoder-4";
+pub const PROTOCOL: &str = "lockstep-proof-decoder-5";
 /// Bits of a limb.
 pub const LIMB_BITS: u32 = 16;
 /// Largest magnitude of the stream that has an argument.

@@ -13,7 +13,7 @@
 //! Without a wrap, y' is unique where `|P y'| + P + |k m t|` is below the order of the field. So somebody has to show that |y| is small enough, and often
 //! that is whoever reads y: a table of an activation, or the norm behind a stream. Only where nobody does is it shown here (`Reader`).
 //!
-//! No other identity wraps: A = 127 max L1 bounds acc, so `t 2^s1` is below 2^(b + s1) and A is at most 2^30 ([`Layer::new`] checks the sum).
+//! No other identity wraps: A, 127^2 times the columns, bounds acc, so `t 2^s1` is below 2^(b + s1) and A is at most 2^30 ([`Layer::new`] checks the sum).
 
 mod by_group;
 mod layer;
@@ -25,7 +25,6 @@ use crate::integer::{bit_length, half, rsh};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
-use by_group::Left;
 use layer::{LOW_BITS, LOW_SUM_BITS, SHIFT_MAX, Shifts};
 pub use layer::{Layer, PRODUCT_MAX, Part};
 use p3_field::PrimeField32;
@@ -70,6 +69,8 @@ enum Reader<'a, B> {
     Nobody,
     /// Whoever reads them shows that their magnitude is at most this.
     Within(i64),
+    /// Whoever reads them does what it owes.
+    Later,
     /// They are added to a stream, whose reader does what it owes.
     Stream(&'a Stream<B>),
 }
@@ -106,11 +107,19 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
 
     /// The same, and the largest magnitude that it is shown to have.
     pub fn linear_and_bound(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>) -> (Linear<B>, i64) {
-        let outputs = self.outputs(name, codes, layer, layer.left, Reader::Nobody);
+        let outputs = self.outputs(name, codes, layer, Reader::Nobody);
         let shown = match &outputs {
             Outputs::Whole(_, at_most) | Outputs::Unbiased(_, _, at_most) => *at_most,
         };
-        (self.biased(codes, layer, outputs, None), shown + layer.bias_max())
+        (self.biased(name, codes, layer, outputs, None), shown + layer.bias_max())
+    }
+
+    /// The same, and the largest magnitude that whoever reads it must show that it has.
+    pub fn linear_and_owed(&mut self, name: &str, codes: &Codes<B>, layer: &Layer<'m>) -> (Linear<B>, i64) {
+        match self.outputs(name, codes, layer, Reader::Later) {
+            Outputs::Whole(y, owed) => (y, owed),
+            outputs => (self.biased(name, codes, layer, outputs, None), i64::MAX),
+        }
     }
 
     /// The same, whose reader shows that no magnitude is above `at_most`.
@@ -121,8 +130,8 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         layer: &Layer<'m>,
         at_most: i64,
     ) -> Linear<B> {
-        let outputs = self.outputs(name, codes, layer, layer.left, Reader::Within(at_most));
-        self.biased(codes, layer, outputs, None)
+        let outputs = self.outputs(name, codes, layer, Reader::Within(at_most));
+        self.biased(name, codes, layer, outputs, None)
     }
 
     /// `y = W x + b`, over `(vectors, rows)`; without b where `real`, a view of the vectors' coordinates, is 0 and not 1.
@@ -133,13 +142,14 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         layer: &Layer<'m>,
         real: Option<&View>,
     ) -> Linear<B> {
-        let outputs = self.outputs(name, codes, layer, layer.left, Reader::Nobody);
-        self.biased(codes, layer, outputs, real)
+        let outputs = self.outputs(name, codes, layer, Reader::Nobody);
+        self.biased(name, codes, layer, outputs, real)
     }
 
     /// With the bias, where it is not there yet.
     fn biased(
         &mut self,
+        name: &str,
         codes: &Codes<B>,
         layer: &Layer<'m>,
         outputs: Outputs<B>,
@@ -147,12 +157,29 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
     ) -> Linear<B> {
         match outputs {
             Outputs::Whole(y, _) => y,
-            Outputs::Unbiased(unbiased, ..) => match (self.bias(codes, layer), real) {
-                (None, _) => unbiased,
-                (Some(bias), None) => unbiased.plus(&bias),
-                (Some(bias), Some(real)) => unbiased.plus(&bias.by(real)),
-            },
+            Outputs::Unbiased(unbiased, scale, _) => {
+                let unbiased = match scale {
+                    Some(scale) => self.times_scale(name, codes.log_vectors + layer.log_rows, scale, unbiased),
+                    None => unbiased,
+                };
+                match (self.bias(codes, layer), real) {
+                    (None, _) => unbiased,
+                    (Some(bias), None) => unbiased.plus(&bias),
+                    (Some(bias), Some(real)) => unbiased.plus(&bias.by(real)),
+                }
+            }
         }
+    }
+
+    /// y' of what has a range before it is shifted to the left.
+    fn times_scale(&mut self, name: &str, log: usize, scale: Linear<B>, y: Linear<B>) -> Linear<B> {
+        let products = {
+            let [scale, y] = [&scale, &y].map(|linear| self.integers(linear, log));
+            each(y.len(), |at| scale[at] * y[at])
+        };
+        let shifted = Linear::view(whole(self.commit(&format!("{name} to the left"), log, products), log));
+        self.constrain(log, vec![(B::ONE, scale, y)], shifted.clone().times(B::NEG_ONE));
+        shifted
     }
 
     /// The bias, over `(vectors, rows)`.
@@ -175,7 +202,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         stream: &Stream<B>,
     ) -> Stream<B> {
         let log = codes.log_vectors + layer.log_rows;
-        let (unbiased, scale) = match self.outputs(name, codes, layer, Left::Added, Reader::Stream(stream)) {
+        let (unbiased, scale) = match self.outputs(name, codes, layer, Reader::Stream(stream)) {
             Outputs::Whole(x, owed) => return Stream { x, at_most: STREAM_MAX, owed: owed.min(STREAM_MAX) },
             Outputs::Unbiased(unbiased, scale, _) => (unbiased, scale),
         };
@@ -203,7 +230,6 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         name: &str,
         codes: &Codes<B>,
         layer: &Layer<'m>,
-        left: Left,
         reader: Reader<'_, B>,
     ) -> Outputs<B> {
         let (vectors, rows) = (codes.log_vectors, layer.log_rows);
@@ -225,7 +251,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
                 if let Some(rest) = &shifted.rest {
                     self.in_range(&format!("{name} accumulator remainder"), log, layer.pre_shift, rest);
                 }
-                let (unbiased, scale) = self.by_group(name, codes, layer, shifted.t, left);
+                let (unbiased, scale) = self.by_group(name, codes, layer, shifted.t, layer.left);
                 Outputs::Unbiased(unbiased, scale, UNBIASED_MAX)
             }
         }
@@ -363,6 +389,18 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
                 added(self, &mut values, &bias);
                 let y = Linear::view(whole(self.commit(&format!("{name} output"), log, values), log));
                 (y.clone().minus(&bias), Outputs::Whole(y, at_most))
+            }
+            Reader::Later => {
+                added(self, &mut values, &bias);
+                let owed = shifts.allowed - bias_max;
+                let largest = values.iter().map(|y| y.abs()).max().unwrap_or(0);
+                if owed >= READ_MAX && self.declare(1, || u32::from(2 * largest > owed)) == 0 {
+                    let y = Linear::view(whole(self.commit(&format!("{name} output"), log, values), log));
+                    return (y.clone().minus(&bias), Outputs::Whole(y, owed));
+                }
+                let others = self.integers(&bias, log);
+                values.iter_mut().zip(others).for_each(|(y, bias)| *y -= bias);
+                self.ranged(name, log, values, shifts)
             }
             Reader::Stream(stream) => {
                 let before = stream.x.clone().plus(&bias);

@@ -1,15 +1,15 @@
 //! Seeded sampling (docs/spec/arithmetic.md, section 8): that a token is the one that a draw chooses.
 //!
-//! Candidates are ordered by weight, those of equal weights by number. Nobody sorts them: that some are the first ones, up to candidate v, is a bit for each (f),
-//! compared with v; and of a set that is known to be first ones only the sum of the weights matters.
+//! Candidates are drawn in the order of their numbers, so what lies in front of the token is public, and of all weights only sums matter. Where only the likeliest are
+//! kept, the order is that of the logits, those of equal ones by number. Nobody sorts them: that some are the first ones, up to candidate v, is a bit for each (f).
 //!
 //! ```text
 //! real (L - l) + added = 2^(e-1) h + r + o         L the largest logit, o >= 0; e = 0: no r. The first two are at most cap, or o is 0
-//! (h, rank, w_0, w_1, w_2) in a table              of h <= cap / 2^(e-1): weights in digits of 10 bits, and how many larger ones there are
-//! (2 f - 1) (rank_v - rank) - f [behind v] - (1 - f) [before v] >= 0,   f = 1 at v
-//! Z = sum over all that are kept, Q = sum up to the token, w its weight
+//! (h, w_0, w_1, w_2) in a table                    of h <= cap / 2^(e-1): weights in digits of 10 bits
+//! (2 f - 1) (l - l_v) - f [behind v] - (1 - f) [before v] >= 0,   f = 1 at v, 0 where there is no candidate
+//! Z = sum over all that are kept, Q = sum over those up to the token, w its weight
 //! 2^64 (Q - w) <= draw Z < 2^64 Q                  in digits
-//! top k: as many as k, or the rest weighs nothing; top p: 2^16 Z >= p Z_k > 2^16 (Z - w_v)
+//! top k: as many as k; top p: 2^16 Z >= p Z_k > 2^16 (Z - w_v)
 //! ```
 //!
 //! Which candidate is the last that is kept is declared, so that what lies before and behind it is public.
@@ -27,10 +27,10 @@ use p3_field::PrimeField32;
 
 /// `round(2^30 log2 e)`.
 const LOG2_E_Q30: u64 = 1_549_082_005;
-/// Bits of a logit's distance from the largest.
-const BEYOND_BITS: u32 = 30;
-/// Bits of a rank, and of what a rank differs from another by.
-const RANK_BITS: u32 = 13;
+/// Bits of the largest logit, with its sign: logits are below 2^28.
+const LARGEST_BITS: u32 = 29;
+/// Bits of a logit's distance from the largest, and of what two logits differ by.
+const BEYOND_BITS: u32 = 29;
 /// What a distance in octaves is cut to.
 const OCTAVES_MAX: i64 = 4095;
 /// Digits of a weight.
@@ -108,44 +108,89 @@ pub struct Draws<'t> {
     pub vocab: usize,
 }
 
-/// A set of first candidates: how many, and the sum of their weights by digit, each below 2^30; over the rows.
-struct First<B> {
+/// A set of candidates: its bits over (row, candidate), how many it has, and the sum of their weights by digit, each below 2^30; over the rows.
+struct Set<B> {
+    bits: Source,
     count: Linear<B>,
     sums: Vec<Linear<B>>,
     /// The weight of the last one, in digits.
     last: Vec<Linear<B>>,
 }
 
-/// Weights of candidates, over (row, candidate).
-struct Weights<B> {
-    rank: Linear<B>,
+/// What is known of candidates, over (row, candidate).
+struct Candidates<B> {
+    logits: Linear<B>,
+    /// Of the weights.
     digits: Vec<Source>,
 }
 
 impl<B: PrimeField32> Builder<'_, B> {
-    /// The tokens of `draws` are those that the sampler draws by `logits`, over (row, candidate).
-    pub fn drawn(&mut self, sampler: &Sampler<'_>, draws: &Draws<'_>, logits: &Linear<B>) {
+    /// The tokens of `draws` are those that the sampler draws by `logits`, over (row, candidate), whose reader shows that no magnitude is above what is owed.
+    pub fn drawn(
+        &mut self,
+        sampler: &Sampler<'_>,
+        draws: &Draws<'_>,
+        (logits, owed): (&Linear<B>, i64),
+    ) {
         let rows = draws.tokens.len().trailing_zeros() as usize;
-        let weights = self.weights_of(sampler, draws, rows, logits);
+        let candidates = self.candidates(sampler, draws, rows, (logits, owed));
         let real = self.before(draws, &vec![sampler.vocab; 1 << rows]);
-        let all = self.sums_of(draws, rows, &weights, real);
-        let mut kept = all.clone();
-        if sampler.top_k > 0 {
-            let k = sampler.top_k.min(sampler.vocab);
-            let first = self.first("top k", sampler, draws, &weights, |order| order.kept_by_number(k));
-            self.as_many(rows, k, &first, &all);
-            kept = first.sums;
+        let mut kept: Option<Set<B>> = None;
+        if sampler.top_k > 0 && sampler.top_k < sampler.vocab {
+            let k = sampler.top_k;
+            let first = self.first("top k", sampler, draws, &candidates, |order| order.kept_by_number(k));
+            let short = first.count.clone().times(B::NEG_ONE).offset(B::from_usize(k));
+            self.constrain(rows, vec![], short);
+            kept = Some(first);
         }
-        let mut sum = self.sum_digits("weights kept", rows, &kept);
+        let sums = match &kept {
+            Some(first) => first.sums.clone(),
+            None => self.sums_of(draws, rows, &candidates, real),
+        };
+        let mut sum = self.sum_digits("weights kept", rows, &sums);
         if sampler.top_p_q16 < 1 << 16 {
             let (p, before) = (sampler.top_p_q16, sum);
-            let first = self.first("top p", sampler, draws, &weights, |order| order.kept_by_mass(sampler));
+            let first =
+                self.first("top p", sampler, draws, &candidates, |order| order.kept_by_mass(sampler));
             sum = self.sum_digits("mass kept", rows, &first.sums);
             self.enough(rows, p, (&sum, &first.last), &before);
+            kept = Some(first);
         }
-        let tokens: Vec<usize> = draws.tokens.to_vec();
-        let upto = self.first_to("drawn", draws, &weights, &tokens);
-        self.chosen(rows, draws, (&sum, &upto));
+        let (upto, last) = self.up_to_tokens(draws, rows, &candidates, kept.map(|set| set.bits));
+        self.chosen(rows, draws, (&sum, &upto, &last));
+    }
+
+    /// The sums of the weights of those that are kept up to the tokens, which are among them, and the tokens' own weights.
+    fn up_to_tokens(
+        &mut self,
+        draws: &Draws<'_>,
+        rows: usize,
+        candidates: &Candidates<B>,
+        kept: Option<Source>,
+    ) -> (Vec<Linear<B>>, Vec<Linear<B>>) {
+        let log = rows + draws.vocab;
+        let behind: Vec<usize> = draws.tokens.iter().map(|token| token + 1).collect();
+        let upto = self.before(draws, &behind);
+        let here = self.here(draws, draws.tokens);
+        let last = self.sums_of(draws, rows, candidates, here);
+        let Some(kept) = kept else { return (self.sums_of(draws, rows, candidates, upto), last) };
+        let [kept, upto, here] = [kept, upto, here].map(|source| Linear::view(whole(source, log)));
+        let out = kept.clone().times(B::NEG_ONE).offset(B::ONE);
+        self.constrain(log, vec![(B::ONE, here, out)], Linear::constant(B::ZERO));
+        let both = {
+            let [kept, upto] = [&kept, &upto].map(|linear| self.integers(linear, log));
+            kept.iter().zip(upto).map(|(kept, upto)| kept * upto).collect()
+        };
+        let both = self.commit("kept up to the token", log, both);
+        let product = Linear::view(whole(both, log)).times(B::NEG_ONE);
+        self.constrain(log, vec![(B::ONE, kept, upto)], product);
+        (self.sums_of(draws, rows, candidates, both), last)
+    }
+
+    /// 1 at one candidate of each row.
+    fn here(&mut self, draws: &Draws<'_>, at: &[usize]) -> Source {
+        let at = at.iter().map(|at| *at as u32).collect();
+        self.circuit.public(Public::OneHot(Marks { at, log: draws.vocab }))
     }
 
     /// 1 at the candidates in front of one of each row, over (row, candidate).
@@ -154,14 +199,14 @@ impl<B: PrimeField32> Builder<'_, B> {
         self.circuit.public(Public::Before(Marks { at, log: draws.vocab }))
     }
 
-    /// Rank and weight of each candidate.
-    fn weights_of(
+    /// The weight of each candidate.
+    fn candidates(
         &mut self,
         sampler: &Sampler<'_>,
         draws: &Draws<'_>,
         rows: usize,
-        logits: &Linear<B>,
-    ) -> Weights<B> {
+        (logits, owed): (&Linear<B>, i64),
+    ) -> Candidates<B> {
         let (vocab, scale) = (sampler.vocab, sampler.scale());
         let (log, width, fine) = (rows + draws.vocab, 1usize << draws.vocab, scale.fine());
         let values = self.integers(logits, log);
@@ -172,7 +217,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         let best = |row: &[i64]| (0..vocab).max_by_key(|v| (row[*v], core::cmp::Reverse(*v))).unwrap_or(0);
         let places: Vec<usize> = values.chunks(width).map(best).collect();
         let largest = values.chunks(width).zip(&places).map(|(row, best)| row[*best]).collect();
-        let largest = Linear::view(whole(self.commit("largest logit", rows, largest), rows));
+        let (largest, largest_bits) = self.signed("largest logit", rows, LARGEST_BITS, largest);
         let below = largest.minus(logits);
         let chosen = (0..values.len()).map(|at| i64::from(places[at / width] == at % width)).collect();
         let chosen = self.boolean("largest logit chosen", log, chosen);
@@ -200,14 +245,17 @@ impl<B: PrimeField32> Builder<'_, B> {
         }
         let over = distances.iter().zip(&inside).map(|(all, inside)| all - inside).collect();
         let (over, over_bits) = self.declared("distance over", log, BEYOND_BITS, over);
+        // Nobody reads those that fill up: what is shown of all holds for the others.
+        let shown = (1 << largest_bits) / 2 + scale.cap + (1 << scale.fine()) + (1 << over_bits);
+        self.owed("logits", log, logits, owed, shown);
         let rest = added.minus(&within).minus(&over);
         self.constrain(log, vec![(B::ONE, real, below)], rest);
         if over_bits > 0 {
             let below = within.times(B::NEG_ONE).offset(residue(scale.cap));
             self.constrain(log, vec![(B::ONE, over, below)], Linear::constant(B::ZERO));
         }
-        let digits = fetched[1..].iter().map(|digit| digit.terms[0].views[0].source).collect();
-        Weights { rank: fetched[0].clone(), digits }
+        let digits = fetched.iter().map(|digit| digit.terms[0].views[0].source).collect();
+        Candidates { logits: logits.clone(), digits }
     }
 
     /// Sums of weights over the candidates that `set` has, digit by digit.
@@ -215,30 +263,30 @@ impl<B: PrimeField32> Builder<'_, B> {
         &mut self,
         draws: &Draws<'_>,
         rows: usize,
-        weights: &Weights<B>,
+        candidates: &Candidates<B>,
         set: Source,
     ) -> Vec<Linear<B>> {
         let view = whole(set, rows + draws.vocab);
         let sum = |digit: &Source| self.sum_over(*digit, Some(&view), (rows, draws.vocab));
-        weights.digits.iter().map(sum).collect()
+        candidates.digits.iter().map(sum).collect()
     }
 
-    /// A set of first candidates whose last one is declared.
+    /// The first candidates, whose last one is declared.
     fn first(
         &mut self,
         name: &str,
         sampler: &Sampler<'_>,
         draws: &Draws<'_>,
-        weights: &Weights<B>,
+        candidates: &Candidates<B>,
         last: impl Fn(&Order) -> usize,
-    ) -> First<B> {
+    ) -> Set<B> {
         let rows = draws.tokens.len().trailing_zeros() as usize;
-        let orders = self.orders(sampler, draws, rows, weights);
+        let orders = self.orders(sampler, draws, rows, candidates);
         let mut lasts = Vec::with_capacity(draws.tokens.len());
         for row in 0..draws.tokens.len() {
             lasts.push(self.declare_number(sampler.vocab - 1, || last(&orders[row])));
         }
-        self.first_to(name, draws, weights, &lasts)
+        self.first_to(name, sampler, draws, candidates, &lasts)
     }
 
     /// The candidates of each row in their order, where there is a witness.
@@ -247,88 +295,82 @@ impl<B: PrimeField32> Builder<'_, B> {
         sampler: &Sampler<'_>,
         draws: &Draws<'_>,
         rows: usize,
-        weights: &Weights<B>,
+        candidates: &Candidates<B>,
     ) -> Vec<Order> {
         let log = rows + draws.vocab;
-        let ranks = self.integers(&weights.rank, log);
-        let digits: Vec<Vec<i64>> = weights
+        let logits = self.integers(&candidates.logits, log);
+        let digits: Vec<Vec<i64>> = candidates
             .digits
             .iter()
             .map(|digit| self.integers(&Linear::view(whole(*digit, log)), log))
             .collect();
         let weight =
             |at: usize| (0..WEIGHT_DIGITS).map(|digit| digits[digit][at] << (10 * digit)).sum::<i64>();
-        let of_row = |(row, ranks): (usize, &[i64])| {
+        let of_row = |(row, logits): (usize, &[i64])| {
             let mut order: Vec<usize> = (0..sampler.vocab).collect();
-            order.sort_by_key(|v| (ranks[*v], *v));
+            order.sort_by_key(|v| (core::cmp::Reverse(logits[*v]), *v));
             let weights = order.iter().map(|v| weight((row << draws.vocab) + v)).collect();
             Order { order, weights }
         };
-        ranks.chunks(1 << draws.vocab).enumerate().map(of_row).collect()
+        logits.chunks(1 << draws.vocab).enumerate().map(of_row).collect()
     }
 
-    /// The candidates up to one of each row, itself included.
-    fn first_to(&mut self, name: &str, draws: &Draws<'_>, weights: &Weights<B>, lasts: &[usize]) -> First<B> {
+    /// The candidates up to one of each row in the order of logits, itself included.
+    fn first_to(
+        &mut self,
+        name: &str,
+        sampler: &Sampler<'_>,
+        draws: &Draws<'_>,
+        candidates: &Candidates<B>,
+        lasts: &[usize],
+    ) -> Set<B> {
         let rows = lasts.len().trailing_zeros() as usize;
         let (log, width) = (rows + draws.vocab, 1usize << draws.vocab);
-        let at = lasts.iter().map(|at| *at as u32).collect();
-        let here = self.circuit.public(Public::OneHot(Marks { at, log: draws.vocab }));
-        let before = self.before(draws, lasts);
-        let [at_last, before] = [here, before].map(|source| Linear::view(whole(source, log)));
+        let (here, before) = (self.here(draws, lasts), self.before(draws, lasts));
+        let real = self.before(draws, &vec![sampler.vocab; 1 << rows]);
+        let [at_last, before, real] = [here, before, real].map(|source| Linear::view(whole(source, log)));
         let behind = before.clone().plus(&at_last).times(B::NEG_ONE).offset(B::ONE);
-        let ranks = self.integers(&weights.rank, log);
-        let of_last = ranks.chunks(width).zip(lasts).map(|(ranks, last)| ranks[*last]).collect();
-        let of_last = Linear::view(whole(self.commit(&format!("{name} rank"), rows, of_last), rows));
-        let above = of_last.clone().minus(&weights.rank);
+        let logits = self.integers(&candidates.logits, log);
+        let of_last = logits.chunks(width).zip(lasts).map(|(logits, last)| logits[*last]).collect();
+        let of_last = Linear::view(whole(self.commit(&format!("{name} logit"), rows, of_last), rows));
+        let above = candidates.logits.clone().minus(&of_last);
         self.constrain(log, vec![(B::ONE, at_last.clone(), above.clone())], Linear::constant(B::ZERO));
         let is_first = |at: usize| {
-            let last = lasts[at / width];
-            (ranks[at], at % width) <= (ranks[at - at % width + last], last)
+            let (last, candidate) = (lasts[at / width], at % width);
+            let key = |v: usize| (core::cmp::Reverse(logits[at - candidate + v]), v);
+            candidate < sampler.vocab && key(candidate) <= key(last)
         };
-        let flags = (0..ranks.len()).map(|at| i64::from(is_first(at))).collect();
-        let source = self.boolean(&format!("{name} first"), log, flags);
-        let flag = Linear::view(whole(source, log));
+        let flags = (0..logits.len()).map(|at| i64::from(is_first(at))).collect();
+        let bits = self.boolean(&format!("{name} first"), log, flags);
+        let flag = Linear::view(whole(bits, log));
         let distance = {
-            let [flag, above, before, behind] =
-                [&flag, &above, &before, &behind].map(|linear| self.integers(linear, log));
+            let [flag, above, before, behind, real] =
+                [&flag, &above, &before, &behind, &real].map(|linear| self.integers(linear, log));
             let one = |at: usize| {
                 let f = flag[at];
-                (2 * f - 1) * above[at] - f * behind[at] - (1 - f) * before[at]
+                (2 * f - real[at]) * above[at] - f * behind[at] - (1 - f) * before[at]
             };
             (0..flag.len()).map(one).collect()
         };
-        let distance = self.value(&format!("{name} ranks apart"), log, Width::Fixed(RANK_BITS), distance);
-        // (2 f - 1) above - f (behind - before) - before
-        let products =
-            vec![(B::TWO, flag.clone(), above.clone()), (B::NEG_ONE, flag.clone(), behind.minus(&before))];
-        self.constrain(log, products, above.plus(&before).plus(&distance).times(B::NEG_ONE));
-        let other = flag.times(B::NEG_ONE).offset(B::ONE);
-        self.constrain(log, vec![(B::ONE, at_last, other)], Linear::constant(B::ZERO));
-        First {
-            count: self.sum_over(source, None, (rows, draws.vocab)),
-            sums: self.sums_of(draws, rows, weights, source),
-            last: self.sums_of(draws, rows, weights, here),
+        let (distance, _) = self.declared(&format!("{name} logits apart"), log, BEYOND_BITS, distance);
+        // (2 f - real) above - f (behind - before) - before; f is 0 where nothing is real.
+        let products = vec![
+            (B::TWO, flag.clone(), above.clone()),
+            (B::NEG_ONE, real.clone(), above),
+            (B::NEG_ONE, flag.clone(), behind.minus(&before)),
+        ];
+        self.constrain(log, products, before.plus(&distance).times(B::NEG_ONE));
+        let other = flag.clone().times(B::NEG_ONE).offset(B::ONE);
+        let unreal = real.times(B::NEG_ONE).offset(B::ONE);
+        for (a, b) in [(at_last, other), (unreal, flag)] {
+            self.constrain(log, vec![(B::ONE, a, b)], Linear::constant(B::ZERO));
         }
-    }
-
-    /// The first ones are `k`, or all others weigh nothing and are no more.
-    fn as_many(&mut self, rows: usize, k: usize, first: &First<B>, all: &[Linear<B>]) {
-        let short = first.count.clone().times(B::NEG_ONE).offset(B::from_usize(k));
-        self.in_range("top k count", rows, bit_length(k as i64), &short);
-        let whole_k = self.integers(&short, rows).into_iter().map(|short| i64::from(short == 0)).collect();
-        let whole_k = Linear::view(whole(self.boolean("top k whole", rows, whole_k), rows));
-        self.constrain(rows, vec![(B::ONE, whole_k.clone(), short)], Linear::constant(B::ZERO));
-        let rest = whole_k.times(B::NEG_ONE).offset(B::ONE);
-        for (first, all) in first.sums.iter().zip(all) {
-            let others = all.clone().minus(first);
-            self.constrain(rows, vec![(B::ONE, rest.clone(), others)], Linear::constant(B::ZERO));
+        Set {
+            bits,
+            count: self.sum_over(bits, None, (rows, draws.vocab)),
+            sums: self.sums_of(draws, rows, candidates, bits),
+            last: self.sums_of(draws, rows, candidates, here),
         }
-        // The last one weighs something.
-        let mut last = Linear::constant(B::NEG_ONE);
-        for (digit, weight) in first.last.iter().enumerate() {
-            last = last.plus(&weight.clone().times(power_of_two(10 * digit as u32)));
-        }
-        self.in_range("top k least weight", rows, 24, &last);
     }
 
     /// `2^16 sum >= p before > 2^16 (sum - last)`.
@@ -362,9 +404,14 @@ impl<B: PrimeField32> Builder<'_, B> {
         self.balance("mass no less", rows, positions);
     }
 
-    /// The draws fall on the last of `upto`: `2^64 (Q - w) <= draw Z < 2^64 Q`.
-    fn chosen(&mut self, rows: usize, draws: &Draws<'_>, (sum, upto): (&[Linear<B>], &First<B>)) {
-        let prefix = self.sum_digits("weights to the token", rows, &upto.sums);
+    /// The draws fall on the last of those up to the tokens: `2^64 (Q - w) <= draw Z < 2^64 Q`.
+    fn chosen(
+        &mut self,
+        rows: usize,
+        draws: &Draws<'_>,
+        (sum, upto, last): (&[Linear<B>], &[Linear<B>], &[Linear<B>]),
+    ) {
+        let prefix = self.sum_digits("weights to the token", rows, upto);
         let word = |digit: usize| {
             let of = |word: &u64| residue(digits_of((*word).into(), DRAW_DIGITS).nth(digit).unwrap_or(0));
             draws.words.iter().map(of).collect::<Vec<B>>()
@@ -380,13 +427,13 @@ impl<B: PrimeField32> Builder<'_, B> {
             (0..DRAW_DIGITS + SUM_DIGITS).map(|_| Position::new()).collect();
         add_product(&mut positions, B::ONE, &words, sum);
         add_digits(&mut positions[6..], B::ONE, &shifted(&prefix, -1));
-        add_digits(&mut positions[6..], B::ONE, &shifted(&upto.last, 1));
+        add_digits(&mut positions[6..], B::ONE, &shifted(last, 1));
         let (above, _) = self.rest_of("draw above", rows, REST_DIGITS, &positions);
         add_digits(&mut positions, B::NEG_ONE, &above);
         self.balance("draw at least", rows, positions);
         let mut positions: Vec<Position<B>> = (0..REST_DIGITS + 1).map(|_| Position::new()).collect();
         positions[0].linear = Linear::constant(B::NEG_ONE);
-        add_digits(&mut positions[6..], B::ONE, &shifted(&upto.last, 1));
+        add_digits(&mut positions[6..], B::ONE, &shifted(last, 1));
         add_digits(&mut positions, B::NEG_ONE, &above);
         let (below, _) = self.rest_of("draw below", rows, REST_DIGITS, &positions);
         add_digits(&mut positions, B::NEG_ONE, &below);
@@ -436,10 +483,9 @@ struct Order {
 }
 
 impl Order {
-    /// The last of the first k that weigh something.
+    /// The last of the first k.
     fn kept_by_number(&self, k: usize) -> usize {
-        let heavy = self.weights.iter().take_while(|weight| **weight > 0).count();
-        self.order[k.min(heavy).max(1) - 1]
+        self.order[k.clamp(1, self.order.len()) - 1]
     }
 
     /// The last of as few as have enough of the mass of those that are kept by number.
@@ -455,15 +501,9 @@ impl Order {
     }
 }
 
-/// h, how many larger weights there are, and the digits of the weight.
+/// h, and the digits of the weight.
 fn weight_table(sampler: &Sampler<'_>, scale: &Scale) -> Vec<Vec<i64>> {
     let weight = |h: i64| i64::from(sampler.exp2.get(scale.octaves(h) as usize).copied().unwrap_or(0));
-    let (mut rank, mut before) = (0, weight(0));
-    let entry = |h: i64| {
-        let weight = weight(h);
-        rank += i64::from(weight < before);
-        before = weight;
-        [h, rank].into_iter().chain(digits_of(weight as u128, WEIGHT_DIGITS)).collect()
-    };
+    let entry = |h: i64| core::iter::once(h).chain(digits_of(weight(h) as u128, WEIGHT_DIGITS)).collect();
     (0..=scale.last()).map(entry).collect()
 }

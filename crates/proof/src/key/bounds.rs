@@ -15,9 +15,9 @@ const MULTIPLIERS: RangeInclusive<i64> = 1..=31;
 /// Shifts of rows.
 const SHIFTS: RangeInclusive<i64> = 0..=60;
 /// Static shifts of accumulators.
-const PRE_SHIFTS: RangeInclusive<i64> = 0..=30;
-/// Largest magnitude of a bias: LIMIT.
-const BIAS_MAX: i64 = 127 << 23;
+const PRE_SHIFTS: RangeInclusive<i64> = 0..=11;
+/// Largest magnitude of a bias; plans allow the head less.
+const BIAS_MAX: i64 = 1 << 28;
 /// Largest magnitude of what is subtracted from keys.
 const CENTRE_MAX: i64 = 65_535;
 /// Largest mantissa of a gain.
@@ -25,7 +25,7 @@ const GAIN_MAX: i64 = 2047;
 /// Largest shift of a gain, either way.
 const GAIN_SHIFT_MAX: i64 = 40;
 /// Largest offset of a norm.
-const OFFSET_MAX: i64 = (1 << 29) - 1;
+const OFFSET_MAX: i64 = 1 << 28;
 /// Largest mantissa of a slope.
 const SLOPE_MAX: i64 = 4095;
 /// Shifts of slopes.
@@ -59,12 +59,12 @@ fn matrix(name: &str, key: &MatrixKey, fracs: RangeInclusive<i64>) -> Result<(),
     within(of("the fractional bits"), &[key.out_frac], &fracs)
 }
 
-fn gain(name: &str, key: &GainKey) -> Result<(), KeyError> {
+fn gain(name: &str, key: &GainKey, fracs: RangeInclusive<i64>) -> Result<(), KeyError> {
     let of = |what: &'static str| move || format!("{what} of {name}");
     within(of("a gain"), &key.mantissas, &(-GAIN_MAX..=GAIN_MAX))?;
     within(of("a shift"), &key.shifts, &(-GAIN_SHIFT_MAX..=GAIN_SHIFT_MAX))?;
     within(of("an offset"), &key.offsets, &(-OFFSET_MAX..=OFFSET_MAX))?;
-    within(of("the fractional bits"), &[key.out_frac], &(0..=24))
+    within(of("the fractional bits"), &[key.out_frac], &fracs)
 }
 
 /// A cap begins with 0 and rises by no more than its steps.
@@ -96,7 +96,9 @@ fn layer(number: usize, key: &LayerKey, config: &ModelConfig) -> Result<(), KeyE
         matrix(&format!("layer {number}, {what}"), key, fracs)?;
     }
     for (what, key) in key.norms() {
-        key.as_ref().map_or(Ok(()), |key| gain(&format!("layer {number}, {what}"), key))?;
+        // Those of heads are what becomes codes of queries and keys.
+        let fracs = if what.ends_with("queries") || what.ends_with("keys") { 0..=14 } else { 0..=24 };
+        key.as_ref().map_or(Ok(()), |key| gain(&format!("layer {number}, {what}"), key, fracs))?;
     }
     let centre = || format!("a centre of layer {number}");
     within(centre, &key.k_center, &(-CENTRE_MAX..=CENTRE_MAX))
@@ -128,7 +130,7 @@ pub(super) fn check(body: &Body) -> Result<(), KeyError> {
     within(|| "the shift of a slope".into(), &shifts, &SLOPE_SHIFTS)?;
     cap("the cap of scores", &body.score_cap, body.config.score_cap)?;
     cap("the cap of logits", &body.logit_cap, body.config.logit_cap)?;
-    body.embed_norm.as_ref().map_or(Ok(()), |key| gain("the norm behind the embedding", key))?;
+    body.embed_norm.as_ref().map_or(Ok(()), |key| gain("the norm behind the embedding", key, 0..=24))?;
     for (number, key) in body.layers.iter().enumerate() {
         layer(number, key, &body.config)?;
     }
@@ -137,5 +139,5 @@ pub(super) fn check(body: &Body) -> Result<(), KeyError> {
         matrix("A of an adapter", a, 0..=14)?;
         matrix("B of an adapter", b, 0..=24)?;
     }
-    body.head.as_ref().map_or(Ok(()), |head| matrix("head", head, 6..=16))
+    body.head.as_ref().map_or(Ok(()), |head| matrix("head", head, 6..=10))
 }

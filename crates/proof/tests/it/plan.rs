@@ -1,6 +1,7 @@
 //! What cannot be proved, or not safely, is refused by name before anything is computed (proofs.md, 1 and 4).
 
 use crate::support::{compute, dense, filled, inputs};
+use lockstep_base::limits::{COLS_MAX, PRE_SHIFT_MAX};
 use lockstep_base::net::{Builder, Input, Net, Op, Shape, Window};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::Linear;
@@ -86,19 +87,20 @@ fn windows_that_are_too_large_are_refused() {
     }
 }
 
-/// proofs.md, 4: the widest matrix with the largest weights could wrap, one column less and it cannot.
+/// proofs.md, 4: the widest matrix that the arithmetic has cannot wrap, whatever its weights are, with any static shift that it allows.
 #[test]
-fn accumulators_that_could_wrap_are_refused() {
-    let net = |columns: usize| {
+fn no_accumulator_can_wrap() {
+    let net = |columns: usize, pre_shift: u8| {
         let nodes = vec![
             (Op::Quantise { input: 0 }, None),
-            (Op::Linear { input: 1, weights: 0 }, Some(constant(1, columns, 127, 11))),
+            (Op::Linear { input: 1, weights: 0 }, Some(constant(1, columns, 127, pre_shift))),
         ];
         build(Shape::vector(columns as u32), nodes)
     };
-    let error = Plan::new(&net(65_536)).expect_err("it could wrap");
-    assert!(matches!(error, PlanError::CouldWrap { .. }), "{error}");
-    assert!(Plan::new(&net(65_500)).is_ok());
+    for pre_shift in [10, PRE_SHIFT_MAX] {
+        let columns = if pre_shift == PRE_SHIFT_MAX { COLS_MAX as usize } else { 32_000 };
+        assert_eq!(Plan::new(&net(columns, pre_shift)).err(), None, "{columns} columns");
+    }
 }
 
 /// proofs.md, 4: the widest that is accepted, at its extremes, is proved.

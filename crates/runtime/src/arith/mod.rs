@@ -17,8 +17,14 @@ pub use value_step::{value_cut, value_exponent, value_mantissa, value_step_byte}
 
 /// Largest magnitude of a value that a proof sees: 127 * 2^23, the balanced range of the field.
 pub const LIMIT: i32 = 127 << 23;
-/// Residual values are below this in magnitude.
-pub const RESIDUAL_LIMIT: i32 = 1 << 29;
+/// Residual values are at least its negative, and below it: what 16 bits and a shift of 13 hold, which is what a proof shows of them.
+pub const RESIDUAL_LIMIT: i32 = 1 << 28;
+/// Logits are below this in magnitude: then no two differ by more than a proof compares.
+pub const LOGIT_LIMIT: i32 = 1 << 28;
+/// Scores in Q8 octaves are below this in magnitude, before anything falls with distance.
+pub const SCORE_LIMIT: i32 = 1 << 27;
+/// What the adapter of a matrix adds to the residual stream is at least the negative of this, and below it.
+pub const ADAPTED_LIMIT: i32 = 1 << 26;
 /// Shifts above this give 0.
 pub const SHIFT_MAX: i32 = 28;
 
@@ -80,13 +86,22 @@ pub const fn within(magnitude: i64, limit: i64, what: &'static str) -> Result<()
     if magnitude > limit { Err(RangeError { what, got: magnitude, limit }) } else { Ok(()) }
 }
 
-/// Section 5: an embedded value, `scale(code, F_e - R)`, below [`RESIDUAL_LIMIT`].
+/// The **range** of values that two's complement of some bits has: `-limit <= x < limit`.
+///
+/// # Errors
+/// [`RangeError`] if it is not.
+pub const fn halves(x: i64, limit: i32, what: &'static str) -> Result<(), RangeError> {
+    // The magnitude, less 1 below zero.
+    within(x ^ (x >> 63), limit as i64 - 1, what)
+}
+
+/// Section 5: an embedded value, `scale(code, F_e - R)`, within [`RESIDUAL_LIMIT`].
 ///
 /// # Errors
 /// [`RangeError`] if it is not.
 pub const fn embedded(code: i16, frac: i32, residual_frac: i32) -> Result<i32, RangeError> {
     match scale(code as i32, frac - residual_frac, "embedding") {
-        Ok(x) => match within((x as i64).abs(), RESIDUAL_LIMIT as i64 - 1, "embedding") {
+        Ok(x) => match halves(x as i64, RESIDUAL_LIMIT, "embedding") {
             Ok(()) => Ok(x),
             Err(error) => Err(error),
         },
@@ -94,14 +109,14 @@ pub const fn embedded(code: i16, frac: i32, residual_frac: i32) -> Result<i32, R
     }
 }
 
-/// Section 5: the sum of two residual values, below [`RESIDUAL_LIMIT`].
+/// Section 5: the sum of two residual values, within [`RESIDUAL_LIMIT`].
 ///
 /// # Errors
 /// [`RangeError`] if it is not.
 #[inline(always)]
 pub const fn residual_sum(a: i32, b: i32) -> Result<i32, RangeError> {
     let sum = a as i64 + b as i64;
-    match within(sum.abs(), RESIDUAL_LIMIT as i64 - 1, "residual stream") {
+    match halves(sum, RESIDUAL_LIMIT, "residual stream") {
         Ok(()) => Ok(sum as i32),
         Err(error) => Err(error),
     }

@@ -5,7 +5,7 @@
 use super::batch::Batch;
 use super::buffers::Coded;
 use super::{Engine, ForwardError};
-use crate::arith::{LIMIT, RHO_ONE, within};
+use crate::arith::{ADAPTED_LIMIT, LIMIT, RHO_ONE, halves, within};
 use crate::observe::Observer;
 use alloc::vec::Vec;
 use lockstep_base::adapter::Target;
@@ -39,6 +39,8 @@ impl Engine {
         batch: &mut Batch<'_, O>,
     ) -> Result<(), ForwardError> {
         let Some(target) = target(op) else { return Ok(()) };
+        // What is added to the residual stream has a range of its own.
+        let streams = matches!(target, Target::O | Target::Down);
         for (adapter, rows) in batch.adapters() {
             let layer = usize::from(batch.layer).checked_sub(adapter.first_layer);
             let Some(part) = layer.and_then(|at| adapter.layers.get(at)).and_then(|layer| layer.get(target))
@@ -73,7 +75,9 @@ impl Engine {
             for ((at, row), added) in rows.iter().enumerate().zip(added.chunks(width)) {
                 for (y, added) in y[row * width..(row + 1) * width].iter_mut().zip(added) {
                     let sum = i64::from(*y) + i64::from(*added);
-                    within(sum.abs(), bound.into(), "adapted output")
+                    let added = if streams { halves((*added).into(), ADAPTED_LIMIT, "adapter") } else { Ok(()) };
+                    added
+                        .and_then(|()| within(sum.abs(), bound.into(), "adapted output"))
                         .map_err(|error| ForwardError::Range { place: batch.at(rows[at], op), error })?;
                     *y = sum as i32;
                 }

@@ -84,7 +84,7 @@ impl Engine {
         let Some(gain) = gain else { return Ok(()) };
         let per_row = width / self.weights.config.head_dim as usize;
         scratch.resize(x.len(), 0);
-        self.gains(x, gain, PROJECTION_BOUND, scratch, &|head| at(head / per_row))?;
+        self.gains(x, gain, (PROJECTION_BOUND, PROJECTION_BOUND), scratch, &|head| at(head / per_row))?;
         core::mem::swap(x, scratch);
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::buffers::Coded;
 use super::steps::grain;
 use super::{Engine, ForwardError};
-use crate::arith::{RESIDUAL_LIMIT, RangeError, embedded, residual_sum, soft_cap};
+use crate::arith::{LOGIT_LIMIT, RESIDUAL_LIMIT, RangeError, embedded, residual_sum, soft_cap};
 use crate::observe::{Observer, Silent, Values};
 use crate::pool::Rows;
 use alloc::vec;
@@ -64,7 +64,8 @@ impl Engine {
         super::steps::first_failed(&failed, |row| batch.at(row, Op::Embed))?;
         if let Some(gain) = &self.weights.embed_norm {
             let raw = x.clone();
-            self.gains(&raw, gain, RESIDUAL_LIMIT - 1, &mut x, &|row| batch.at(row, Op::Embed))?;
+            let range = (RESIDUAL_LIMIT, RESIDUAL_LIMIT - 1);
+            self.gains(&raw, gain, range, &mut x, &|row| batch.at(row, Op::Embed))?;
         }
         batch.observe_rows(Op::Embed, x.chunks_mut(width).map(Values::I32));
         Ok(x)
@@ -104,7 +105,7 @@ impl Engine {
         let (mut coded, mut logits) = (Coded::default(), Vec::new());
         self.site(x, &mut coded, Op::FinalNorm, &mut batch);
         let at = |row| batch.at(row, Op::Logits);
-        self.product(head, &coded.prepare(&self.compute), Op::Logits, RESIDUAL_LIMIT, &mut logits, &at)?;
+        self.product(head, &coded.prepare(&self.compute), Op::Logits, LOGIT_LIMIT - 1, &mut logits, &at)?;
         if let Some(shift) = self.weights.config.logit_cap {
             let table = &self.weights.tables.logit_cap;
             logits.iter_mut().for_each(|logit| *logit = soft_cap(*logit, table, shift));
@@ -123,13 +124,21 @@ impl Engine {
         let mut x = self.embed(tokens, 0, &mut Silent)?;
         self.layers(&mut x, &mut self.new_cache(), &mut Silent)?;
         let width = self.width();
-        if pooling == Pooling::First {
-            x.truncate(width);
-            return Ok(x);
-        }
-        let count = tokens.len() as i64;
-        let column = |col: usize| x[col..].iter().step_by(width).map(|v| i64::from(*v)).sum::<i64>();
-        let rounded = |sum: i64| (2 * sum + count).div_euclid(2 * count) as i32;
-        Ok((0..width).map(|col| rounded(column(col))).collect())
+        Ok(pool(&x, width, pooling))
     }
+}
+
+/// The vector of an encoder whose rows are `x` `(tokens, width)`: their mean, rounded half up, or the first of them (section 8).
+///
+/// # Panics
+/// If there are no rows.
+#[must_use]
+pub fn pool(x: &[i32], width: usize, pooling: Pooling) -> Vec<i32> {
+    if pooling == Pooling::First {
+        return x[..width].to_vec();
+    }
+    let count = (x.len() / width) as i64;
+    let column = |col: usize| x[col..].iter().step_by(width).map(|v| i64::from(*v)).sum::<i64>();
+    let rounded = |sum: i64| (2 * sum + count).div_euclid(2 * count) as i32;
+    (0..width).map(|col| rounded(column(col))).collect()
 }

@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::buffers::{Buffers, Coded, sized};
 use super::steps::{first_failed, values};
 use super::{Engine, ForwardError};
-use crate::arith::{Choice, LIMIT, RHO_ONE, RangeError, route, within};
+use crate::arith::{Choice, LIMIT, RESIDUAL_LIMIT, RHO_ONE, RangeError, halves, route};
 use crate::ffn;
 use crate::kernels;
 use crate::observe::{Observer, Values};
@@ -151,7 +151,9 @@ impl Engine {
         let kind = self.weights.config.experts.ok_or(ForwardError::Missing("number of experts"))?;
         let (width, cols, rows) = (self.width(), self.weights.config.d_padded() as usize, batch.rows());
         let members = self.choose(router, &kind, site, buffers, batch)?;
-        let mut sums = vec![0i64; rows * width];
+        // So small that those of all experts of a token stay within the stream together.
+        let limit = RESIDUAL_LIMIT >> kind.per_token.next_power_of_two().trailing_zeros();
+        let mut sums = vec![0i32; rows * width];
         let mut own = Coded::default();
         // In ascending order, so that the ops of a token have one order in every batch.
         for (expert, members) in experts.iter().zip(&members) {
@@ -167,15 +169,15 @@ impl Engine {
             self.network(expert, &own, members, buffers, batch)?;
             for (member, y) in members.iter().zip(buffers.y.chunks(width)) {
                 let sums = &mut sums[member.row * width..(member.row + 1) * width];
-                sums.iter_mut().zip(y).for_each(|(sum, y)| *sum += i64::from(*y));
+                for (sum, y) in sums.iter_mut().zip(y) {
+                    halves((*y).into(), limit, "output of an expert").map_err(|error| {
+                        ForwardError::Range { place: batch.at(member.row, Op::DownProj), error }
+                    })?;
+                    *sum += y;
+                }
             }
         }
-        let y = sized(&mut buffers.y, rows * width);
-        for (at, (y, sum)) in y.iter_mut().zip(&sums).enumerate() {
-            within(sum.abs(), LIMIT.into(), "sum of experts")
-                .map_err(|error| ForwardError::Range { place: batch.at(at / width, Op::DownProj), error })?;
-            *y = *sum as i32;
-        }
+        sized(&mut buffers.y, rows * width).copy_from_slice(&sums);
         Ok(())
     }
 

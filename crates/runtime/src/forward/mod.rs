@@ -21,7 +21,7 @@ mod ends;
 mod ffn_block;
 mod steps;
 
-pub use ends::HeadRows;
+pub use ends::{HeadRows, pool};
 
 use crate::arith::{LIMIT, RESIDUAL_LIMIT, RangeError};
 use crate::kernels::Compute;
@@ -218,7 +218,7 @@ impl Engine {
             (Block::PreNorm, None) => self.add(x, y, residual, batch)?,
             (Block::Sandwich, Some(gain)) => {
                 let normed = sized(normed, y.len());
-                self.gains(y, gain, LIMIT, normed, &|row| batch.at(row, post_norm))?;
+                self.gains(y, gain, (LIMIT, LIMIT), normed, &|row| batch.at(row, post_norm))?;
                 batch.observe_rows(post_norm, normed.chunks_mut(width).map(Values::I32));
                 self.add(x, normed, residual, batch)?;
             }
@@ -226,7 +226,7 @@ impl Engine {
                 self.add(x, y, residual, batch)?;
                 let sum = sized(normed, x.len());
                 sum.copy_from_slice(x);
-                self.gains(sum, gain, RESIDUAL_LIMIT - 1, x, &|row| batch.at(row, residual))?;
+                self.gains(sum, gain, (RESIDUAL_LIMIT, RESIDUAL_LIMIT - 1), x, &|row| batch.at(row, residual))?;
             }
             _ => return Err(ForwardError::Missing("norm behind a sublayer, or one too many")),
         }

@@ -40,7 +40,7 @@ fn squares_body(x: &[i32], es: i32) -> i32 {
 }
 
 multiversion! {
-    /// The largest magnitude of `x_i + y_i`, or `u32::MAX` where a sum leaves i32.
+    /// The largest of `x_i + y_i`, and of what sums below zero are below -1; `u32::MAX` where one leaves i32.
     fn largest_sum(x: &[i32], y: &[i32]) -> u32 = largest_sum_body
 }
 
@@ -52,7 +52,7 @@ fn largest_sum_body(x: &[i32], y: &[i32]) -> u32 {
         let sum = x.wrapping_add(*y);
         // The sign bit is set where both have a sign that the sum has not.
         wrapped |= (x ^ sum) & (y ^ sum);
-        largest = largest.max(sum.unsigned_abs());
+        largest = largest.max((sum ^ (sum >> 31)) as u32);
     }
     if wrapped < 0 { u32::MAX } else { largest }
 }
@@ -230,12 +230,12 @@ impl Engine {
         first_failed(&failed, |row| batch.at(row, op))
     }
 
-    /// The norm with gains of each `width` values of `x`, into `y`, within `bound` (section 3).
+    /// The norm with gains of each `width` values of `x`, into `y`, from `-low` to `high` (section 3).
     pub(super) fn gains(
         &self,
         x: &[i32],
         gain: &Gain,
-        bound: i32,
+        (low, high): (i32, i32),
         y: &mut [i32],
         at: &dyn Fn(usize) -> Place,
     ) -> Result<(), ForwardError> {
@@ -245,8 +245,9 @@ impl Engine {
         let rows = (Rows::new(y, width), Rows::new(&mut failed, 1));
         self.compute.pool.rows(grain(width).min(1024), rows, |row, (y, failed)| {
             let result = gain_norm(&x[row * width..(row + 1) * width], gain, y).and_then(|()| {
-                let largest = kernels::extent(self.compute.kernel, y).magnitude();
-                within(largest.into(), bound.into(), "norm with gains")
+                let extent = kernels::extent(self.compute.kernel, y);
+                within((-i64::from(extent.min)).max(0), low.into(), "norm with gains")?;
+                within(extent.max.into(), high.into(), "norm with gains")
             });
             failed[0] = result.err();
         });

@@ -1,7 +1,7 @@
 //! From accumulators to outputs (docs/spec/arithmetic.md, section 4, steps 2 and 3):
 //!
 //! ```text
-//! t = rsh(acc, s1)                                   |t| <= 2^19
+//! t = rsh(acc, s1)                                   -2^19 <= t < 2^19
 //! v = t * (m_i * k)                                  |v| < 2^29, since m_i <= 31 and k <= 31
 //! y = scale(v, s_i + 4 - s1 - f - F) + b_i           range: LIMIT before and after the bias
 //! ```
@@ -12,13 +12,13 @@
 use super::accumulate::{BLOCK_ROWS, Order};
 use super::columns::Claim;
 use super::kernel::multiversion;
-use crate::arith::{LIMIT, RangeError, SHIFT_MAX, Step, scale};
+use crate::arith::{LIMIT, RangeError, SHIFT_MAX, Step, halves, scale};
 use core::ops::Range;
 use lockstep_base::limits::PRE_SHIFTED_BITS;
 use lockstep_base::weights::Linear;
 
-/// Bound of the accumulator after its static shift. The importer chooses s1 so that it holds.
-const PRE_SHIFTED_MAX: u32 = 1 << PRE_SHIFTED_BITS;
+/// Bound of the accumulator after its static shift, which is at least its negative. The importer chooses s1 so that it holds.
+const PRE_SHIFTED_LIMIT: i32 = 1 << PRE_SHIFTED_BITS;
 /// Accumulators stay below 2^30, so larger static shifts give the same.
 const PRE_SHIFT_MAX: u8 = 30;
 
@@ -29,10 +29,7 @@ const PRE_SHIFT_MAX: u8 = 30;
 /// [`RangeError`] for the first bound that does not hold.
 pub fn requantise(acc: i32, weights: &Linear, row: usize, step: Step) -> Result<i32, RangeError> {
     let t = pre_shifted(acc, pre_shift(weights));
-    if t.unsigned_abs() > PRE_SHIFTED_MAX {
-        let (got, limit) = (i64::from(t).abs(), PRE_SHIFTED_MAX.into());
-        return Err(RangeError { what: "accumulator of a linear layer", got, limit });
-    }
+    halves(t.into(), PRE_SHIFTED_LIMIT, "accumulator of a linear layer")?;
     let v = t.wrapping_mul(i32::from(weights.multipliers[row]) * i32::from(step.k));
     let y = scale(v, i32::from(weights.shifts[row]) + shift_offset(weights, step), "linear layer")?;
     let sum = i64::from(y) + i64::from(weights.bias.get(row).copied().unwrap_or(0));
@@ -106,7 +103,7 @@ fn block_body(
     bad.none()
 }
 
-/// Largest magnitudes of t and of y, and marks of values that a left shift would make too large.
+/// Largest t, or what one below zero is below -1, largest magnitude of y, and marks of values that a left shift would make too large.
 #[derive(Clone, Copy, Default)]
 struct Bad {
     t: [u32; LANES],
@@ -118,7 +115,7 @@ impl Bad {
     #[inline(always)]
     fn none(&self) -> bool {
         let largest = |lanes: &[u32; LANES]| lanes.iter().fold(0, |max, lane| *lane.max(&max));
-        largest(&self.t) <= PRE_SHIFTED_MAX && largest(&self.y) <= LIMIT as u32 && largest(&self.shifted) == 0
+        largest(&self.t) < PRE_SHIFTED_LIMIT as u32 && largest(&self.y) <= LIMIT as u32 && largest(&self.shifted) == 0
     }
 }
 
@@ -174,7 +171,7 @@ impl Token {
         let mut y = [0; LANES];
         for i in 0..LANES {
             let t = pre_shifted(acc[i], self.pre_shift);
-            bad.t[i] = bad.t[i].max(t.unsigned_abs());
+            bad.t[i] = bad.t[i].max((t ^ (t >> 31)) as u32);
             let v = t.wrapping_mul(scales.multipliers[i].wrapping_mul(self.k));
             let s = scales.shifts[i].wrapping_add(self.offset);
             // A right shift by 31 of |v| < 2^30 rounds to 0.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A second implementation of docs/spec/arithmetic.md, sections 1 to 8 and 10, step by step as the text says.
+"""A second implementation of docs/spec/arithmetic.md, sections 1 to 8 and 10, and of docs/spec/nets.md, step by step as the text says.
 
 It shares nothing with the Rust code: integers of any size, no tricks, the bounds of the text as
 assertions. It reads the golden files beside it, computes every case again and compares. Standard
@@ -13,7 +13,7 @@ from math import isqrt
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FILES = ["tables", "rounding", "quantise", "norm", "families", "linear", "residual", "attention", "ffn", "sampling", "layer"]
+FILES = ["tables", "rounding", "quantise", "norm", "families", "linear", "residual", "attention", "ffn", "sampling", "encoder", "nets", "layer"]
 LIMIT = 127 * 2**23
 getcontext().prec = 60
 
@@ -45,6 +45,13 @@ def scale(x, s):
 
 def within(x, bound):
     if abs(x) > bound:
+        raise RangeExceeded
+    return x
+
+
+def halves(x, bits):
+    """The range of two's complement: -2^bits <= x < 2^bits."""
+    if not -(2**bits) <= x < 2**bits:
         raise RangeExceeded
     return x
 
@@ -174,8 +181,11 @@ def linear(matrix, x, k, f):
     for i, row in enumerate(matrix["w"]):
         assert len(row) == len(x)
         acc = sum(w * v for w, v in zip(row, x))
+        if matrix["low"]:
+            assert all(-64 <= w <= 64 for w in matrix["low"][i])
+            acc += sum(w * v for w, v in zip(matrix["low"][i], x)) // 128
         assert abs(acc) <= 2**30
-        t = within(rsh(acc, matrix["s1"]), 2**19)
+        t = halves(rsh(acc, matrix["s1"]), 19)
         v = t * (matrix["m"][i] * k)
         assert abs(v) < 2**29
         y = within(scale(v, matrix["s"][i] + 4 - matrix["s1"] - f - matrix["F"]), LIMIT)
@@ -188,7 +198,7 @@ def linear(matrix, x, k, f):
 
 
 def residual(x):
-    return within(x, 2**29 - 1)
+    return halves(x, 28)
 
 
 # ---- section 6
@@ -221,7 +231,9 @@ def scores(q, e_q, keys, e_k, frac, slope=None, capped=None):
     for j, (key, e) in enumerate(zip(keys, e_k)):
         s = sum(a * b for a, b in zip(q, key))
         assert abs(s) <= 2**29
-        t = within(scale(s, frac - 8 - e_q - e), 2**29)
+        if frac - 8 - e_q - e < 0:
+            raise RangeExceeded
+        t = within(scale(s, frac - 8 - e_q - e), 2**27 - 1)
         if capped:
             t = soft_cap(t, *capped)
         if slope:
@@ -315,12 +327,14 @@ def sampled(logits, frac, tau, top_k, top_p, word, exp2_sample):
         product = rsh(min(big - logit, cap), e) * beta
         assert product <= 2**29
         w.append(exp2_sample[min(rsh(product, bs - e), 4095)])
-    kept = sorted((j for j in range(len(w)) if w[j] > 0), key=lambda j: (-w[j], j))
+    kept = sorted(range(len(w)), key=lambda j: (-logits[j], j))
     if top_k > 0:
         kept = kept[:top_k]
     z_k = sum(w[j] for j in kept)
-    count = next(n for n in range(1, len(kept) + 1) if 2**16 * sum(w[j] for j in kept[:n]) >= top_p * z_k)
-    kept = kept[:count]
+    if top_p < 2**16:
+        count = next(n for n in range(1, len(kept) + 1) if 2**16 * sum(w[j] for j in kept[:n]) >= top_p * z_k)
+        kept = kept[:count]
+    kept = sorted(kept)
     z = sum(w[j] for j in kept)
     u, prefix = word * z // 2**64, 0
     for token in kept:
@@ -365,6 +379,19 @@ def silu_table():
 # ---- a layer: sections 2 to 7
 
 
+def rotated(x, block, norm_eps, residual_frac):
+    """3.3: z and its codes."""
+    e, x16 = first_shift(x)
+    z = hadamard(x16 + [0] * (-len(x) % 32), block)
+    if norm_eps is None:
+        rho, base = 2**14, e - 14 - residual_frac
+    else:
+        es, _, _, kk, rho = inverse_rms(x, norm_eps)
+        base = e - es - kk
+    codes, k, f = quantise(z, rho, base)
+    return {"e": e, "z": z, "k": k, "f": f, "codes": codes}
+
+
 def site(case, x):
     """Codes and step of what enters a sublayer (3.1; 3.3 where the stream is rotated online)."""
     block = case.word("block") if case.has("block") else None
@@ -381,6 +408,11 @@ def site(case, x):
     return quantise(z, rho, e - es - kk)
 
 
+# Matrices that an adapter may stand beside, in execution order; codes between its own for the last token.
+TARGETS = ["q", "k", "v", "o", "gate", "up", "down"]
+ADAPTED = {}
+
+
 def with_gains(case, name, x):
     ints, one = case.list, case.one
     offsets = ints(name + ".offsets") if case.has(name + ".offsets") else []
@@ -392,7 +424,19 @@ def apply(case, name, codes, k, f, bound):
     """Outputs, padded codes and F of a matrix of the case."""
     matrix = read_matrix(case, name + ".")
     padded = codes + [0] * (len(matrix["w"][0]) - len(codes))
-    return [within(y, bound) for y in linear(matrix, padded, k, f)[1]], padded, matrix["F"]
+    ys = [within(y, bound) for y in linear(matrix, padded, k, f)[1]]
+    if case.has(name + ".A.w"):
+        a, b = read_matrix(case, name + ".A."), read_matrix(case, name + ".B.")
+        between = [within(y, 32767) for y in linear(a, padded, k, f)[1]]
+        own, *step = plain_site(between, a["F"])
+        own += [0] * (len(b["w"][0]) - len(own))
+        run = TARGETS.index(name)
+        note(ADAPTED, "adapter_codes", own, *step, f".{run}" if run else "")
+        added = linear(b, own, *step)[1]
+        if name in ("o", "down"):
+            added = [halves(v, 26) for v in added]
+        ys = [within(y + v, bound) for y, v in zip(ys, added)]
+    return ys, padded, matrix["F"]
 
 
 def note(out, name, codes, k, f, run=""):
@@ -489,9 +533,9 @@ def feed_forward(case, x, out):
     total = [0] * len(x)
     for slot, (expert, rho, kk) in enumerate(chunks(choice, 3)):
         run = f".{slot}" if slot else ""
-        y = network(case, f"e{expert}.", codes, *step, rho, kk, out, run)
+        y = [halves(v, 28 - bl(per_token - 1)) for v in network(case, f"e{expert}.", codes, *step, rho, kk, out, run)]
         total = [a + b for a, b in zip(total, y)]
-    return [within(v, LIMIT) for v in total]
+    return total
 
 
 def join(case, name, op, x, y, out):
@@ -508,6 +552,7 @@ def join(case, name, op, x, y, out):
 
 
 def layer(case):
+    ADAPTED.clear()
     rows, out = chunks(case.list("rows"), case.one("d_model")), {}
     tokens = [heads_of(case, x, position, out) for position, x in enumerate(rows)]
     for position, x in enumerate(rows):
@@ -520,7 +565,7 @@ def layer(case):
         # What the last token leaves is what is compared: earlier ones may have other experts.
         found = {}
         x = join(case, "ffn_post", "ffn", x, feed_forward(case, x, found), found)
-    return out | found
+    return out | found | ADAPTED
 
 
 # ---- the files
@@ -586,6 +631,7 @@ def read_matrix(case, p):
         ]
     else:
         matrix["w"] = chunks(case.list(p + "w"), cols)
+    matrix["low"] = chunks(case.list(p + "low"), cols) if case.has(p + "low") else []
     assert all(-127 <= w <= 127 for row in matrix["w"] for w in row)
     return matrix
 
@@ -597,6 +643,82 @@ def table(case):
     size = 4 if name == "exp2_sample" else 2
     data = b"".join(v.to_bytes(size, "little", signed=name == "activation") for v in entries)
     return {"sha256": hashlib.sha256(data).hexdigest()}
+
+
+def net(case):
+    """Every value of a small network (nets.md): images are {(row, column, channel): integer}."""
+    height, width_, channels = case.list("shape")
+    shape, x = (height, width_, channels), case.list("x")
+    assert all(case.one("low") <= v <= case.one("high") for v in x)
+    # Shape, integers in order, fractional bits or step.
+    values, out = [(shape, x, case.one("F"))], {}
+
+    def at(value, i, j, c):
+        (h, w, d), x, _ = value
+        return x[(i * w + j) * d + c] if 0 <= i < h and 0 <= j < w else None
+
+    def windows(value, kernel, strides, pads):
+        (h, w, _), (top_, left, bottom, right) = value[0], pads
+        rows = (h + top_ + bottom - kernel[0]) // strides[0] + 1
+        columns = (w + left + right - kernel[1]) // strides[1] + 1
+        for i in range(rows):
+            for j in range(columns):
+                corner = i * strides[0] - top_, j * strides[1] - left
+                yield [(corner[0] + a, corner[1] + b) for a in range(kernel[0]) for b in range(kernel[1])]
+
+    def size(value, kernel, strides, pads):
+        (h, w, _) = value[0]
+        return (
+            (h + pads[0] + pads[2] - kernel[0]) // strides[0] + 1,
+            (w + pads[1] + pads[3] - kernel[1]) // strides[1] + 1,
+        )
+
+    node = 0
+    while case.has(f"node{node}"):
+        name, *rest = case.fields[f"node{node}"]
+        rest = [int(word) for word in rest]
+        value = values[rest[0]]
+        (h, w, d), x, frac = value
+        if name == "pad":
+            top_, left, bottom, right = rest[1:]
+            new = h + top_ + bottom, w + left + right, d
+            places = [(i - top_, j - left) for i in range(new[0]) for j in range(new[1])]
+            found = [at(value, i, j, c) or 0 for i, j in places for c in range(d)]
+        elif name == "quantise":
+            codes, k, f = plain_site(x, frac)
+            new, found, frac = (h, w, d), codes, (k, f)
+        elif name in ("linear", "conv"):
+            matrix = read_matrix(case, f"m{rest[1]}.")
+            window = [[1, 1], [1, 1], [0] * 4] if name == "linear" else [rest[2:4], rest[4:6], rest[6:]]
+            new = *size(value, *window), len(matrix["w"])
+            found = []
+            for places in windows(value, *window):
+                patch = [at(value, i, j, c) or 0 for i, j in places for c in range(d)]
+                found += linear(matrix, patch + [0] * (len(matrix["w"][0]) - len(patch)), *frac)[1]
+            frac = matrix["F"]
+        elif name == "relu":
+            new, found = (h, w, d), [max(v, 0) for v in x]
+        elif name == "max_pool":
+            window = [rest[1:3], rest[3:5], rest[5:]]
+            new, found = (*size(value, *window), d), []
+            for places in windows(value, *window):
+                for c in range(d):
+                    found.append(max(v for v in (at(value, i, j, c) for i, j in places) if v is not None))
+        elif name == "flatten":
+            new, found = (1, 1, h * w * d), [x[place * d + c] for c in range(d) for place in range(h * w)]
+        elif name == "add":
+            other, new = values[rest[1]], (h, w, d)
+            found = [scale(a, frac - rest[2]) + scale(b, other[2] - rest[2]) for a, b in zip(x, other[1])]
+            frac = rest[2]
+        else:
+            raise AssertionError(f"unknown op {name}")
+        assert name == "quantise" or all(within(v, 2**29) == v for v in found)
+        node += 1
+        values.append((new, found, frac))
+        out[f"v{node}"] = found
+        if name == "quantise":
+            out[f"v{node}.k"], out[f"v{node}.f"] = frac
+    return out
 
 
 def compute(case):
@@ -626,8 +748,22 @@ def compute(case):
         assert one("a") < 2**12 and max(ints("distance")) < 2**17
         return {"bias": [rsh(one("a") * distance, one("b")) for distance in ints("distance")]}
     if op == "linear":
-        acc, y = linear(read_matrix(case, ""), ints("x"), one("k"), one("f"))
-        return {"acc": acc, "y": [within(v, one("bound") if case.has("bound") else LIMIT) for v in y]}
+        matrix = read_matrix(case, "")
+        acc, y = linear(matrix, ints("x"), one("k"), one("f"))
+        y = [within(v, one("bound") if case.has("bound") else LIMIT) for v in y]
+        return {"y": y} if matrix["low"] else {"acc": acc, "y": y}
+    if op == "rotated":
+        eps, frac = (one(key) if case.has(key) else None for key in ("norm_eps", "R"))
+        return rotated(ints("x"), one("B"), eps, frac)
+    if op == "relu":
+        return {"a": [max(g, 0) for g in ints("g")]}
+    if op == "pool":
+        rows = chunks(ints("rows"), one("d_model"))
+        n = len(rows)
+        mean = [(2 * sum(column) + n) // (2 * n) for column in zip(*rows)]
+        return {"y": rows[0] if case.word("of") == "first" else mean}
+    if op == "net":
+        return net(case)
     if op == "embed":
         x = [residual(scale(code, one("F") - one("R"))) for code in ints("codes")]
         if case.has("position_codes"):

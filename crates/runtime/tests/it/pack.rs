@@ -18,6 +18,8 @@ pub(crate) struct Plain {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Row {
     pub(crate) cells: Vec<u8>,
+    /// Low parts of int16; empty otherwise.
+    pub(crate) low: Vec<u8>,
     /// One table id a group of 32 columns; empty for int8.
     pub(crate) ids: Vec<u16>,
     pub(crate) multiplier: u8,
@@ -44,6 +46,7 @@ impl Plain {
             multiplier: linear.multipliers[row],
             shift: linear.shifts[row],
             bias: linear.bias.get(row).copied(),
+            low: linear.row_low_parts(row).into_iter().map(|low| low as u8).collect(),
         });
         Plain { cols, format, rows: rows.collect(), pre_shift: linear.pre_shift, out_frac: linear.out_frac }
     }
@@ -57,6 +60,9 @@ impl Plain {
             for (col, cell) in row.cells.iter().enumerate() {
                 let high = format == WeightFormat::Int4 && col % GROUP_COLS >= 16;
                 codes[code_offset(format, cols, r, col)] |= if high { cell << 4 } else { *cell };
+            }
+            for (col, low) in row.low.iter().enumerate() {
+                codes[format.code_bytes(count, cols) / 2 + code_offset(format, cols, r, col)] = *low;
             }
             for (group, id) in row.ids.iter().enumerate() {
                 let at = 2 * id_index(cols, r, group);
@@ -107,7 +113,7 @@ impl Plain {
 #[test]
 fn plain_rows_round_trip() {
     use lockstep_runtime::synthetic::{model, small_config};
-    for format in [WeightFormat::Int8, WeightFormat::Int4] {
+    for format in [WeightFormat::Int8, WeightFormat::Int4, WeightFormat::Int16] {
         let weights = model(&small_config(), format, 3);
         let down = &weights.layers[1].ffn.dense().unwrap().down;
         let packed = Plain::of(down).pack();

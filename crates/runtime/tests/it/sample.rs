@@ -76,7 +76,7 @@ fn draws_follow_the_weights() {
     assert!(chi < 27.9, "chi-square {chi} (0.1 % bound 27.9), counts {counts:?}");
 }
 
-/// top-k keeps the k most likely, top-p the shortest prefix with the mass; ties by index.
+/// top-k keeps the k most likely, top-p the shortest prefix with the mass, ties by index; draws go through what is kept by index.
 #[test]
 fn truncation_keeps_the_most_likely() {
     let table = table();
@@ -96,10 +96,19 @@ fn truncation_keeps_the_most_likely() {
     assert_eq!(seen(&parameters(1.0, 0, 1.0)), [0, 1, 2, 3, 4]);
     assert_eq!(
         sample(&logits, FRAC, &parameters(1.0, 0, 1.0), 0, &table),
-        1,
-        "the first candidate is the likeliest"
+        0,
+        "the first candidate is that of the lowest index"
     );
     assert_eq!(sample(&logits, FRAC, &parameters(1.0, 0, 1.0), u64::MAX, &table), 4);
+}
+
+/// What has one weight has an order: that of the logits, so top-k is not decided by the table's resolution.
+#[test]
+fn equal_weights_have_the_order_of_their_logits() {
+    let p = parameters(16.0, 1, 1.0);
+    let logits = [800, 803, 801];
+    assert!(weights(&logits, FRAC, p.temperature_q16, &table()).all(|weight| weight == 1 << 24));
+    assert_eq!(sample(&logits, FRAC, &p, 0, &table()), 1);
 }
 
 /// Extremes end in a token, never in a panic: one logit, equal logits, the whole i32 range.

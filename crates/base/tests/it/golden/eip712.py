@@ -46,10 +46,10 @@ def part(embed, first, end, head, shard=0, shards=1):
 CASES = [
     ("all zero", 1, receipt(lambda n: 0, opset="", part=part(False, 0, 0, False, 0, 0), stage=0,
                             firstToken=0, tokenCount=0, flags=0)),
-    ("one stage", 2, receipt(lambda n: n + 1, opset="lockstep-0", part=part(True, 0, 5, True), stage=0,
+    ("one stage", 2, receipt(lambda n: n + 1, opset="lockstep-1", part=part(True, 0, 5, True), stage=0,
                              firstToken=0, tokenCount=32, flags=2)),
     ("closing stage in the middle", 0xA11CE, receipt(
-        lambda n: 0xF0 ^ n, opset="lockstep-0", part=part(False, 2, 4, False), stage=1,
+        lambda n: 0xF0 ^ n, opset="lockstep-1", part=part(False, 2, 4, False), stage=1,
         firstToken=96, tokenCount=7, flags=3)),
     ("largest numbers", ORDER - 1, receipt(
         lambda n: 0xFF, opset="lockstep-ä", part=part(True, 2**32 - 1, 2**32 - 1, True, 2**16 - 1, 2**16 - 1),

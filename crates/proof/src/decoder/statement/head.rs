@@ -1,10 +1,11 @@
 //! The end of a model: which tokens it chooses.
 
-use super::{Claim, Sampling, Statement, pooled_max};
+use super::{Claim, LIMB_BITS, STREAM_MAX, Sampling, Statement};
 use crate::circuit::{Bit, Linear, Marks, Public, View};
 use crate::decoder::plan::logit_cap;
-use crate::field::{ProofField, residue};
+use crate::field::{ProofField, power_of_two, residue};
 use crate::gadget::linear::{Layer, Part, Stream};
+use crate::gadget::ranges::Width;
 use crate::gadget::sample::{Draws, Sampler};
 use crate::gadget::{Builder, whole};
 use crate::integer::{bit_length, log2_ceil};
@@ -16,8 +17,12 @@ use lockstep_base::params::{ONE_Q16, TEMPERATURE_GREEDY_BELOW_Q16, draw};
 use lockstep_base::weights::ModelWeights;
 use p3_field::PrimeCharacteristicRing;
 
-/// Bits of the distance of a logit from the largest: with logits below 2^29 no difference is that of another by the order of the field.
+/// Bits of the largest logit, with its sign: logits are below 2^28.
+const LARGEST_BITS: u32 = 29;
+/// Bits of the distance of a logit from the largest.
 const DISTANCE_BITS: u32 = 29;
+/// Bits of what sums of limbs of 1,023 rows carry, either way.
+const CARRY_BITS: u32 = 13;
 
 impl<'a, E: ProofField> Statement<'a, E> {
     /// The generated tokens are what is claimed of them.
@@ -47,20 +52,22 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let mut stream: Vec<_> = stream.into_iter().zip(parts).map(picked).collect();
         let codes = self.site(builder, log, &mut stream);
         let all = log + self.plan.vocab;
-        let mut logits = builder.linear("logits", &codes, head);
+        // Whoever chooses shows how far each is from the largest, which is a range of all of them.
+        let (mut logits, mut owed) = builder.linear_and_owed("logits", &codes, head);
         if let Some(cap) = logit_cap(self.answer.weights) {
-            logits = builder.soft_cap("logit", all, (&logits, i64::MAX), cap);
+            logits = builder.soft_cap("logit", all, (&logits, owed), cap);
+            owed = i64::MAX;
         }
         match sampler(self.answer.weights, &self.answer.claim) {
             Some((sampler, seed)) => {
                 let chosen: Vec<usize> = (0..rows).map(|row| tokens[at(row)] as usize).collect();
                 let words: Vec<u64> = (0..rows).map(|row| draw(&seed, at(row) as u32)).collect();
                 let draws = Draws { tokens: &chosen, words: &words, vocab: self.plan.vocab };
-                builder.drawn(&sampler, &draws, &logits);
+                builder.drawn(&sampler, &draws, (&logits, owed));
             }
             None => {
                 let chosen: Vec<usize> = (0..rows).map(|row| tokens[at(row)] as usize).collect();
-                self.greedy(builder, (log, &chosen), &logits);
+                self.greedy(builder, (log, &chosen), (&logits, owed));
             }
         }
     }
@@ -70,7 +77,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         &self,
         builder: &mut Builder<'a, E::Base>,
         (log, tokens): (usize, &[usize]),
-        logits: &Linear<E::Base>,
+        (logits, owed): (&Linear<E::Base>, i64),
     ) {
         let (vocab, width) = (self.config().vocab as usize, 1usize << self.plan.vocab);
         let all = log + self.plan.vocab;
@@ -82,7 +89,7 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let real = View { source: real, bits: (log..all).map(Bit::At).collect() };
         let values = builder.integers(logits, all);
         let tops = (0..values.len() / width).map(|row| values[row * width + tokens[row]]).collect();
-        let top = Linear::view(whole(builder.commit("largest logit", log, tops), log));
+        let (top, top_bits) = builder.signed("largest logit", log, LARGEST_BITS, tops);
         let distance = top.minus(logits);
         builder.constrain(
             all,
@@ -95,7 +102,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let value = |at: usize| if at % width < vocab { distance[at] - before[at] } else { 0 };
             (0..distance.len()).map(value).collect()
         };
-        let (below, _) = builder.declared("below the largest", all, DISTANCE_BITS, below);
+        let (below, bits) = builder.declared("below the largest", all, DISTANCE_BITS, below);
+        // Nobody reads those that fill up: what is shown of all holds for the others.
+        builder.owed("logits", all, logits, owed, (1 << top_bits) / 2 + (1 << bits));
         let product = (E::Base::ONE, Linear::view(real), distance);
         builder.constrain(all, vec![product], below.plus(&before).times(E::Base::NEG_ONE));
     }
@@ -114,24 +123,44 @@ impl<'a, E: ProofField> Statement<'a, E> {
         let taken = Marks { at: vec![n as u32], log: self.tokens };
         let taken = builder.circuit.public(Public::Before(taken));
         for (stream, part) in stream.iter().zip(&self.plan.stream) {
-            let channels = part.log;
-            let at_most = stream.owed.min(pooled_max(self.positions()));
-            builder.owed("pooled", self.tokens + channels, &stream.x, at_most, i64::MAX);
-            let sum = builder.pick((taken, 0), (self.tokens, channels), &stream.x);
-            let mut values = vec![E::Base::ZERO; 1 << channels];
-            for place in &part.places {
-                values[*place as usize] = residue(vector[part.first + *place as usize].into());
-            }
-            let y = Linear::view(whole(builder.circuit.vector(values), channels));
+            let (channels, log) = (part.log, self.tokens + part.log);
+            // Channels that fill up are 0.
+            let mut claimed = vec![0; 1 << channels];
+            part.places.iter().for_each(|at| claimed[*at as usize] = vector[part.first + *at as usize].into());
+            let mut public = |of: &dyn Fn(i64) -> i64| {
+                let values = claimed.iter().map(|y| residue(of(*y))).collect();
+                Linear::view(whole(builder.circuit.vector(values), channels))
+            };
             if pooling == Pooling::First {
+                let y = public(&|y| y);
+                builder.owed("pooled", log, &stream.x, stream.owed.min(STREAM_MAX), i64::MAX);
+                let sum = builder.pick((taken, 0), (self.tokens, channels), &stream.x);
                 builder.constrain(channels, Vec::new(), sum.minus(&y));
                 continue;
             }
-            // 2 n y + r = 2 sum + n, r in 0 .. 2 n.
-            let twice = E::Base::from_usize(2 * n);
-            let rest = sum.times(E::Base::TWO).offset(E::Base::from_usize(n)).minus(&y.times(twice));
-            let bits = bit_length(2 * n as i64 - 1);
-            let other = rest.clone().times(E::Base::NEG_ONE).offset(twice - E::Base::ONE);
+            // x + 2^b in limbs: sums of n of these do not wrap.
+            let b = stream.owed.min(STREAM_MAX).ilog2();
+            let twice = 2 * n as i64;
+            let of_claimed = |y: i64| twice * (y + (1 << b));
+            let (lower, upper) = (public(&|y| of_claimed(y) & 0xffff), public(&|y| of_claimed(y) >> LIMB_BITS));
+            let shifted = stream.x.clone().offset(power_of_two(b));
+            let values = builder.integers(&shifted, log);
+            let limbs = builder.value("pooled", log, Width::Fixed(b + 1), values);
+            builder.constrain(log, Vec::new(), limbs.clone().minus(&shifted));
+            let [low, high] = [0, 1].map(|at| match limbs.terms.get(at) {
+                Some(term) => {
+                    let limb = Linear::view(term.views[0].clone());
+                    builder.pick((taken, 0), (self.tokens, channels), &limb)
+                }
+                None => Linear::constant(E::Base::ZERO),
+            });
+            // 2 n (y + 2^b) + r = 2 low + 2^17 high + n, r in 0 .. 2 n; what is carried over 2^16 is small.
+            let carry = high.times(E::Base::TWO).minus(&upper);
+            let rest = low.times(E::Base::TWO).offset(E::Base::from_usize(n)).minus(&lower);
+            let rest = rest.plus(&carry.clone().times(power_of_two(LIMB_BITS)));
+            let bits = bit_length(twice - 1);
+            let other = rest.clone().times(E::Base::NEG_ONE).offset(E::Base::from_i64(twice - 1));
+            builder.in_range("pooled carry", channels, CARRY_BITS + 1, &carry.offset(power_of_two(CARRY_BITS)));
             builder.in_range("pooled remainder", channels, bits, &rest);
             builder.in_range("pooled remainder", channels, bits, &other);
         }

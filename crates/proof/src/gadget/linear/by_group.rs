@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What depends on s is fetched once for each vector and each distinct s_i of the matrix, and read by its rows. A shift to the left (s < 0: P = 1, Q = 2^-s,
-//! H = 0) needs to know that the product stays within LIMIT, as small networks prove of themselves ([`Layer::bounded`]); what is added to the residual
-//! stream is shifted there ([`Builder::add_linear`]). For other matrices it has no argument, and the prover says so.
+//! H = 0) needs to know that the product stays within LIMIT, as small networks prove of themselves ([`Layer::bounded`]). Elsewhere, where there is one (the prover
+//! declares it), what has a range is `y' 2^s`, of 31 + s bits, and the shift is made by whoever adds it to something (Q = 1); where 31 + s is not positive, it is 0.
 //!
 //! `|t| m k <= T 31^2` is at most [`super::PRODUCT_MAX`], and `P y'` below 2^30.
 
@@ -25,22 +25,20 @@ use p3_field::PrimeField32;
 
 /// Shifts to the left that the table has.
 const LEFT_MAX: i64 = 30;
-/// Shifts to the left of what is added to the stream.
-const ADDED_MAX: i64 = 20;
+/// Shifts to the left of what is shifted later: `0 + 4 - 11 - 34 - 24` is the least.
+const ADDED_MAX: i64 = 70;
 /// Shifts to the right that it has.
-const SHIFTS: i64 = 226;
+const SHIFTS: i64 = 186;
 /// Bits of an output without its bias, with an offset.
 const OUTPUT_BITS: u32 = 31;
 
 /// What is known of outputs that are shifted to the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Nothing: there is no argument for them.
+    /// Nothing: what is shifted later has the range.
     None,
     /// That they stay within LIMIT.
     Bounded,
-    /// Nothing, but they are shifted where they are added to the stream, whose range bounds them.
-    Added,
 }
 
 /// Every shift from `first` on, with what a shift by it needs: P, Q, H, the offset of an output, the widths of its limbs and of its remainder's.
@@ -50,7 +48,7 @@ fn shift_table(first: i64, limb_bits: u32) -> Vec<Vec<i64>> {
         let right = if nothing { 0 } else { s.max(0) as u32 };
         let bits = if nothing { 0 } else { 30 - right };
         let offset = if nothing { 0 } else { 1 << bits };
-        let factor = if nothing { 0 } else { 1 << (-s).max(0) };
+        let factor = if nothing { 0 } else { 1 << (-s).clamp(0, LEFT_MAX) };
         let mut entry = vec![s, 1 << right, factor, half(right), offset];
         entry.extend(widths(if nothing { 0 } else { bits + 1 }, OUTPUT_BITS, limb_bits));
         entry.extend(widths(right, SHIFT_MAX as u32, limb_bits));
@@ -65,28 +63,35 @@ fn added_table(limb_bits: u32) -> Vec<Vec<i64>> {
     for entry in &mut entries {
         let left = (-entry[0]).max(0) as u32;
         if left > 0 {
-            let bits = OUTPUT_BITS - 1 - left;
-            (entry[2], entry[4]) = (1, 1 << bits);
-            for (width, limb) in entry[5..].iter_mut().zip(widths(bits + 1, OUTPUT_BITS, limb_bits)) {
+            // What is not 0 is at least 16, the least multiplier and mantissa.
+            let bits = OUTPUT_BITS.saturating_sub(left);
+            (entry[2], entry[4]) = (1, half(bits));
+            for (width, limb) in entry[5..].iter_mut().zip(widths(bits, OUTPUT_BITS, limb_bits)) {
                 *width = limb;
             }
         }
-        entry.push(1 << left);
+        entry.push(if left <= LEFT_MAX as u32 { 1 << left } else { 0 });
     }
     entries
 }
 
 impl<'m, B: PrimeField32> Builder<'m, B> {
-    fn shifts(&mut self, left: Left) -> TableId {
+    fn shifts(&mut self, codes: &Codes<B>, layer: &Layer<'m>, left: Left) -> TableId {
         let limb_bits = self.circuit.limb_bits;
         match left {
-            Left::None => self.table("shift", || shift_table(0, limb_bits)),
             Left::Bounded => self.table("shift to both sides", || shift_table(-LEFT_MAX, limb_bits)),
-            Left::Added => self.table("shift into the stream", || added_table(limb_bits)),
+            Left::None => {
+                let most = self.integers(&codes.f, codes.log_steps).into_iter().max().unwrap_or(0);
+                if self.declare(1, || u32::from(layer.spread().0 < most)) == 0 {
+                    self.table("shift", || shift_table(0, limb_bits))
+                } else {
+                    self.table("shift to the left later", || added_table(limb_bits))
+                }
+            }
         }
     }
 
-    /// y' 2^-left, and 2^left with [`Left::Added`].
+    /// y' 2^-left, and 2^left where shifts to the left are made later.
     pub(super) fn by_group(
         &mut self,
         name: &str,
@@ -99,7 +104,7 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
         let log = vectors + rows;
         let bits = |range: core::ops::Range<usize>| range.map(Bit::At);
         // What depends on the shift, for each of the matrix's.
-        let table = self.shifts(left);
+        let table = self.shifts(codes, layer, left);
         let mut sums: Vec<Linear<B>> = Vec::new();
         let mut add = |at: usize, linear: Linear<B>| match sums.get_mut(at) {
             Some(sum) => *sum = sum.clone().plus(&linear),

@@ -3,13 +3,14 @@
 mod file;
 mod layer;
 mod model;
+mod net;
 mod ops;
 
 use lockstep_runtime::kernels::Kernel;
 use std::process::Command;
 
 /// Files of single ops, by section of docs/spec/arithmetic.md, and the least number of cases.
-const OPS: [(&str, usize); 10] = [
+const OPS: [(&str, usize); 12] = [
     ("tables.txt", 3),
     ("rounding.txt", 8),
     ("quantise.txt", 8),
@@ -20,6 +21,8 @@ const OPS: [(&str, usize); 10] = [
     ("attention.txt", 16),
     ("ffn.txt", 8),
     ("sampling.txt", 10),
+    ("encoder.txt", 6),
+    ("nets.txt", 9),
 ];
 
 /// arithmetic.md 1 to 8: every op gives what its golden vectors say.
@@ -36,7 +39,7 @@ fn every_op_gives_its_golden_vectors() {
 #[test]
 fn a_layer_gives_its_golden_vectors() {
     let tables = ops::Tables::read();
-    assert_eq!(file::check("layer.txt", |case| layer::compute(case, &tables)), 8);
+    assert_eq!(file::check("layer.txt", |case| layer::compute(case, &tables)), 9);
 }
 
 /// A whole model with all kernels: logits, answer, and the roots of a route of three stages.

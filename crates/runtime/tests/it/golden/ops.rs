@@ -1,17 +1,19 @@
 //! The scalar functions of the runtime under the names of golden files. One function an op.
 
 use super::file::{Case, Fields, Out, cases};
+use super::net;
 use crate::pack::{Plain, Row};
 use core::ops::Range;
 use lockstep_base::Digest;
-use lockstep_base::config::{Activation, Experts};
+use lockstep_base::config::{Activation, Experts, Pooling};
 use lockstep_base::params::{Parameters, draw};
 use lockstep_base::weights::{GROUP_COLS, Gain, Linear, Slope, WeightFormat};
 use lockstep_runtime::arith::{
-    Extent, RangeError, Step, choose_cut, code, embedded, gain_norm, inverse_rms, regularised, residual_sum,
-    route, rsh, scale, soft_cap, sum_of_squares, within,
+    Extent, RHO_ONE, RangeError, Step, choose_cut, code, embedded, gain_norm, inverse_rms, regularised,
+    residual_sum, route, rsh, scale, soft_cap, sum_of_squares, within, x16,
 };
 use lockstep_runtime::attention::{Layer, Query, Unit};
+use lockstep_runtime::forward::pool;
 use lockstep_runtime::kernels::{self, Activations, Compute, Kernel, Scratch};
 use lockstep_runtime::kv::HeadKv;
 use lockstep_runtime::pool::Pool;
@@ -58,6 +60,7 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
         "route" => router(input, tables),
         "alibi" => Ok(alibi(input)),
         "linear" => linear(input),
+        "rotated" => Ok(rotated(input)),
         "embed" => embed(input),
         "residual_add" => residual_add(input),
         "rope" => Ok(rope(input)),
@@ -67,6 +70,9 @@ pub(super) fn compute(case: &Case<'_>, tables: &Tables) -> Out {
         "softmax" => Ok(softmax(input, tables)),
         "attention" => attention_output(input, tables),
         "activation" => plain(input, tables),
+        "relu" => relu(input),
+        "pool" => Ok(pooled(input)),
+        "net" => net::compute(input),
         "gated" => gated(input, tables),
         "hadamard" => Ok(hadamard(input)),
         "draw" => Ok(draw_op(input)),
@@ -154,6 +160,38 @@ fn alibi(input: &Fields) -> Out {
     Out::default().list("bias", &bias.collect::<Vec<_>>())
 }
 
+/// What enters a sublayer of a model that rotates online (3.3): z, and its codes.
+fn rotated(input: &Fields) -> Out {
+    let (x, n): (Vec<i32>, usize) = (input.list("x"), input.list::<i32>("x").len());
+    let e = Extent::of(&x).shift16();
+    let mut z: Vec<i32> = x.iter().map(|x| x16(*x, e)).collect();
+    z.resize(n.next_multiple_of(32), 0);
+    z.chunks_mut(input.one("B")).for_each(|block| kernels::hadamard(Kernel::Scalar, block));
+    let (rho, base) = if input.has("norm_eps") {
+        let (es, sum) = sum_of_squares(&x, e);
+        let s_prime = regularised(sum, es, input.word("norm_eps").parse().expect("norm_eps"));
+        let (rho, kk) = inverse_rms(s_prime, n as u32);
+        (rho, e - es - kk as i32)
+    } else {
+        (RHO_ONE, e - 14 - input.one::<i32>("R"))
+    };
+    let cut = choose_cut(Extent::of(&z), rho, base);
+    let codes: Vec<i8> = z.iter().map(|z| code(*z, &cut)).collect();
+    Out::default().one("e", e).list("z", &z).one("k", cut.step.k).one("f", cut.step.f).list("codes", &codes)
+}
+
+fn relu(input: &Fields) -> Result<Out, RangeError> {
+    let g: Vec<i32> = input.list("g");
+    let mut a = vec![0; g.len()];
+    ffn::hidden(Kernel::Scalar, Activation::Relu, &g, None, input.one("F"), &[], &mut a)?;
+    Ok(Out::default().list("a", &a))
+}
+
+fn pooled(input: &Fields) -> Out {
+    let pooling = if input.word("of") == "first" { Pooling::First } else { Pooling::Mean };
+    Out::default().list("y", &pool(&input.list::<i32>("rows"), input.one("d_model"), pooling))
+}
+
 /// The matrix of fields with the prefix `p`.
 pub(super) fn matrix(input: &Fields, p: &str) -> Linear {
     let cols: usize = input.one(&format!("{p}cols"));
@@ -161,6 +199,12 @@ pub(super) fn matrix(input: &Fields, p: &str) -> Linear {
         (input.list(&format!("{p}m")), input.list(&format!("{p}s")));
     let count = multipliers.len();
     let int4 = input.has(&format!("{p}nibbles"));
+    let low = format!("{p}low");
+    let lows: Vec<u8> = if input.has(&low) {
+        input.list::<i8>(&low).into_iter().map(|w| w as u8).collect()
+    } else {
+        Vec::new()
+    };
     let cells: Vec<u8> = if int4 {
         input.list(&format!("{p}nibbles"))
     } else {
@@ -177,10 +221,15 @@ pub(super) fn matrix(input: &Fields, p: &str) -> Linear {
         multiplier: multipliers[row],
         shift: shifts[row],
         bias: bias.get(row).copied(),
+        low: lows.get(row * cols..(row + 1) * cols).unwrap_or_default().to_vec(),
     });
     let plain = Plain {
         cols,
-        format: if int4 { WeightFormat::Int4 } else { WeightFormat::Int8 },
+        format: match (int4, lows.is_empty()) {
+            (true, _) => WeightFormat::Int4,
+            (false, true) => WeightFormat::Int8,
+            (false, false) => WeightFormat::Int16,
+        },
         rows: rows.collect(),
         pre_shift: input.one(&format!("{p}s1")),
         out_frac: input.one(&format!("{p}F")),
@@ -201,13 +250,18 @@ fn linear(input: &Fields) -> Result<Out, RangeError> {
     let mut acc = vec![0; weights.rows];
     let activations = Activations::new(&compute, &x, weights.cols);
     let all = 0..weights.rows;
-    kernels::accumulate(&activations, &weights, &tables, all, &mut acc, &mut Scratch::default());
+    let out = if weights.format == WeightFormat::Int16 {
+        Out::default()
+    } else {
+        kernels::accumulate(&activations, &weights, &tables, all, &mut acc, &mut Scratch::default());
+        Out::default().list("acc", &acc)
+    };
     let mut y = vec![0; weights.rows];
     kernels::linear(&compute, &weights, &tables, &x, &[step], &mut y)?;
     if input.has("bound") {
         within(Extent::of(&y).magnitude().into(), input.one("bound"), "linear")?;
     }
-    Ok(Out::default().list("acc", &acc).list("y", &y))
+    Ok(out.list("y", &y))
 }
 
 fn embed(input: &Fields) -> Result<Out, RangeError> {

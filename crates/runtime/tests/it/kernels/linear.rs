@@ -243,7 +243,7 @@ fn specified(matrix: &Matrix, x: &[i8], steps: &[Step]) -> Result<Vec<i32>, (usi
         };
         let sum = y + i128::from(w.bias.get(row).copied().unwrap_or(0));
         let inside = |value: i128| value.abs() <= LIMIT.into();
-        if t.abs() > 1 << 19 || !inside(y) || !inside(sum) {
+        if !(-(1 << 19)..1 << 19).contains(&t) || !inside(y) || !inside(sum) {
             return Err((token, row));
         }
         out.push(sum as i32);
