@@ -52,9 +52,8 @@ pub fn kept(logits: &[i32], frac: i32, parameters: &Parameters, exp2_sample: &[u
         return all;
     }
     // Likeliest first: by the logits themselves, of which several have one weight.
-    let order = |a: &(u32, u32), b: &(u32, u32)| {
-        logits[b.1 as usize].cmp(&logits[a.1 as usize]).then(a.1.cmp(&b.1))
-    };
+    let order =
+        |a: &(u32, u32), b: &(u32, u32)| logits[b.1 as usize].cmp(&logits[a.1 as usize]).then(a.1.cmp(&b.1));
     let mut kept = all;
     if k < kept.len() {
         kept.select_nth_unstable_by(k, order);

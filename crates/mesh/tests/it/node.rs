@@ -159,8 +159,8 @@ fn bad_data_end_the_task() {
         (Code::Shape, |batch| batch.values = Values::Rows(vec![0; 5])),
         (Code::Shape, |batch| batch.values = Values::Rows(vec![0; 3])),
         (Code::Shape, |batch| batch.values = Values::Tokens(vec![0])),
-        (Code::Range, |batch| batch.values = Values::Rows(vec![0, 0, 1 << 29, 0])),
-        (Code::Range, |batch| batch.values = Values::Rows(vec![0, -(1 << 29), 0, 0])),
+        (Code::Range, |batch| batch.values = Values::Rows(vec![0, 0, 1 << 28, 0])),
+        (Code::Range, |batch| batch.values = Values::Rows(vec![0, -(1 << 28) - 1, 0, 0])),
         (Code::Range, |batch| batch.values = Values::Rows(vec![i32::MIN, 0, 0, 0])),
     ];
     for (code, change) in cases {
@@ -179,13 +179,13 @@ fn bad_data_end_the_task() {
     }
 }
 
-/// Law: the extreme values inside the range are taken.
+/// Law: the extreme values inside the range are taken: that of two's complement of 29 bits.
 #[test]
-fn the_range_is_open_at_its_ends_only() {
+fn the_ends_of_the_range_are_in_it() {
     let mut node = middle();
     opened(&mut node, open(5));
-    let limit = (1 << 29) - 1;
-    let values = Values::Rows(vec![limit, -limit, 0, 1]);
+    let limit = 1 << 28;
+    let values = Values::Rows(vec![limit - 1, -limit, 0, 1]);
     let batch = Batch { task: Digest([5; 32]), branch: 0, position: 0, count: 1, sample_from: 1, values };
     let effects = feed(&mut node, BEFORE, Data::Batch(batch));
     assert!(matches!(effects[..], [Effect::Data { .. }]), "{effects:?}");

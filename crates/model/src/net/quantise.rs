@@ -7,8 +7,8 @@
 //!   the step of activations is chosen per example at run time.
 
 use super::float::{Affine, FloatNet, FloatOp};
-use lockstep_base::config::{COLS_MULTIPLE, padded};
 use crate::quantise::formats::pre_shift;
+use lockstep_base::config::{COLS_MULTIPLE, padded};
 use lockstep_base::limits::COLS_MAX;
 use lockstep_base::net::{Builder, FRACS, Input, Net, NetError, Op, Window};
 use lockstep_base::weights::{Linear, Region, WeightFormat, code_offset};

@@ -129,7 +129,10 @@ mod tests {
             let s1 = u32::from(pre_shift(l1));
             let t = if s1 == 0 { 127 * l1 } else { (127 * l1 + (1 << (s1 - 1))) >> s1 };
             assert!(t < 1 << 19 && t * 961 < 1 << 29, "l1 {l1}");
-            assert!(s1 == 0 || (127 * l1 + ((1 << (s1 - 1)) >> 1)) >> (s1 - 1) >= 1 << 19, "l1 {l1}: a smaller shift would do");
+            assert!(
+                s1 == 0 || (127 * l1 + ((1 << (s1 - 1)) >> 1)) >> (s1 - 1) >= 1 << 19,
+                "l1 {l1}: a smaller shift would do"
+            );
         }
     }
 

@@ -189,7 +189,7 @@ fn tensors_that_would_break_the_runtime_are_refused() {
     };
     let filled = |region: &Region, byte: u8| Region::from(vec![byte; region.len()]);
     type Case<'a> = (&'a dyn Fn(&mut ModelWeights), &'a str);
-    let cases: [Case<'_>; 14] = [
+    let cases: [Case<'_>; 18] = [
         (&|w| w.layers[0].q.multipliers[3] = 0, "layers.0000.q, row 3: multiplier is 0, expected 1 to 31"),
         (
             &|w| w.layers[0].q.multipliers[3] = 255,
@@ -211,10 +211,10 @@ fn tensors_that_would_break_the_runtime_are_refused() {
             &|w| w.layers[1].ffn.dense_mut().unwrap().gate.as_mut().unwrap().out_frac = -128,
             "layers.0001.gate: fractional bits of the output is -128, expected 0 to 11",
         ),
-        (&|w| w.head.as_mut().unwrap().pre_shift = 31, "head: static shift is 31, expected 0 to 30"),
+        (&|w| w.head.as_mut().unwrap().pre_shift = 31, "head: static shift is 31, expected 0 to 11"),
         (
             &|w| w.head.as_mut().unwrap().bias = vec![i32::MIN; 50],
-            "head, row 0: bias is -2147483648, expected -1065353216 to 1065353216",
+            "head, row 0: bias is -2147483648, expected -1048576 to 1048576",
         ),
         (
             &|w| w.layers[0].q.table_ids = filled(&w.layers[0].q.table_ids, 0xff),
@@ -230,6 +230,22 @@ fn tensors_that_would_break_the_runtime_are_refused() {
             "tables/exp2_sample, row 9: entry is 4294967295, expected 0 to",
         ),
         (&|w| w.tables.rope[0][7] = -32_768, "tables/rope, row 7: entry is -32768, expected -16384 to 16384"),
+        (
+            &|w| {
+                w.tables.rope[0][6] = 16_000;
+                w.tables.rope[0][7] = -9_000;
+            },
+            "tables/rope, row 6: |cosine| + |sine| is 25000, expected 0 to 24576",
+        ),
+        (&|w| w.tables.activation[4096] = 1, "tables/activation, row 4096: entry is 1, expected 0 to 0"),
+        (
+            &|w| w.layers[0].o.bias = vec![1 << 29; w.layers[0].o.rows],
+            "layers.0000.o, row 0: bias is 536870912, expected -268435456 to 268435456",
+        ),
+        (
+            &|w| w.head.as_mut().unwrap().out_frac = 11,
+            "head: fractional bits of the output is 11, expected 6 to 10",
+        ),
         (&|w| w.tables.int4[2][15] = -128, "tables/int4, row 2: entry is -128, expected -127 to 127"),
     ];
     for (change, expected) in cases {

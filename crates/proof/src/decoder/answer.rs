@@ -121,10 +121,7 @@ impl<'a> Answer<'a> {
             Claim::Pooled(vector) if pooled => {
                 let fits = |y: &i32| (-STREAM_MAX..STREAM_MAX).contains(y);
                 if vector.len() != config.d_model as usize || !vector.iter().all(fits) {
-                    return refused(
-                        "the vector of an encoder",
-                        "one of its width, of values of the stream",
-                    );
+                    return refused("the vector of an encoder", "one of its width, of values of the stream");
                 }
             }
             Claim::Greedy if !pooled => {}

@@ -159,7 +159,9 @@ impl<'m, B: PrimeField32> Builder<'m, B> {
             Outputs::Whole(y, _) => y,
             Outputs::Unbiased(unbiased, scale, _) => {
                 let unbiased = match scale {
-                    Some(scale) => self.times_scale(name, codes.log_vectors + layer.log_rows, scale, unbiased),
+                    Some(scale) => {
+                        self.times_scale(name, codes.log_vectors + layer.log_rows, scale, unbiased)
+                    }
                     None => unbiased,
                 };
                 match (self.bias(codes, layer), real) {

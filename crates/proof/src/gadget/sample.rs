@@ -126,12 +126,7 @@ struct Candidates<B> {
 
 impl<B: PrimeField32> Builder<'_, B> {
     /// The tokens of `draws` are those that the sampler draws by `logits`, over (row, candidate), whose reader shows that no magnitude is above what is owed.
-    pub fn drawn(
-        &mut self,
-        sampler: &Sampler<'_>,
-        draws: &Draws<'_>,
-        (logits, owed): (&Linear<B>, i64),
-    ) {
+    pub fn drawn(&mut self, sampler: &Sampler<'_>, draws: &Draws<'_>, (logits, owed): (&Linear<B>, i64)) {
         let rows = draws.tokens.len().trailing_zeros() as usize;
         let candidates = self.candidates(sampler, draws, rows, (logits, owed));
         let real = self.before(draws, &vec![sampler.vocab; 1 << rows]);
@@ -150,8 +145,7 @@ impl<B: PrimeField32> Builder<'_, B> {
         let mut sum = self.sum_digits("weights kept", rows, &sums);
         if sampler.top_p_q16 < 1 << 16 {
             let (p, before) = (sampler.top_p_q16, sum);
-            let first =
-                self.first("top p", sampler, draws, &candidates, |order| order.kept_by_mass(sampler));
+            let first = self.first("top p", sampler, draws, &candidates, |order| order.kept_by_mass(sampler));
             sum = self.sum_digits("mass kept", rows, &first.sums);
             self.enough(rows, p, (&sum, &first.last), &before);
             kept = Some(first);

@@ -75,7 +75,8 @@ impl Engine {
             for ((at, row), added) in rows.iter().enumerate().zip(added.chunks(width)) {
                 for (y, added) in y[row * width..(row + 1) * width].iter_mut().zip(added) {
                     let sum = i64::from(*y) + i64::from(*added);
-                    let added = if streams { halves((*added).into(), ADAPTED_LIMIT, "adapter") } else { Ok(()) };
+                    let added =
+                        if streams { halves((*added).into(), ADAPTED_LIMIT, "adapter") } else { Ok(()) };
                     added
                         .and_then(|()| within(sum.abs(), bound.into(), "adapted output"))
                         .map_err(|error| ForwardError::Range { place: batch.at(rows[at], op), error })?;

@@ -226,7 +226,9 @@ impl Engine {
                 self.add(x, y, residual, batch)?;
                 let sum = sized(normed, x.len());
                 sum.copy_from_slice(x);
-                self.gains(sum, gain, (RESIDUAL_LIMIT, RESIDUAL_LIMIT - 1), x, &|row| batch.at(row, residual))?;
+                self.gains(sum, gain, (RESIDUAL_LIMIT, RESIDUAL_LIMIT - 1), x, &|row| {
+                    batch.at(row, residual)
+                })?;
             }
             _ => return Err(ForwardError::Missing("norm behind a sublayer, or one too many")),
         }

@@ -115,7 +115,9 @@ impl Bad {
     #[inline(always)]
     fn none(&self) -> bool {
         let largest = |lanes: &[u32; LANES]| lanes.iter().fold(0, |max, lane| *lane.max(&max));
-        largest(&self.t) < PRE_SHIFTED_LIMIT as u32 && largest(&self.y) <= LIMIT as u32 && largest(&self.shifted) == 0
+        largest(&self.t) < PRE_SHIFTED_LIMIT as u32
+            && largest(&self.y) <= LIMIT as u32
+            && largest(&self.shifted) == 0
     }
 }
 

@@ -126,7 +126,9 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let (channels, log) = (part.log, self.tokens + part.log);
             // Channels that fill up are 0.
             let mut claimed = vec![0; 1 << channels];
-            part.places.iter().for_each(|at| claimed[*at as usize] = vector[part.first + *at as usize].into());
+            part.places
+                .iter()
+                .for_each(|at| claimed[*at as usize] = vector[part.first + *at as usize].into());
             let mut public = |of: &dyn Fn(i64) -> i64| {
                 let values = claimed.iter().map(|y| residue(of(*y))).collect();
                 Linear::view(whole(builder.circuit.vector(values), channels))
@@ -142,7 +144,8 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let b = stream.owed.min(STREAM_MAX).ilog2();
             let twice = 2 * n as i64;
             let of_claimed = |y: i64| twice * (y + (1 << b));
-            let (lower, upper) = (public(&|y| of_claimed(y) & 0xffff), public(&|y| of_claimed(y) >> LIMB_BITS));
+            let (lower, upper) =
+                (public(&|y| of_claimed(y) & 0xffff), public(&|y| of_claimed(y) >> LIMB_BITS));
             let shifted = stream.x.clone().offset(power_of_two(b));
             let values = builder.integers(&shifted, log);
             let limbs = builder.value("pooled", log, Width::Fixed(b + 1), values);
@@ -160,7 +163,12 @@ impl<'a, E: ProofField> Statement<'a, E> {
             let rest = rest.plus(&carry.clone().times(power_of_two(LIMB_BITS)));
             let bits = bit_length(twice - 1);
             let other = rest.clone().times(E::Base::NEG_ONE).offset(E::Base::from_i64(twice - 1));
-            builder.in_range("pooled carry", channels, CARRY_BITS + 1, &carry.offset(power_of_two(CARRY_BITS)));
+            builder.in_range(
+                "pooled carry",
+                channels,
+                CARRY_BITS + 1,
+                &carry.offset(power_of_two(CARRY_BITS)),
+            );
             builder.in_range("pooled remainder", channels, bits, &rest);
             builder.in_range("pooled remainder", channels, bits, &other);
         }
