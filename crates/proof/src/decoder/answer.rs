@@ -86,6 +86,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Some answer of a model, about the smallest input: for what does not depend on tokens.
+    #[cfg(feature = "prover")]
     pub(super) fn some(weights: &'a ModelWeights, vector: &'a [i32]) -> Answer<'a> {
         let answer = Answer::greedy(weights, Digest([0; 32]), &[0, 0], 1);
         match weights.config.pooling {

@@ -1,5 +1,6 @@
 //! Integration tests: what docs/spec/proofs.md claims, clause by clause.
 
+mod alone;
 mod audit;
 mod complete;
 mod cost;
