@@ -71,11 +71,19 @@ fn filling_decides_nothing() {
             let tokens = answered(&weights, seed, 10, 2);
             let answer = Answer::greedy(&weights, ROOT, &tokens, 2);
             let case = Case::answered(answer, None, None);
-            let logits =
-                (0..case.witness.columns.len()).find(|column| case.name(*column) == "head: logits output");
-            let logits = &case.witness.columns[logits.expect("a head")];
+            // In limbs or not; candidates that fill up have 0, which is the offset of the limbs.
+            let limb = |name: &str| {
+                let found = (0..case.witness.columns.len()).find(|column| case.name(*column) == name);
+                found.map(|column| {
+                    case.witness.columns[column].iter().map(|x| centred(*x)).collect::<Vec<i64>>()
+                })
+            };
+            let low = limb("head: logits output").or_else(|| limb("head: logits output[0]")).expect("a head");
+            let high = limb("head: logits output[1]").unwrap_or_else(|| vec![0; low.len()]);
+            let logits: Vec<i64> = low.iter().zip(&high).map(|(low, high)| low + (high << 16)).collect();
             let vocab = shape.vocab as usize;
-            let top = |row: &[Base]| row[..vocab].iter().map(|x| centred(*x)).max().expect("a logit");
+            assert!(!vocab.is_power_of_two(), "shape {kind}");
+            let top = |row: &[i64]| row[..vocab].iter().max().expect("a logit") - row[vocab];
             let ours: Vec<i64> = logits.chunks(vocab.next_power_of_two()).map(top).collect();
             assert_eq!(ours, largest_logits(&weights, &tokens, 2), "shape {kind}, seed {seed}");
             if seed == 0 {
