@@ -268,8 +268,8 @@ pub fn check_linear(
 /// The first bias out of range.
 pub fn check_head_bias(tensor: &str, matrix: Matrix, linear: &Linear) -> Result<(), StructureError> {
     let bound = i64::from(if matrix == Matrix::Head { HEAD_BIAS_MAX } else { BIAS_MAX });
-    let each = linear.bias.iter().enumerate();
-    each.map(|(row, bias)| in_row(tensor, row, "bias", (*bias).into(), -bound, bound)).collect()
+    let mut each = linear.bias.iter().enumerate();
+    each.try_for_each(|(row, bias)| in_row(tensor, row, "bias", (*bias).into(), -bound, bound))
 }
 
 /// The same for a matrix of any shape and formats.

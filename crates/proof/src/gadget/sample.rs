@@ -151,7 +151,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             kept = Some(first);
         }
         let (upto, last) = self.up_to_tokens(draws, rows, &candidates, kept.map(|set| set.bits));
-        self.chosen(rows, draws, (&sum, &upto, &last));
+        self.chosen(rows, draws, [&sum, &upto, &last]);
     }
 
     /// The sums of the weights of those that are kept up to the tokens, which are among them, and the tokens' own weights.
@@ -399,12 +399,7 @@ impl<B: PrimeField32> Builder<'_, B> {
     }
 
     /// The draws fall on the last of those up to the tokens: `2^64 (Q - w) <= draw Z < 2^64 Q`.
-    fn chosen(
-        &mut self,
-        rows: usize,
-        draws: &Draws<'_>,
-        (sum, upto, last): (&[Linear<B>], &[Linear<B>], &[Linear<B>]),
-    ) {
+    fn chosen(&mut self, rows: usize, draws: &Draws<'_>, [sum, upto, last]: [&[Linear<B>]; 3]) {
         let prefix = self.sum_digits("weights to the token", rows, upto);
         let word = |digit: usize| {
             let of = |word: &u64| residue(digits_of((*word).into(), DRAW_DIGITS).nth(digit).unwrap_or(0));
