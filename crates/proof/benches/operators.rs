@@ -228,7 +228,6 @@ const OPERATORS: &[Operator] = &[
             "weight kk",
             "weight rho",
             "weight division",
-            "weight remainder",
             "weight sum",
         ],
         elements: |c| c.experts.map_or(0, |e| e.count as usize),
