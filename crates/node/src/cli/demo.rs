@@ -51,7 +51,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 160)]
     max_tokens: u32,
     /// Seed of the answer
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 38)]
     seed: u64,
     /// Have the nodes prove the answer, and verify the proof
     #[arg(long)]
