@@ -9,6 +9,7 @@
 //! - [`node`], [`stage`], [`work`], [`rows`]: the node's side; what takes time is a job that runs anywhere; what is kept of provable tasks
 //! - [`request`], [`route`], [`receipts`], [`leaves`], [`proofs`]: the gateway's side of one request
 //! - [`compute`], [`engine`], [`toy`]: the border to the arithmetic, and its two implementations
+//! - [`swarm`]: who serves what, who should, and the way of a request through them
 //! - [`limits`]
 #![forbid(unsafe_code)]
 
@@ -31,5 +32,6 @@ pub mod request;
 pub mod route;
 pub mod rows;
 pub mod stage;
+pub mod swarm;
 pub mod toy;
 pub mod work;

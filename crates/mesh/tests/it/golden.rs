@@ -9,7 +9,7 @@ use lockstep_mesh::message::Message;
 use std::fmt::Write;
 
 /// Compares with `golden/<name>.txt`, or rewrites it under `LOCKSTEP_BLESS=1`.
-fn check(name: &str, got: &str) {
+pub(crate) fn check(name: &str, got: &str) {
     let path = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
     if std::env::var_os("LOCKSTEP_BLESS").is_some_and(|value| value == "1") {
         std::fs::write(&path, got).expect("a golden file can be written");

@@ -12,3 +12,4 @@ mod proofs;
 mod receipts;
 mod route;
 mod samples;
+mod swarm;
