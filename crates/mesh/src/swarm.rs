@@ -2,9 +2,10 @@
 //!
 //! Nobody is in charge. Each node says of itself what it serves ([`announcement`], sent by [`member`]), everybody keeps
 //! what is said as long as its lease lasts ([`directory`]), and each decides for itself with the same integer
-//! rules: a node where it helps most, a gateway which nodes a request goes through.
+//! rules: a node where it helps most ([`placement`], [`rebalance`], [`mover`]), a gateway which nodes a request goes
+//! through ([`routing`], [`scores`]).
 //! The rules are those of Petals (Borzunov et al., NeurIPS 2023), in integers and with what its users missed:
-//! two replicas of every block before throughput, leases, and exact routes. Formats and rules: docs/spec/swarm.md.
+//! two replicas of every layer before throughput, leases, and exact routes. Formats and rules: docs/spec/swarm.md.
 //!
 //! State machines and functions: time, random words and bytes are arguments, what is to be sent is returned.
 
@@ -13,6 +14,11 @@ pub mod coverage;
 pub mod directory;
 pub mod limits;
 pub mod member;
+pub mod mover;
+pub mod placement;
+pub mod rebalance;
+pub mod routing;
+pub mod scores;
 
 pub use announcement::{Announcement, AnnouncementError, Claims, Neighbour, State};
 pub use coverage::{Coverage, Holding};

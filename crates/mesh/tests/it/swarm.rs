@@ -3,6 +3,8 @@
 mod announcement;
 mod directory;
 mod member;
+mod placement;
+mod routing;
 
 use crate::samples::key;
 use lockstep_base::Digest;
