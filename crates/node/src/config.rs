@@ -201,6 +201,17 @@ fn directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
         .or_else(|| under("HOME", ".config/lockstep"))
 }
 
+/// The directory of what a program keeps for itself: `LOCKSTEP_HOME`, or the platform's data directory.
+#[must_use]
+pub fn data_directory() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let under = |name: &str, rest: &str| variable(name).map(|base| Path::new(&base).join(rest));
+    under("LOCKSTEP_HOME", "")
+        .or_else(|| under("XDG_DATA_HOME", "lockstep"))
+        .or_else(|| under("LOCALAPPDATA", "lockstep"))
+        .or_else(|| under("HOME", ".local/share/lockstep"))
+}
+
 fn read(path: &Path) -> Result<Vec<(Key, String)>, ConfigError> {
     let io = |error| ConfigError::Io { path: path.into(), error };
     let got = std::fs::metadata(path).map_err(io)?.len();

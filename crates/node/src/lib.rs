@@ -17,5 +17,6 @@ pub mod output;
 pub mod p2p;
 pub mod proving;
 pub mod service;
+pub mod swarm;
 pub mod text;
 pub mod verified;

@@ -1,14 +1,16 @@
 //! `lockstep gateway` and `lockstep ask`: requests over a route of nodes.
 
 use super::adapters::AdapterArgs;
+use super::join::JoinArgs;
 use super::prove::stages::{check_writable, read_key};
 use super::{CommandResult, sampling::SamplingArgs};
 use crate::api::{self, ApiConfig, Served};
 use crate::bundles;
-use crate::gateway::{Checked, Gateway, Options, ReceiptStore, RouteProver, RoutedGenerator};
+use crate::gateway::{Checked, Gateway, Options, ReceiptStore, RouteProver, RoutedGenerator, StoreError};
 use crate::output::{Progress, bytes};
-use crate::p2p::{self, PeerAddress};
+use crate::p2p::{self, Network, PeerAddress};
 use crate::service::{GenerateRequest, ModelInfo};
+use crate::swarm::Swarm;
 use crate::text::{AnswerEvent, Beginning, answer};
 use lockstep_base::adapter::AdapterWeights;
 use lockstep_base::part::Part;
@@ -26,8 +28,15 @@ pub struct RouteArgs {
     /// Bundle that the nodes serve: tokenizer, shapes and model root [default: the embedded model]
     bundle: Option<PathBuf>,
     /// Address of a node, as `lockstep node` prints it; once for each stage, in any order
-    #[arg(long = "node", value_name = "ADDRESS", required = true)]
+    #[arg(
+        long = "node",
+        value_name = "ADDRESS",
+        required_unless_present = "addresses",
+        conflicts_with = "addresses"
+    )]
     nodes: Vec<PeerAddress>,
+    #[command(flatten)]
+    join: JoinArgs,
     /// File of the gateway's key, made if it does not exist [default: a fresh key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -46,6 +55,7 @@ pub struct RouteArgs {
 ///
 /// Examples:
 ///   lockstep gateway --node /ip4/127.0.0.1/tcp/4001/p2p/16Uiu2... --listen 127.0.0.1:8080
+///   lockstep gateway --join ADDRESS
 ///   lockstep gateway base.lockstep --node ADDRESS --adapter poet=poet.lockstep
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -68,6 +78,7 @@ pub struct GatewayArgs {
 /// go to a file; whoever has that file can read prompt and answer.
 ///
 /// Examples:
+///   lockstep ask --join ADDRESS --prompt "Tell me a story"
 ///   lockstep ask --node ADDRESS --node ADDRESS --prompt "Tell me a story" --receipts answer.receipts
 ///   lockstep ask --node ADDRESS --node ADDRESS --prompt "Once" --max-tokens 32 --proof answer.proof
 #[derive(Debug, clap::Args)]
@@ -107,16 +118,28 @@ pub struct ProofArgs {
     proof_key: Option<PathBuf>,
 }
 
+/// A gateway, and the swarm that ends with the value.
+type Connected = (Arc<Gateway>, Option<Arc<Swarm>>);
+
 impl RouteArgs {
-    async fn connect(self, bundle: &Bundle) -> Result<Arc<Gateway>, Box<dyn std::error::Error>> {
+    /// A gateway over the given nodes or over those that are found, and the swarm in which they are.
+    async fn connect(self, bundle: &Bundle) -> Result<Connected, Box<dyn std::error::Error>> {
         let key = match &self.key {
             Some(path) => p2p::load_or_create_key(path)?,
             None => p2p::random_key(),
         };
-        let store = self.store.as_deref().map(ReceiptStore::open).transpose()?;
         let model = ModelInfo::new(bundle.config().clone(), bundle.model_root());
-        let options = Options { full_trace: self.full_trace, store };
-        Ok(Gateway::connect(key, model, self.nodes, options).await?)
+        let options = || {
+            let store = self.store.as_deref().map(ReceiptStore::open).transpose()?;
+            Ok(Options { full_trace: self.full_trace, store })
+        };
+        if self.join.joins() {
+            let swarm = self.join.join(Network::start(&key).await?).await?;
+            let gateway = swarm.gateway(key, model, options).await?;
+            return Ok((gateway, Some(swarm)));
+        }
+        let options: Result<Options, StoreError> = options();
+        Ok((Gateway::connect(key, model, self.nodes, options?).await?, None))
     }
 }
 
@@ -132,7 +155,7 @@ pub fn run(args: GatewayArgs) -> CommandResult {
     let bundle = bundles::open_decoder(args.route.bundle.as_deref())?;
     let adapters = args.adapters.open(&bundle.config().name)?;
     super::runtime()?.block_on(async {
-        let gateway = args.route.connect(&bundle).await?;
+        let (gateway, _swarm) = args.route.connect(&bundle).await?;
         for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
             eprintln!("stage {stage}  {}  {part}", peer.node);
         }
@@ -213,7 +236,7 @@ pub fn ask(args: AskArgs) -> CommandResult {
     let bundle = bundles::open_decoder(args.route.bundle.as_deref())?;
     let adapter = args.adapter.as_deref().map(bundles::open_adapter).transpose()?;
     super::runtime()?.block_on(async {
-        let gateway = args.route.connect(&bundle).await?;
+        let (gateway, _swarm) = args.route.connect(&bundle).await?;
         let mut served = served(&bundle, gateway.clone())?;
         if let Some(adapter) = &adapter {
             let generator = RoutedGenerator::new(gateway.clone()).adapted(&adapter.config.name, adapter)?;

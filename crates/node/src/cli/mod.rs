@@ -23,6 +23,8 @@ pub mod eval_suite;
 pub mod gateway;
 pub mod import;
 pub mod inspect;
+pub mod join;
+pub mod net;
 pub mod node;
 pub mod plan;
 pub mod proof_key;
@@ -95,6 +97,8 @@ enum Command {
     EvalSuite(eval_suite::EvalSuiteArgs),
     Bench(bench::BenchArgs),
     Plan(plan::PlanArgs),
+    #[command(subcommand)]
+    Net(net::NetCommand),
     /// Show settings and where each of them came from
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -151,6 +155,7 @@ fn dispatch(command: Command) -> CommandResult {
         Command::EvalSuite(args) => eval_suite::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Net(command) => net::run(command),
         Command::Config(command) => config::run(command),
     }
 }

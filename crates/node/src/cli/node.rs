@@ -3,14 +3,18 @@
 use super::CommandResult;
 use super::compute::ComputeArgs;
 use super::drill;
+use super::join::JoinArgs;
 use crate::bundles;
-use crate::p2p::{self, Network};
+use crate::p2p::{self, Network, NetworkConfig};
 use crate::proving::stage::PartProver;
+use crate::swarm::{Measured, Serving, Swarm, measure};
 use crate::verified::Gated;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::part::Part;
 use lockstep_mesh::engine::EngineFactory;
+use lockstep_mesh::limits::TASK_POSITIONS_MAX;
 use lockstep_mesh::node::{Node, NodeLimits, Served};
+use lockstep_mesh::swarm::State;
 use lockstep_runtime::forward::Engine;
 use serde_json::json;
 use std::ops::Range;
@@ -23,11 +27,13 @@ const PROVE_GIB: f64 = 8.0;
 
 /// Serve a range of layers of a bundle to gateways.
 ///
-/// Prints the address that gateways need, then serves until it is interrupted. With --adapter it serves the
+/// Prints the address that gateways need, then serves until it is interrupted. With --join it becomes part of a swarm: gateways that
+/// join the same swarm find it by themselves, and so do those who join at this node. With --adapter it serves the
 /// same layers under adapters as well, to whoever asks for one.
 ///
 /// Examples:
 ///   lockstep node --layers 0..2
+///   lockstep node --layers 2..4 --join /ip4/192.0.2.1/tcp/4001/p2p/16Uiu2...
 ///   lockstep node model.lockstep --layers 2..4 --listen /ip4/0.0.0.0/tcp/4001
 ///   lockstep node --layers 0..2 --prove
 ///   lockstep node base.lockstep --adapter poet.lockstep --adapter clerk.lockstep
@@ -40,9 +46,15 @@ pub struct NodeArgs {
     /// [default: all]
     #[arg(long, value_name = "A..B", value_parser = parse_layers)]
     layers: Option<Range<u32>>,
-    /// Address to listen at; port 0 takes a free one
-    #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/127.0.0.1/tcp/0")]
-    listen: libp2p::Multiaddr,
+    /// Address to listen at; port 0 takes a free one; may be given several times [default: this machine only;
+    /// with --join every interface, by TCP and QUIC]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<libp2p::Multiaddr>,
+    #[command(flatten)]
+    join: JoinArgs,
+    /// Address at which others reach this node, where a router or a name leads to it; may be given several times
+    #[arg(long, value_name = "MULTIADDR")]
+    external: Vec<libp2p::Multiaddr>,
     /// File of the node's key, made if it does not exist [default: a fresh key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -97,6 +109,7 @@ pub fn run(args: NodeArgs) -> CommandResult {
     let (weights, verification) = bundle.load_unverified(&part)?.unverified();
     let adapters = super::adapters::of_part(&args.adapters, bundle.model_root(), &weights, &part)?;
     let engine = Engine::new(Arc::new(weights), args.compute.build()?);
+    let measured = (engine.clone(), verification.clone());
     let key = match &args.key {
         Some(path) => p2p::load_or_create_key(path)?,
         None => p2p::random_key(),
@@ -122,48 +135,108 @@ pub fn run(args: NodeArgs) -> CommandResult {
     let factory = EngineFactory { engine, part, adapters, keep_leaves: true, drill };
     let factory = Gated::new(factory, verification);
     let agent = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
+    let proves = prover.is_some();
     let mut node = Node::new(served, NodeLimits::default(), agent, key.clone(), Box::new(factory));
     if let Some(prover) = prover {
         node = node.proving(Arc::new(prover));
     }
-    super::runtime()?.block_on(serve(node, key, part, args.listen, args.until_eof, args.json))
+    let (engine, verification) = measured;
+    let ready = move || {
+        // Weights that are not those of the model serve nobody.
+        verification.wait().map_err(|error| error.to_string())?;
+        measure(&engine, part).ok_or_else(|| "these layers could not be measured".to_owned())
+    };
+    let network = NetworkConfig { listen: listening(args.listen, &args.join), external: args.external };
+    let shell = Shell { network, join: args.join, proves, until_eof: args.until_eof, json: args.json };
+    super::runtime()?.block_on(serve(node, key, shell, ready))
+}
+
+/// Where to listen: where it was said, else where those can come from with whom it joins.
+fn listening(given: Vec<libp2p::Multiaddr>, join: &JoinArgs) -> Vec<libp2p::Multiaddr> {
+    if !given.is_empty() {
+        return given;
+    }
+    let host = if join.joins() && !join.only_this_machine() { "0.0.0.0" } else { "127.0.0.1" };
+    let transports: &[&str] = if join.joins() { &["tcp/0", "udp/0/quic-v1"] } else { &["tcp/0"] };
+    let address = |transport: &&str| format!("/ip4/{host}/{transport}").parse().expect("an address");
+    transports.iter().map(address).collect()
+}
+
+/// What is around a node.
+struct Shell {
+    network: NetworkConfig,
+    join: JoinArgs,
+    proves: bool,
+    until_eof: bool,
+    json: bool,
 }
 
 async fn serve(
     node: Node,
     key: NodeKey,
-    part: Part,
-    listen: libp2p::Multiaddr,
-    until_eof: bool,
-    json: bool,
+    shell: Shell,
+    ready: impl FnOnce() -> Result<Measured, String> + Send + 'static,
 ) -> CommandResult {
-    let model = node.info().model;
-    let root = node.info().model_root;
+    let info = node.info();
     let signalled = super::stopped()?;
-    let (network, listening) = Network::listen(&key, listen).await?;
-    let address = &network.addresses[0];
-    if json {
+    let (network, listening) = Network::with(&key, &shell.network).await?;
+    let address = network.addresses.first().ok_or("no address to listen at")?.clone();
+    let (swarm, joined) = Swarm::start(network.clone(), shell.join.config()).await?;
+    if let Err(error) = joined {
+        // The swarm may be back later: this node can be joined meanwhile.
+        eprintln!("{error}; trying again");
+    }
+    let serving = Serving {
+        model_root: info.model_root,
+        part: info.part,
+        state: State::Joining,
+        decode_milli: 1,
+        prefill_milli: 1,
+        free_positions: TASK_POSITIONS_MAX,
+        queue_depth: 0,
+        adapters: info.adapters.clone(),
+        price_micro: 0,
+        proves: shell.proves,
+    };
+    let announcing = Arc::new(swarm.announce(key.clone(), serving).await?);
+    let online = announcing.clone();
+    tokio::spawn(async move {
+        match tokio::task::spawn_blocking(ready).await {
+            Ok(Ok(measured)) => online.change(|serving| {
+                (serving.decode_milli, serving.prefill_milli) =
+                    (measured.decode_milli, measured.prefill_milli);
+                serving.state = State::Online;
+            }),
+            Ok(Err(error)) => eprintln!("this node is not announced: {error}"),
+            Err(_) => {}
+        }
+    });
+    if shell.json {
         println!(
             "{}",
             json!({
-                "address": address.to_string(), "node": key.id().to_string(), "part": part.to_string(),
-                "model": model, "model_root": root.hex(),
+                "address": address.to_string(), "node": key.id().to_string(), "part": info.part.to_string(),
+                "addresses": network.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "model": info.model, "model_root": info.model_root.hex(),
             })
         );
     } else {
         println!("node     {}", key.id());
-        println!("serves   {part} of {model} ({})", &root.hex()[..16]);
-        println!("address  {address}");
+        println!("serves   {} of {} ({})", info.part, info.model, &info.model_root.hex()[..16]);
+        for address in &network.addresses {
+            println!("address  {address}");
+        }
     }
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {
             () = signalled => {}
-            () = end_of_input(), if until_eof => {}
+            () = end_of_input(), if shell.until_eof => {}
         }
         let _ = stop.send(true);
     });
     p2p::serve(node, (network, listening), stopped).await;
+    announcing.leave().await;
     Ok(())
 }
 

@@ -155,7 +155,20 @@ impl Gateway {
         peers: Vec<PeerAddress>,
         options: Options,
     ) -> Result<Arc<Gateway>, GatewayError> {
-        let network = Network::start(&key).await?;
+        Gateway::over(Network::start(&key).await?, key, model, peers, options).await
+    }
+
+    /// As [`Gateway::connect`], over a network that is there already, under the same key.
+    ///
+    /// # Errors
+    /// [`GatewayError`] naming the node that does not fit.
+    pub async fn over(
+        network: Network,
+        key: NodeKey,
+        model: ModelInfo,
+        peers: Vec<PeerAddress>,
+        options: Options,
+    ) -> Result<Arc<Gateway>, GatewayError> {
         let mut links = Vec::new();
         for peer in peers {
             let link = Link::connect(&network, peer).await?;

@@ -1,33 +1,25 @@
-//! One libp2p swarm behind a handle: dial, open a stream, accept streams.
+//! One libp2p swarm behind a handle: the border between this program and the network.
+//!
+//! Above it are streams to named peers, topics, a table of who provides what, and addresses; below it everything else. What the
+//! streams promise is `sim/src/transport.rs`: bytes in order and once, losses reported, nothing after a loss.
 
+use super::behaviour::Behaviour;
+use super::drive::{Command, drive};
+use super::gossip::{Heard, Judge, Topic};
 use super::identity::{PeerAddress, keypair, node_of_peer};
+use super::limits::{
+    ACCEPT_QUEUE, COMMANDS_MAX, DIAL_TIMEOUT, GOSSIP_QUEUE, IDLE_TIMEOUT, KAD_QUERY_TIMEOUT,
+};
+use super::status::NetworkStatus;
 use futures::StreamExt as _;
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, noise, tcp, yamux};
 use libp2p_stream as streams;
+use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
 use lockstep_mesh::frame::Channel;
-use std::collections::HashMap;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-
-/// An idle connection is closed after this long.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// A dial that has not ended after this long has failed.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Commands that wait for the swarm.
-const COMMANDS_MAX: usize = 64;
-/// Incoming streams that wait to be taken, per protocol.
-const ACCEPT_QUEUE: usize = 64;
-/// Connections that peers have opened.
-const INCOMING_MAX: u32 = 512;
-/// Connections with one peer: one each way, and one that is about to be noticed as dead each way.
-const PER_PEER_MAX: u32 = 4;
-/// Connections whose handshake has not ended, each way.
-const PENDING_MAX: u32 = 128;
 
 /// Why the network could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +39,9 @@ pub enum NetworkError {
         /// Where.
         address: Multiaddr,
         /// Its key.
-        got: PeerId,
+        got: Box<PeerId>,
         /// The key in the address.
-        expected: PeerId,
+        expected: Box<PeerId>,
     },
     /// No connection.
     #[error("cannot reach {peer}: {why}")]
@@ -63,7 +55,7 @@ pub enum NetworkError {
     #[error("peer {peer} refuses protocol {protocol}: {why}")]
     Protocol {
         /// Whom.
-        peer: PeerId,
+        peer: Box<PeerId>,
         /// The protocol.
         protocol: &'static str,
         /// What it says.
@@ -72,6 +64,18 @@ pub enum NetworkError {
     /// The transport could not be set up.
     #[error("cannot start the network: {0}")]
     Setup(String),
+    /// Gossip refused.
+    #[error("gossip: {0}")]
+    Gossip(String),
+    /// Too many topics.
+    #[error("subscribed to {expected} topics already, expected at most that many")]
+    Topics {
+        /// How many there may be.
+        expected: usize,
+    },
+    /// The distributed hash table refused.
+    #[error("the table of providers: {0}")]
+    Table(String),
     /// The swarm has ended.
     #[error("the network is shut down")]
     Closed,
@@ -91,25 +95,13 @@ pub struct Accepted {
 /// Streams that peers open, channel by channel.
 pub type Listening = Vec<(Channel, mpsc::Receiver<Accepted>)>;
 
-enum Command {
-    Dial(PeerAddress, oneshot::Sender<Result<(), NetworkError>>),
-}
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    limits: connection_limits::Behaviour,
-    streams: streams::Behaviour,
-}
-
-impl Behaviour {
-    fn new() -> Behaviour {
-        let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(PENDING_MAX))
-            .with_max_pending_outgoing(Some(PENDING_MAX))
-            .with_max_established_incoming(Some(INCOMING_MAX))
-            .with_max_established_per_peer(Some(PER_PEER_MAX));
-        Behaviour { limits: connection_limits::Behaviour::new(limits), streams: streams::Behaviour::new() }
-    }
+/// How a peer takes part.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkConfig {
+    /// Addresses to listen at; none for a peer that only dials.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses at which others reach this peer, as whoever set up its router or host name knows.
+    pub external: Vec<Multiaddr>,
 }
 
 /// A handle on the swarm. The swarm ends with the last handle.
@@ -117,8 +109,10 @@ impl Behaviour {
 pub struct Network {
     commands: mpsc::Sender<Command>,
     control: streams::Control,
-    /// Addresses that are listened at, with the peer id.
+    /// The first address of each listener, with the peer id.
     pub addresses: Vec<PeerAddress>,
+    /// Who we are.
+    pub peer: PeerId,
 }
 
 impl std::fmt::Debug for Network {
@@ -133,7 +127,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Setup`].
     pub async fn start(key: &NodeKey) -> Result<Network, NetworkError> {
-        Ok(Network::driven(swarm(key).map_err(NetworkError::Setup)?, Vec::new()))
+        Ok(Network::driven(swarm(key, false).map_err(NetworkError::Setup)?, Vec::new()))
     }
 
     /// Starts a swarm under `key`, listening at `address`, and hands out what peers open: every channel is there
@@ -142,21 +136,42 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Listen`] if the address cannot be listened at.
     pub async fn listen(key: &NodeKey, address: Multiaddr) -> Result<(Network, Listening), NetworkError> {
-        let mut swarm = swarm(key).map_err(NetworkError::Setup)?;
+        let config = NetworkConfig { listen: vec![address], ..NetworkConfig::default() };
+        Network::with(key, &config).await
+    }
+
+    /// As [`Network::listen`], at any number of addresses.
+    ///
+    /// # Errors
+    /// [`NetworkError::Listen`] naming the address that cannot be listened at.
+    pub async fn with(key: &NodeKey, config: &NetworkConfig) -> Result<(Network, Listening), NetworkError> {
+        let mut swarm = swarm(key, !config.listen.is_empty()).map_err(NetworkError::Setup)?;
         let control = swarm.behaviour().streams.new_control();
         let incoming = Channel::ALL.map(|channel| (channel, accept(control.clone(), channel)));
-        let refused = |why: String| NetworkError::Listen { address: address.clone(), why };
-        check_free(&address).map_err(|error| refused(error.to_string()))?;
-        let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
-        let own = Self::first_address(&mut swarm, id, key).await.map_err(refused)?;
-        Ok((Network::driven(swarm, vec![own]), Vec::from(incoming)))
+        let mut addresses = Vec::new();
+        for address in &config.listen {
+            let refused = |why: String| NetworkError::Listen { address: address.clone(), why };
+            check_free(address).map_err(|error| refused(error.to_string()))?;
+            let id = swarm.listen_on(address.clone()).map_err(|error| refused(error.to_string()))?;
+            let own = Self::first_address(&mut swarm, id, key).await.map_err(refused)?;
+            // Whoever names one address of the machine means to be found at it.
+            if !is_any(address) {
+                swarm.add_external_address(own.address.clone());
+            }
+            addresses.push(own);
+        }
+        for address in &config.external {
+            swarm.add_external_address(address.clone());
+        }
+        Ok((Network::driven(swarm, addresses), Vec::from(incoming)))
     }
 
     fn driven(swarm: Swarm<Behaviour>, addresses: Vec<PeerAddress>) -> Network {
         let control = swarm.behaviour().streams.new_control();
+        let peer = *swarm.local_peer_id();
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(drive(swarm, queue));
-        Network { commands, control, addresses }
+        Network { commands, control, addresses, peer }
     }
 
     /// Waits for the listener to tell its address (port 0 becomes a real one) or to fail.
@@ -167,7 +182,7 @@ impl Network {
     ) -> Result<PeerAddress, String> {
         loop {
             match swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { address, .. } => {
+                SwarmEvent::NewListenAddr { listener_id, address } if listener_id == id => {
                     let peer = *swarm.local_peer_id();
                     return Ok(PeerAddress { peer, node: key.id(), address });
                 }
@@ -182,38 +197,141 @@ impl Network {
         }
     }
 
+    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, NetworkError> {
+        self.commands.send(command).await.map_err(|_| NetworkError::Closed)?;
+        answer.await.map_err(|_| NetworkError::Closed)
+    }
+
     /// Opens a stream to `peer`, dialling first where there is no connection.
     ///
     /// # Errors
     /// [`NetworkError`] naming the peer: unreachable, wrong key, protocol refused.
     pub async fn open(&self, peer: &PeerAddress, channel: Channel) -> Result<Stream, NetworkError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Dial(peer.clone(), reply)).await.map_err(|_| NetworkError::Closed)?;
-        let unreachable = |why: &str| NetworkError::Unreachable { peer: peer.to_string(), why: why.into() };
-        tokio::time::timeout(DIAL_TIMEOUT, answer)
+        let dialled = self.ask(Command::Dial(peer.clone(), reply), answer);
+        tokio::time::timeout(DIAL_TIMEOUT, dialled)
             .await
-            .map_err(|_| unreachable("no answer within 10 s"))?
-            .map_err(|_| NetworkError::Closed)??;
-        let protocol = channel.protocol();
+            .map_err(|_| unreachable(peer, "no answer within 10 s"))???;
+        self.stream(peer.peer, channel.protocol()).await
+    }
+
+    /// Opens a stream for a protocol to a peer that is connected, or whose addresses the swarm knows.
+    ///
+    /// # Errors
+    /// [`NetworkError`] naming the peer: unreachable, protocol refused.
+    pub async fn stream(&self, peer: PeerId, protocol: &'static str) -> Result<Stream, NetworkError> {
         let mut control = self.control.clone();
-        let opened =
-            tokio::time::timeout(DIAL_TIMEOUT, control.open_stream(peer.peer, StreamProtocol::new(protocol)))
-                .await;
-        opened.map_err(|_| unreachable("no stream within 10 s"))?.map_err(|error| NetworkError::Protocol {
-            peer: peer.peer,
-            protocol,
-            why: error.to_string(),
+        let opened = control.open_stream(peer, StreamProtocol::new(protocol));
+        let opened = tokio::time::timeout(DIAL_TIMEOUT, opened).await;
+        opened.map_err(|_| unreachable(&peer, "no stream within 10 s"))?.map_err(|error| {
+            NetworkError::Protocol { peer: Box::new(peer), protocol, why: error.to_string() }
         })
+    }
+
+    /// Takes the streams that peers open under a protocol beside those of the mesh; once for each protocol.
+    ///
+    /// # Errors
+    /// [`NetworkError::Setup`] if somebody takes them already.
+    pub fn incoming(&self, protocol: &'static str) -> Result<streams::IncomingStreams, NetworkError> {
+        let accepted = self.control.clone().accept(StreamProtocol::new(protocol));
+        accepted.map_err(|_| NetworkError::Setup(format!("{protocol} is accepted twice")))
+    }
+
+    /// Connects to whoever is at `address`: under the key that the address names, or under any if it names none.
+    ///
+    /// # Errors
+    /// [`NetworkError`] naming the address.
+    pub async fn connect(&self, address: &Multiaddr) -> Result<PeerId, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        let dialled = self.ask(Command::Connect(address.clone(), reply), answer);
+        tokio::time::timeout(DIAL_TIMEOUT, dialled)
+            .await
+            .map_err(|_| unreachable(address, "no answer within 10 s"))??
+    }
+
+    /// Hears a topic. `judge` decides what is passed on; what it accepts comes out of the receiver, and the topic is left when that
+    /// is dropped.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if there are too many topics.
+    pub async fn subscribe(&self, topic: Topic, judge: Judge) -> Result<mpsc::Receiver<Heard>, NetworkError> {
+        let (sender, heard) = mpsc::channel(GOSSIP_QUEUE);
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Subscribe(topic, judge, sender, reply), answer).await??;
+        Ok(heard)
+    }
+
+    /// Says something in a topic. Where nobody is there to hear it, it is lost.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if the message is too long.
+    pub async fn publish(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Publish(topic, bytes, reply), answer).await?
+    }
+
+    /// Lets others find us under `key`, from now on.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if there are too many keys.
+    pub async fn provide(&self, key: Digest) -> Result<(), NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Provide(key, reply), answer).await?
+    }
+
+    /// Peers that can be found under `key`; they are being dialled.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if too much is looked up at once.
+    pub async fn lookup(&self, key: Digest) -> Result<Vec<PeerId>, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.ask(Command::Lookup(key, reply), answer);
+        tokio::time::timeout(KAD_QUERY_TIMEOUT * 2, asked)
+            .await
+            .map_err(|_| NetworkError::Table("no answer".into()))??
+    }
+
+    /// Remembers addresses at which `peer` may be.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    pub async fn remember(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), NetworkError> {
+        self.commands.send(Command::Remember(peer, addresses)).await.map_err(|_| NetworkError::Closed)
+    }
+
+    /// Closes every connection with `peer`.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), NetworkError> {
+        self.commands.send(Command::Disconnect(peer)).await.map_err(|_| NetworkError::Closed)
+    }
+
+    /// What is known of peers and of our own addresses.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`].
+    pub async fn status(&self) -> Result<NetworkStatus, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Status(reply), answer).await
     }
 }
 
+fn unreachable(peer: &impl ToString, why: &str) -> NetworkError {
+    NetworkError::Unreachable { peer: peer.to_string(), why: why.into() }
+}
+
 /// A swarm, or what the transport says.
-fn swarm(key: &NodeKey) -> Result<Swarm<Behaviour>, String> {
-    Ok(libp2p::SwarmBuilder::with_existing_identity(keypair(key))
+fn swarm(key: &NodeKey, listens: bool) -> Result<Swarm<Behaviour>, String> {
+    let builder = libp2p::SwarmBuilder::with_existing_identity(keypair(key))
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
         .map_err(|error| error.to_string())?
-        .with_behaviour(|_| Behaviour::new())
+        .with_quic()
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .map_err(|error| error.to_string())?;
+    Ok(builder
+        .with_behaviour(|key, relay| Ok(Behaviour::new(key, relay, listens)?))
         .map_err(|error| error.to_string())?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build())
@@ -250,64 +368,11 @@ fn check_free(address: &Multiaddr) -> std::io::Result<()> {
     }
 }
 
-type Waiting = HashMap<ConnectionId, (PeerAddress, oneshot::Sender<Result<(), NetworkError>>)>;
-
-/// Runs the swarm until every handle is gone.
-async fn drive(mut swarm: Swarm<Behaviour>, mut queue: mpsc::Receiver<Command>) {
-    let mut waiting: Waiting = HashMap::new();
-    loop {
-        tokio::select! {
-            command = queue.recv() => match command {
-                None => return,
-                Some(Command::Dial(peer, reply)) => dial(&mut swarm, &mut waiting, peer, reply),
-            },
-            event = swarm.select_next_some() => match event {
-                SwarmEvent::ConnectionEstablished { connection_id, .. } => {
-                    if let Some((_, reply)) = waiting.remove(&connection_id) {
-                        let _ = reply.send(Ok(()));
-                    }
-                }
-                SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                    if let Some((peer, reply)) = waiting.remove(&connection_id) {
-                        let _ = reply.send(Err(dial_error(&peer, error)));
-                    }
-                }
-                _ => {}
-            },
-        }
-    }
-}
-
-fn dial(
-    swarm: &mut Swarm<Behaviour>,
-    waiting: &mut Waiting,
-    peer: PeerAddress,
-    reply: oneshot::Sender<Result<(), NetworkError>>,
-) {
-    if swarm.is_connected(&peer.peer) {
-        let _ = reply.send(Ok(()));
-        return;
-    }
-    let options = DialOpts::peer_id(peer.peer)
-        .addresses(vec![peer.address.clone()])
-        .condition(PeerCondition::Always)
-        .build();
-    let id = options.connection_id();
-    match swarm.dial(options) {
-        Ok(()) => {
-            waiting.insert(id, (peer, reply));
-        }
-        Err(error) => {
-            let _ = reply.send(Err(dial_error(&peer, error)));
-        }
-    }
-}
-
-fn dial_error(peer: &PeerAddress, error: DialError) -> NetworkError {
-    match error {
-        DialError::WrongPeerId { obtained, .. } => {
-            NetworkError::WrongKey { address: peer.address.clone(), got: obtained, expected: peer.peer }
-        }
-        error => NetworkError::Unreachable { peer: peer.to_string(), why: error.to_string() },
+/// Whether an address is any address of the machine.
+fn is_any(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_unspecified(),
+        Some(Protocol::Ip6(ip)) => ip.is_unspecified(),
+        _ => true,
     }
 }

@@ -330,7 +330,7 @@ async fn a_wrong_key_is_refused() {
     let GatewayError::Link(LinkError::Network(NetworkError::WrongKey { got, expected, .. })) = error else {
         panic!("{error}");
     };
-    assert_eq!((got, expected), (node.address.peer, other));
+    assert_eq!((*got, *expected), (node.address.peer, other));
 }
 
 /// A node of another model, and nodes that leave a gap, make no route.

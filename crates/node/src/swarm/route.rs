@@ -1,0 +1,85 @@
+//! A gateway over nodes that a swarm finds.
+
+use super::{FindError, Swarm, SwarmError};
+use crate::gateway::{Gateway, GatewayError, LinkError, Options, StoreError};
+use crate::p2p::{NetworkError, PeerAddress, node_of_peer};
+use crate::service::ModelInfo;
+use lockstep_base::keys::{NodeId, NodeKey};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Nodes that may turn out to be gone before a gateway gives up.
+const GONE_MAX: usize = 16;
+
+/// Why there is no gateway over a swarm.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteFailure {
+    /// No chain of nodes was heard of.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    /// A chain was, and it cannot be used.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// Announced nodes did not answer, and there is no way without them.
+    #[error("{failed}; without the nodes that do not answer: {missing}")]
+    Gone {
+        /// What became of the last chain.
+        failed: GatewayError,
+        /// What is missing without it.
+        missing: FindError,
+    },
+    /// The store of receipts.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Swarm {
+    /// Finds nodes that serve all of `model` and connects to them; who was announced and does not answer is passed by.
+    /// The swarm is to be kept as long as the gateway.
+    ///
+    /// # Errors
+    /// [`RouteFailure`] if there is no complete chain of nodes that answer.
+    pub async fn gateway(
+        &self,
+        key: NodeKey,
+        model: ModelInfo,
+        options: impl Fn() -> Result<Options, StoreError>,
+    ) -> Result<Arc<Gateway>, RouteFailure> {
+        let (root, n_layers) = (model.root, model.config.n_layers);
+        let mut chain = self.find(&root, n_layers).await?;
+        let mut gone = BTreeSet::new();
+        loop {
+            let network = self.network.clone();
+            let error = match Gateway::over(network, key.clone(), model.clone(), chain, options()?).await {
+                Ok(gateway) => return Ok(gateway),
+                Err(error) => error,
+            };
+            let Some(node) = blamed(&error).filter(|_| gone.len() < GONE_MAX) else {
+                return Err(error.into());
+            };
+            self.failed(node);
+            gone.insert(node);
+            chain = match self.chain(&root, n_layers, &gone).await {
+                Ok(chain) => chain,
+                Err(missing) => return Err(RouteFailure::Gone { failed: error, missing }),
+            };
+        }
+    }
+}
+
+/// The node that an error is about.
+fn blamed(error: &GatewayError) -> Option<NodeId> {
+    let of = |text: &str| text.parse::<PeerAddress>().ok().map(|peer| peer.node);
+    match error {
+        GatewayError::Model { node, .. } | GatewayError::Opset { node, .. } => Some(*node),
+        GatewayError::Network(error) | GatewayError::Link(LinkError::Network(error)) => match error {
+            NetworkError::Unreachable { peer, .. } => of(peer),
+            NetworkError::WrongKey { expected, .. } => node_of_peer(expected),
+            NetworkError::Protocol { peer, .. } => node_of_peer(peer),
+            _ => None,
+        },
+        GatewayError::Link(LinkError::Silent { peer, .. } | LinkError::WrongNode { peer, .. }) => of(peer),
+        _ => None,
+    }
+}
