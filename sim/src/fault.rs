@@ -15,6 +15,17 @@ pub enum Fault {
         /// When.
         event: u64,
     },
+    /// The network keeps two nodes apart for a while.
+    Sever {
+        /// One.
+        a: u16,
+        /// The other.
+        b: u16,
+        /// When.
+        event: u64,
+        /// For so many milliseconds.
+        for_ms: u64,
+    },
     /// The node of a stage goes on talking, but no job of it ever ends again.
     Hang {
         /// Which stage.

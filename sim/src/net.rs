@@ -32,6 +32,8 @@ pub enum Happening {
         stream: Stream,
         /// The bytes.
         bytes: Vec<u8>,
+        /// Of which connection of the two.
+        connection: u64,
     },
     /// `at` learns that `peer` is gone.
     Lost {
@@ -66,6 +68,10 @@ pub struct Net {
     dead: BTreeSet<Peer>,
     /// Pairs that do not talk any more.
     cut: BTreeSet<(Peer, Peer)>,
+    /// Pairs that the network keeps apart, until when.
+    severed: BTreeMap<(Peer, Peer), u64>,
+    /// How often pairs were joined again.
+    connections: BTreeMap<(Peer, Peer), u64>,
     peers: usize,
 }
 
@@ -81,6 +87,8 @@ impl Net {
             busy_until: BTreeMap::new(),
             dead: BTreeSet::new(),
             cut: BTreeSet::new(),
+            severed: BTreeMap::new(),
+            connections: BTreeMap::new(),
             peers,
         }
     }
@@ -116,7 +124,8 @@ impl Net {
             let delay = self.rng.below(DELAY_MAX_MS);
             let at = (self.now_ms + delay).max(self.busy_until.get(&stream).copied().unwrap_or(0));
             self.busy_until.insert(stream, at);
-            self.push(at, Happening::Bytes { stream, bytes: piece.to_vec() });
+            let connection = self.connection(&stream);
+            self.push(at, Happening::Bytes { stream, bytes: piece.to_vec(), connection });
         }
     }
 
@@ -147,6 +156,29 @@ impl Net {
         }
     }
 
+    /// Keeps two peers apart for so many milliseconds: what they sent each other last is lost, and both learn it.
+    pub fn sever(&mut self, a: Peer, b: Peer, for_ms: u64) {
+        if self.connected(a, b) {
+            self.cut(a, b);
+            self.severed.insert((a.min(b), a.max(b)), self.now_ms + for_ms);
+        }
+    }
+
+    /// Connects two peers again that the network kept apart; whether they can talk.
+    pub fn join(&mut self, a: Peer, b: Peer) -> bool {
+        let pair = (a.min(b), a.max(b));
+        if self.severed.get(&pair).is_some_and(|until| self.now_ms >= *until) {
+            self.severed.remove(&pair);
+            self.cut.remove(&pair);
+            *self.connections.entry(pair).or_default() += 1;
+        }
+        self.connected(a, b)
+    }
+
+    fn connection(&self, stream: &Stream) -> u64 {
+        self.connections.get(&pair(stream)).copied().unwrap_or(0)
+    }
+
     /// Whether two peers can talk.
     #[must_use]
     pub fn connected(&self, a: Peer, b: Peer) -> bool {
@@ -160,10 +192,12 @@ impl Net {
             match &happening {
                 Happening::Bytes { stream, .. } if !self.alive(stream.to) => {}
                 Happening::Bytes { stream, .. } if self.cut.contains(&pair(stream)) => {}
+                Happening::Bytes { stream, connection, .. } if *connection != self.connection(stream) => {}
                 Happening::Lost { at, peer } => {
-                    let alive = self.alive(*at);
-                    self.cut.insert((*at.min(peer), *at.max(peer)));
-                    if alive {
+                    if !self.alive(*peer) {
+                        self.cut.insert((*at.min(peer), *at.max(peer)));
+                    }
+                    if self.alive(*at) {
                         return Some(happening);
                     }
                 }

@@ -58,7 +58,7 @@ impl Transport for Net {
     fn settle(&mut self) -> Vec<Arrival> {
         core::iter::from_fn(|| self.next_happening())
             .filter_map(|happening| match happening {
-                Happening::Bytes { stream, bytes } => Some(Arrival::Bytes(stream, bytes)),
+                Happening::Bytes { stream, bytes, .. } => Some(Arrival::Bytes(stream, bytes)),
                 Happening::Lost { at, peer } => Some(Arrival::Lost { at, peer }),
                 Happening::Timer { .. } => None,
             })

@@ -1,5 +1,7 @@
 //! Gateways and nodes on the simulated network: the shells around the state machines.
 
+mod fetch;
+mod requests;
 mod stranger;
 
 use crate::fault::{Fault, Lie};
@@ -16,10 +18,10 @@ use lockstep_mesh::frame::Frame;
 use lockstep_mesh::inbound::{Inbound, Incoming};
 use lockstep_mesh::leaves::LeavesFetch;
 use lockstep_mesh::limits::{PROOF_PAGE_BYTES, TICK_MS, WINDOW_POSITIONS};
-use lockstep_mesh::message::{Fault as WireFault, Message, ProofPage, Prove};
+use lockstep_mesh::message::{Fault as WireFault, Message};
 use lockstep_mesh::node::{self, Node, NodeLimits, Served};
 use lockstep_mesh::proofs::ProofFetch;
-use lockstep_mesh::route::{self, Event, Failure, Outcome, Route, RouteConfig, RouteStage};
+use lockstep_mesh::route::{self, Failure, Outcome, Route, RouteConfig, RouteStage};
 use lockstep_mesh::toy::ToyProver;
 use lockstep_mesh::work::JobDone;
 use std::collections::BTreeMap;
@@ -111,6 +113,8 @@ pub struct Report {
     pub stranger_errors: Vec<Code>,
     /// Whether each lie was told (it may never have come to it).
     pub lies_told: bool,
+    /// Stages of each request that another node took over.
+    pub replaced: Vec<u32>,
 }
 
 struct SimNode {
@@ -120,6 +124,10 @@ struct SimNode {
 
 struct Gateway {
     route: Route,
+    /// Who serves each stage.
+    at: Vec<Peer>,
+    /// How often a stage was replaced.
+    replaced: u32,
     end: Option<End>,
     shown: Vec<u32>,
     fetch: Vec<(u16, LeavesFetch)>,
@@ -167,22 +175,40 @@ pub fn run(
     limits: &NodeLimits,
     faults: &[Fault],
 ) -> Report {
-    World::new(seed, model, stages, requests, limits, faults).run()
+    run_replicated(seed, model, (stages, 1), requests, limits, faults)
+}
+
+/// The same with so many nodes for each stage: another one takes the place of one that is lost. Node `r stages + s` serves stage s.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_replicated(
+    seed: u64,
+    model: &SimModel,
+    (stages, replicas): (u32, u32),
+    requests: &[Request],
+    limits: &NodeLimits,
+    faults: &[Fault],
+) -> Report {
+    World::new(seed, model, (stages, replicas), requests, limits, faults).run()
 }
 
 impl World {
     fn new(
         seed: u64,
         model: &SimModel,
-        stages: u32,
+        (stages, replicas): (u32, u32),
         requests: &[Request],
         limits: &NodeLimits,
         faults: &[Fault],
     ) -> World {
         let parts = Part::split(model.whole.n_layers, stages);
-        let peers = parts.len() + requests.len() + 1;
+        let stages = parts.len();
+        let served: Vec<Part> = (0..replicas).flat_map(|_| parts.clone()).collect();
+        let peers = served.len() + requests.len() + 1;
         let ids: Vec<NodeId> = (0..peers as u64).map(|peer| key(seed, peer).id()).collect();
-        let nodes = parts.iter().enumerate().map(|(stage, part)| {
+        let nodes = served.iter().enumerate().map(|(stage, part)| {
             let wrong = faults.contains(&Fault::WrongKey { stage: stage as u16 });
             let signing = key(seed, if wrong { 1 << 32 } else { stage as u64 });
             let served = Served { part: *part, ..model.whole.clone() };
@@ -202,7 +228,7 @@ impl World {
             let config = RouteConfig {
                 task: fresh("sim/task"),
                 secret: TaskSecret(fresh("sim/secret").0),
-                owner: ids[parts.len() + i],
+                owner: ids[served.len() + i],
                 model_root: model.whole.model_root,
                 opset: model.whole.opset.clone(),
                 n_layers: model.whole.n_layers,
@@ -211,6 +237,7 @@ impl World {
                 parameters: request.parameters.clone(),
                 sampler_seed: fresh("sim/sampler"),
                 prompt: request.prompt.clone(),
+                answered: Vec::new(),
                 full_trace: request.full_trace,
                 logprobs: request.logprobs,
                 audit_class: Digest::ZERO,
@@ -221,6 +248,8 @@ impl World {
             let route = Route::new(config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             Gateway {
                 route,
+                at: (0..stages).collect(),
+                replaced: 0,
                 end: None,
                 shown: Vec::new(),
                 fetch: Vec::new(),
@@ -288,12 +317,13 @@ impl World {
             events: self.events,
             stranger_errors: self.stranger_errors,
             lies_told: self.lies_told,
+            replaced: self.gateways.iter().map(|gateway| gateway.replaced).collect(),
         }
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Bytes { stream, bytes } => self.bytes(stream, &bytes),
+            Happening::Bytes { stream, bytes, .. } => self.bytes(stream, &bytes),
             Happening::Lost { at, peer } => self.lost(at, peer),
             Happening::Timer { at, tag: TICK } => {
                 self.net.timer(at, TICK_MS, TICK);
@@ -345,7 +375,7 @@ impl World {
             }
             (None, Incoming::Data(data)) => self.node(stream.to, node::Input::Data { from, data }),
             (Some(request), Incoming::Message(message)) if stream.from < self.nodes.len() => {
-                let stage = stream.from as u16;
+                let Some(stage) = self.stage_at(request, stream.from) else { return };
                 match message {
                     Message::Leaves(page) => self.leaves(request, stage, page),
                     Message::Proof(page) => self.proof(request, stage, page),
@@ -364,7 +394,8 @@ impl World {
         match at.checked_sub(self.nodes.len()) {
             None => self.node(at, node::Input::PeerLost { peer: self.ids[peer] }),
             Some(request) if peer < self.nodes.len() => {
-                let input = route::Input::PeerLost { stage: peer as u16, text: "connection closed".into() };
+                let Some(stage) = self.stage_at(request, peer) else { return };
+                let input = route::Input::PeerLost { stage, text: "connection closed".into() };
                 self.gateway(request, input);
             }
             Some(_) => {}
@@ -390,104 +421,17 @@ impl World {
                 node::Effect::Connect { node, .. } => {
                     let peer = self.peer(node);
                     if !self.net.connected(at, peer) {
-                        self.lost(at, peer);
+                        if self.net.join(at, peer) {
+                            self.inbound.retain(|s, _| {
+                                (s.from.min(s.to), s.from.max(s.to)) != (at.min(peer), at.max(peer))
+                            });
+                        } else {
+                            self.lost(at, peer);
+                        }
                     }
                 }
             }
         }
-    }
-
-    fn gateway(&mut self, request: usize, input: route::Input) {
-        let at = self.nodes.len() + request;
-        let effects = self.gateways[request].route.handle(self.net.now_ms(), input);
-        for effect in effects {
-            match effect {
-                route::Effect::Message { stage, message } => self.tell_stage(at, stage, &message.to_frame()),
-                route::Effect::Data(data) => self.tell_stage(at, 0, &data.to_frame()),
-                route::Effect::Event(event) => self.event(request, event),
-            }
-        }
-    }
-
-    fn tell_stage(&mut self, at: Peer, stage: u16, frame: &Frame) {
-        if self.net.connected(at, stage.into()) {
-            self.send(at, stage.into(), frame);
-        } else {
-            self.lost(at, stage.into());
-        }
-    }
-
-    fn event(&mut self, request: usize, event: Event) {
-        let gateway = &mut self.gateways[request];
-        assert!(gateway.end.is_none(), "seed {}: nothing comes after the end, got {event:?}", self.seed);
-        match event {
-            Event::Token { token, .. } => gateway.shown.push(token),
-            Event::Failed(failure) => gateway.end = Some(End::Failed(failure)),
-            Event::Finished(outcome) => {
-                if gateway.fetch_leaves {
-                    let task = outcome.file.task;
-                    for (stage, record) in (0..).zip(&outcome.file.stages) {
-                        let spans = record.receipts.iter().map(|signed| signed.receipt.first_token);
-                        gateway.fetch.extend(spans.map(|first| (stage, LeavesFetch::new(task, first))));
-                    }
-                    gateway.fetch.reverse();
-                }
-                if gateway.fetch_proofs {
-                    let file = &outcome.file;
-                    let prove = Prove {
-                        task: file.task,
-                        tokens: file.tokens.clone(),
-                        generated: file.tokens.len() as u32 - file.prompt_tokens,
-                        parameters: file.parameters.clone(),
-                        weights: None,
-                    };
-                    let fetch = |stage| (stage, ProofFetch::new(prove.clone()));
-                    gateway.proving = (0..file.stages.len() as u16).map(fetch).collect();
-                }
-                gateway.end = Some(End::Finished(outcome));
-                self.request_leaves(request);
-                let stages: Vec<u16> = self.gateways[request].proving.keys().copied().collect();
-                stages.into_iter().for_each(|stage| self.request_proof(request, stage));
-            }
-            Event::Opened | Event::Progress { .. } => {}
-        }
-    }
-
-    fn request_leaves(&mut self, request: usize) {
-        if let Some((stage, fetch)) = self.gateways[request].fetch.last() {
-            let (stage, frame) = (*stage, fetch.request().to_frame());
-            self.tell_stage(self.nodes.len() + request, stage, &frame);
-        }
-    }
-
-    fn request_proof(&mut self, request: usize, stage: u16) {
-        if let Some(fetch) = self.gateways[request].proving.get(&stage) {
-            let frame = fetch.request().to_frame();
-            self.tell_stage(self.nodes.len() + request, stage, &frame);
-        }
-    }
-
-    fn proof(&mut self, request: usize, stage: u16, page: ProofPage) {
-        let seed = self.seed;
-        let gateway = &mut self.gateways[request];
-        let fetch = gateway.proving.get_mut(&stage).expect("proofs come when they are asked for");
-        if let Some(proof) = fetch.accept(page).unwrap_or_else(|error| panic!("seed {seed}: {error}")) {
-            gateway.proving.remove(&stage);
-            gateway.proofs.push((stage, proof));
-        }
-        self.request_proof(request, stage);
-    }
-
-    fn leaves(&mut self, request: usize, stage: u16, page: lockstep_mesh::message::Leaves) {
-        let seed = self.seed;
-        let gateway = &mut self.gateways[request];
-        let (asked, fetch) = gateway.fetch.last_mut().expect("leaves come when they are asked for");
-        assert_eq!(*asked, stage, "seed {seed}: the stage that was asked");
-        if let Some(span) = fetch.accept(page).unwrap_or_else(|error| panic!("seed {seed}: {error}")) {
-            gateway.fetch.pop();
-            gateway.leaves.push((stage, span));
-        }
-        self.request_leaves(request);
     }
 
     fn peer(&self, id: NodeId) -> Peer {
@@ -529,6 +473,9 @@ impl World {
         for fault in self.faults.clone() {
             match fault {
                 Fault::Kill { stage, event } if event == self.events => self.net.kill(stage.into()),
+                Fault::Sever { a, b, event, for_ms } if event == self.events => {
+                    self.net.sever(a.into(), b.into(), for_ms);
+                }
                 Fault::KillGateway { request, event } if event == self.events => {
                     self.net.kill(self.nodes.len() + request);
                 }

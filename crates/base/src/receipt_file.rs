@@ -47,6 +47,9 @@ pub struct ReceiptFile {
     /// The stages in route order.
     #[n(8)]
     pub stages: Vec<StageRecord>,
+    /// What nodes signed that were lost before the end, and whose place others took: as many whole spans as they came to.
+    #[n(9)]
+    pub earlier: Option<Vec<StageRecord>>,
 }
 
 /// What one stage signed, and the leaves that it served on request.

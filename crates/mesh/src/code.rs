@@ -74,4 +74,6 @@ codes! {
     Adapter = 24;
     /// There is no proof of this: not made here, not committed to, not kept any more, or not true.
     NoProof = 25;
+    /// What left the stage is not kept any more, so that it cannot be sent again.
+    NoBackup = 26;
 }

@@ -53,6 +53,22 @@ impl Batch {
     pub fn end(&self) -> u32 {
         self.position + self.count
     }
+
+    /// What it has at `position` and behind it; `None` if there is nothing.
+    pub(crate) fn without(self, position: u32) -> Option<Batch> {
+        let gone = position.saturating_sub(self.position).min(self.count);
+        let count = self.count - gone;
+        let values = match &self.values {
+            Values::Tokens(tokens) => Values::Tokens(tokens[gone as usize..].to_vec()),
+            Values::Rows(rows) => {
+                Values::Rows(rows[rows.len() / self.count as usize * gone as usize..].to_vec())
+            }
+        };
+        let first = self.position + gone;
+        let batch =
+            Batch { position: first, count, sample_from: self.sample_from.max(first), values, ..self };
+        (count > 0).then_some(batch)
+    }
 }
 
 /// A data frame.

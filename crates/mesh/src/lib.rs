@@ -8,6 +8,7 @@
 //! - [`frame`], [`message`], [`data`], [`code`], [`inbound`]: what travels
 //! - [`node`], [`stage`], [`work`], [`rows`]: the node's side; what takes time is a job that runs anywhere; what is kept of provable tasks
 //! - [`request`], [`route`], [`receipts`], [`leaves`], [`proofs`]: the gateway's side of one request
+//! - `outlet`: what left a stage and how far it was sent, for whoever takes a lost neighbour's place
 //! - [`compute`], [`engine`], [`toy`]: the border to the arithmetic, and its two implementations
 //! - [`swarm`]: who serves what, who should, and the way of a request through them
 //! - [`limits`]
@@ -24,6 +25,7 @@ pub mod leaves;
 pub mod limits;
 pub mod message;
 pub mod node;
+mod outlet;
 mod proof_store;
 pub mod proofs;
 mod prover;

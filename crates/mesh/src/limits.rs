@@ -46,6 +46,15 @@ pub const LEAF_STORE_BYTES: usize = 256 << 20;
 /// Milliseconds for which a node serves the leaves of a task that was closed.
 pub const LEAVES_KEEP_MS: u64 = 600_000;
 
+/// Bytes of rows that a node keeps of what left its stage, over all open tasks: what a lost neighbour is replaced from.
+pub const BACKUP_BYTES: usize = 1 << 30;
+/// Stages of one request that a gateway replaces before it gives up.
+pub const REPLACEMENTS_MAX: u32 = 16;
+/// How often a gateway joins neighbours of one request again that lost each other, before it replaces one of them.
+pub const MENDS_MAX: u32 = 8;
+/// Positions between two orders of a gateway while a stage is computed again.
+pub const RESEND_STEP: u32 = PREFILL_CHUNK_TOKENS as u32;
+
 /// Positions of a task that stages commit to and may prove.
 pub const PROVABLE_POSITIONS_MAX: u32 = 1023;
 /// Positions of all open tasks of one node that it commits to.

@@ -4,8 +4,10 @@
 //! against [`crate::limits`] while reading, so that the machines may trust what they are given.
 
 mod prove;
+mod token;
 
 pub use prove::{ProofPage, Prove};
+pub use token::{Alternative, Logprobs, Token};
 
 use crate::code::Code;
 use crate::frame::{Frame, Kind};
@@ -159,68 +161,9 @@ pub struct Open {
     /// Keep the rows that enter and leave, commit to them in the closing receipt, and prove afterwards what is asked for.
     #[n(16)]
     pub provable: bool,
-}
-
-/// What a client needs to state log-probabilities, in integers.
-///
-/// At temperature 1: `p(token) = EXP2S[x(logit)] / weight_sum` (arithmetic.md, 8).
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Logprobs {
-    /// Logit of the chosen token.
-    #[n(0)]
-    pub chosen: i32,
-    /// The largest logit.
-    #[n(1)]
-    pub max: i32,
-    /// Sum of the weights of the whole vocabulary at temperature 1, in units of the sampler's table.
-    #[n(2)]
-    pub weight_sum: u64,
-    /// Fractional bits of the logits.
-    #[n(3)]
-    pub frac: i8,
-    /// The likeliest tokens with their logits, likeliest first.
-    #[n(4)]
-    pub top: Vec<Alternative>,
-}
-
-/// A token and its logit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Alternative {
-    /// The token.
-    #[n(0)]
-    pub token: u32,
-    /// Its logit.
-    #[n(1)]
-    pub logit: i32,
-}
-
-/// A sampled token. Its `Debug` form leaves the token out: contents never get into logs.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Token {
-    /// The task.
-    #[n(0)]
-    pub task: Digest,
-    /// The branch.
-    #[n(1)]
-    pub branch: u32,
-    /// The position that the token takes: one past the one that it was sampled from.
-    #[n(2)]
-    pub position: u32,
-    /// The token.
-    #[n(3)]
-    pub token: u32,
-    /// Present if the task asked for it.
-    #[n(4)]
-    pub logprobs: Option<Logprobs>,
-}
-
-impl core::fmt::Debug for Token {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Token {{ task: {}, branch: {}, position: {}, .. }}", self.task, self.branch, self.position)
-    }
+    /// Keep what leaves until [`Message::Resend`] says where it goes: the stage takes the place of one that was lost.
+    #[n(17)]
+    pub held: bool,
 }
 
 /// A page of the leaves of one span.
@@ -374,6 +317,58 @@ pub enum Message {
     /// Node: a page of a proof.
     #[n(16)]
     Proof(#[n(0)] ProofPage),
+    /// Gateway: from now on the data of this task come from another node. The answer is [`Rewired`](Self::Rewired).
+    #[n(17)]
+    Rewire {
+        /// The task.
+        #[n(0)]
+        task: Digest,
+        /// Who sends the data from now on.
+        #[n(1)]
+        previous: NodeId,
+    },
+    /// Node: nothing comes from the old one any more.
+    #[n(18)]
+    Rewired {
+        /// The task.
+        #[n(0)]
+        task: Digest,
+        /// Who sends the data from now on.
+        #[n(1)]
+        previous: NodeId,
+        /// Positions that arrived.
+        #[n(2)]
+        received: u32,
+    },
+    /// Gateway: send what leaves your stage to this node, what left it before as well.
+    #[n(19)]
+    Resend {
+        /// The task.
+        #[n(0)]
+        task: Digest,
+        /// To whom.
+        #[n(1)]
+        next: NextHop,
+        /// First position; `None` to go on where the last order ended.
+        #[n(2)]
+        from: Option<u32>,
+        /// Hold what is at this position and behind it, until there is another order; `u32::MAX` holds nothing.
+        #[n(3)]
+        until: u32,
+    },
+    /// Node: a neighbour in this task is gone, or forgot it. The task goes on, and what leaves the stage is kept.
+    #[n(20)]
+    Lost {
+        /// The task.
+        #[n(0)]
+        task: Digest,
+        /// The neighbour.
+        #[n(1)]
+        peer: NodeId,
+        /// [`Code::PeerLost`], or what the neighbour said.
+        #[n(2)]
+        code: Code,
+    },
 }
 
 /// Why a payload is no message.
@@ -443,7 +438,11 @@ impl Message {
             | Message::Probe { task }
             | Message::Progress { task, .. }
             | Message::LeavesRequest { task, .. }
-            | Message::ProofRequest { task, .. } => Some(*task),
+            | Message::ProofRequest { task, .. }
+            | Message::Rewire { task, .. }
+            | Message::Rewired { task, .. }
+            | Message::Lost { task, .. }
+            | Message::Resend { task, .. } => Some(*task),
         }
     }
 
@@ -468,6 +467,10 @@ impl Message {
             Message::Prove(_) => "Prove",
             Message::ProofRequest { .. } => "ProofRequest",
             Message::Proof(_) => "Proof",
+            Message::Rewire { .. } => "Rewire",
+            Message::Rewired { .. } => "Rewired",
+            Message::Resend { .. } => "Resend",
+            Message::Lost { .. } => "Lost",
         }
     }
 
@@ -494,6 +497,7 @@ impl Message {
                 check_parameters(&prove.parameters)
             }
             Message::Proof(page) => limit("bytes of a page", page.bytes.len(), limits::PROOF_PAGE_BYTES),
+            Message::Resend { next, .. } => limit("next address", next.address.len(), limits::ADDRESS_MAX),
             Message::Error(fault) => {
                 limit("text", fault.text.len(), limits::ERROR_TEXT_MAX)?;
                 // It is shown to people: it must not steer their terminal.

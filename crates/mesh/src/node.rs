@@ -5,6 +5,9 @@
 //! When a task cannot go on, its owner gets an [`Error`](Message::Error) and the task is gone.
 
 mod admit;
+mod neighbours;
+
+pub(crate) use neighbours::is_loss;
 
 use crate::code::Code;
 use crate::compute::{ComputeFactory, StageProver};
@@ -63,6 +66,8 @@ pub struct NodeLimits {
     pub proof_store_bytes: usize,
     /// Milliseconds for which they are kept.
     pub proofs_keep_ms: u64,
+    /// Bytes of rows kept of what left the stage, over all open tasks.
+    pub backup_bytes: usize,
 }
 
 impl Default for NodeLimits {
@@ -75,6 +80,7 @@ impl Default for NodeLimits {
             leaves_keep_ms: limits::LEAVES_KEEP_MS,
             proof_store_bytes: limits::PROOF_STORE_BYTES,
             proofs_keep_ms: limits::PROOFS_KEEP_MS,
+            backup_bytes: limits::BACKUP_BYTES,
         }
     }
 }
@@ -214,6 +220,12 @@ impl Node {
         self.sessions.values().map(Session::in_flight).sum()
     }
 
+    /// Bytes of rows that are kept of what left the stage.
+    #[must_use]
+    pub fn backup_bytes(&self) -> usize {
+        self.sessions.values().map(Session::backup_bytes).sum()
+    }
+
     /// Bytes of leaves that are kept.
     #[must_use]
     pub fn leaf_bytes(&self) -> usize {
@@ -328,6 +340,29 @@ impl Node {
                 }
                 Err(refusal) => reply(refusal, Some(task), effects),
             },
+            Message::Rewire { task, previous } => {
+                match self.owned(now_ms, from, task).map(|session| session.rewire(previous)) {
+                    Ok(received) => {
+                        let message = Message::Rewired { task, previous, received };
+                        effects.push(Effect::Message { to: from, message });
+                    }
+                    Err(refusal) => reply(refusal, Some(task), effects),
+                }
+            }
+            Message::Resend { task, next, from: first, until } => {
+                let order = self.owned(now_ms, from, task).and_then(|session| {
+                    let data = session.resend(next.clone(), first, until)?;
+                    Ok((next, data))
+                });
+                match order {
+                    Ok((next, data)) => {
+                        let to = next.node;
+                        effects.push(Effect::Connect { node: to, address: next.address });
+                        effects.extend(data.into_iter().map(|data| Effect::Data { to, data }));
+                    }
+                    Err(refusal) => reply(refusal, Some(task), effects),
+                }
+            }
             Message::Error(fault) => self.neighbour_failed(from, &fault, effects),
             other => {
                 let text = format!("a node got {}, expected a request", other.name());
@@ -422,8 +457,8 @@ impl Node {
         let task = data.task();
         let refusal = match self.sessions.get_mut(&task) {
             None => unknown(&task),
-            Some(session) if session.open.previous != from => {
-                let expected = session.open.previous;
+            Some(session) if session.previous != from => {
+                let expected = session.previous;
                 Refusal::new(Code::NotAllowed, format!("data from {from}, expected them from {expected}"))
             }
             Some(session) => {
@@ -460,32 +495,6 @@ impl Node {
         effects.push(Effect::Message { to: session.owner, message: Message::Error(fault) });
     }
 
-    /// The next stage refused our data: the owner must know, since it may not hear it itself.
-    fn neighbour_failed(&mut self, from: NodeId, fault: &Fault, effects: &mut Vec<Effect>) {
-        let Some(task) = fault.task else { return };
-        let Some(session) = self.sessions.get(&task) else { return };
-        if session.open.next.as_ref().is_some_and(|next| next.node == from) {
-            let refusal = Refusal::new(fault.code, format!("the next stage said: {}", fault.text));
-            self.fail(task, &refusal, -1, effects);
-        }
-    }
-
-    fn peer_lost(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
-        let tasks: Vec<Digest> = self.sessions.keys().copied().collect();
-        for task in tasks {
-            let session = &self.sessions[&task];
-            let is_next = session.open.next.as_ref().is_some_and(|next| next.node == peer);
-            let lost = |what: &str| Refusal::new(Code::PeerLost, format!("lost {peer}, {what}"));
-            if session.owner == peer {
-                self.remove(&task);
-            } else if is_next {
-                self.fail(task, &lost("the next stage"), -1, effects);
-            } else if session.open.previous == peer {
-                self.fail(task, &lost("the stage before"), 1, effects);
-            }
-        }
-    }
-
     fn done(&mut self, now_ms: u64, done: JobDone, effects: &mut Vec<Effect>) {
         let task = done.id.task;
         if let Some(prover) = self.prover.as_mut().filter(|prover| prover.is_making(done.id)) {
@@ -511,8 +520,9 @@ impl Node {
         session.heard_ms = now_ms;
         let owner = session.owner;
         let closed = produced.messages.iter().any(|message| matches!(message, Message::Closed { .. }));
-        if let (Some(data), Some(next)) = (produced.data, &session.open.next) {
-            effects.push(Effect::Data { to: next.node, data });
+        if let (Some(data), Some(outlet)) = (produced.data, &mut session.outlet) {
+            let to = outlet.next().node;
+            effects.extend(outlet.push(data).into_iter().map(|data| Effect::Data { to, data }));
         }
         effects.extend(produced.messages.into_iter().map(|message| Effect::Message { to: owner, message }));
         for span in produced.leaves {
@@ -526,6 +536,7 @@ impl Node {
         } else {
             self.schedule(task);
         }
+        self.bound_backups();
     }
 
     fn tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {

@@ -15,6 +15,7 @@ use lockstep_base::part::Part;
 use lockstep_base::receipt::{
     FLAG_CLOSING, FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt, SignedReceipt, WireReceipt,
 };
+use lockstep_base::receipt_file::StageRecord;
 use lockstep_runtime::trace::Edge;
 use std::collections::VecDeque;
 
@@ -118,6 +119,20 @@ pub enum ReceiptError {
         /// The stage's node.
         expected: NodeId,
     },
+    /// Two nodes computed one span of a stage, and not the same.
+    #[error(
+        "stage {stage}, span {span}: {node} signed other roots than {earlier}, whose place it took: one of them is wrong"
+    )]
+    Diverged {
+        /// Which stage.
+        stage: u16,
+        /// The span.
+        span: u32,
+        /// Who serves the stage.
+        node: NodeId,
+        /// Who served it before.
+        earlier: NodeId,
+    },
     /// Closed without having signed everything.
     #[error("stage {stage} closed the task without a valid receipt of span {span}")]
     Missing {
@@ -142,6 +157,7 @@ impl ReceiptError {
             | ReceiptError::Commitment { stage, .. }
             | ReceiptError::Signature { stage, .. }
             | ReceiptError::Signer { stage, .. }
+            | ReceiptError::Diverged { stage, .. }
             | ReceiptError::Missing { stage, .. } => stage,
         }
     }
@@ -176,6 +192,7 @@ pub struct TaskTerms {
 
 #[derive(Debug)]
 struct StageReceipts {
+    stage: u16,
     part: Part,
     node: NodeId,
     /// In order, not verified yet.
@@ -186,6 +203,27 @@ struct StageReceipts {
 }
 
 impl StageReceipts {
+    fn new(stage: u16, part: Part, node: NodeId) -> StageReceipts {
+        StageReceipts {
+            stage,
+            part,
+            node,
+            pending: VecDeque::new(),
+            verified: Vec::new(),
+            previous: Digest::ZERO,
+            closing_seen: false,
+        }
+    }
+
+    fn take(&mut self, signed: SignedReceipt) {
+        self.previous = signed.receipt.struct_hash();
+        self.verified.push(signed);
+    }
+
+    fn into_record(self) -> StageRecord {
+        StageRecord { part: self.part, node: self.node, receipts: self.verified, served: Vec::new() }
+    }
+
     fn next_span(&self) -> u32 {
         (self.verified.len() + self.pending.len()) as u32
     }
@@ -196,6 +234,8 @@ impl StageReceipts {
 pub struct ReceiptBook {
     terms: TaskTerms,
     stages: Vec<StageReceipts>,
+    /// Of nodes whose place others took.
+    earlier: Vec<StageReceipts>,
 }
 
 /// How far a task is, for checks: `tokens` are the prompt and what was sampled; positions below
@@ -214,18 +254,15 @@ impl ReceiptBook {
     /// A book for stages in route order.
     #[must_use]
     pub fn new(terms: TaskTerms, stages: impl IntoIterator<Item = (Part, NodeId)>) -> ReceiptBook {
-        let stages = stages
-            .into_iter()
-            .map(|(part, node)| StageReceipts {
-                part,
-                node,
-                pending: VecDeque::new(),
-                verified: Vec::new(),
-                previous: Digest::ZERO,
-                closing_seen: false,
-            })
-            .collect();
-        ReceiptBook { terms, stages }
+        let stages = (0..).zip(stages).map(|(stage, (part, node))| StageReceipts::new(stage, part, node));
+        ReceiptBook { terms, stages: stages.collect(), earlier: Vec::new() }
+    }
+
+    /// Another node serves `stage` from now on, and signs all of it from the first span on. What the one before it signed is kept, and must be the same.
+    pub fn replace(&mut self, stage: usize, node: NodeId) {
+        let book = &mut self.stages[stage];
+        let fresh = StageReceipts::new(book.stage, book.part, node);
+        self.earlier.push(core::mem::replace(book, fresh));
     }
 
     /// Positions that `stage` has signed, verified or not.
@@ -284,23 +321,51 @@ impl ReceiptBook {
     /// # Errors
     /// [`ReceiptError`] on the first that does not fit.
     pub fn advance(&mut self, extent: Extent<'_>) -> Result<(), ReceiptError> {
-        for stage in 0..self.stages.len() {
-            while let Some(wire) = self.stages[stage].pending.front() {
-                let span = wire.span;
-                // What leaves the stage before enters this one: its root, and the commitment to it.
-                let entering = match stage.checked_sub(1) {
-                    None => self.token_root(span, extent).map(|root| (root, Digest::ZERO)),
-                    Some(before) => {
-                        let signed = self.stages[before].verified.get(span as usize);
-                        signed.map(|signed| (signed.receipt.out_root, signed.receipt.commit_out))
-                    }
+        for at in 0..self.stages.len() {
+            while let Some(entrance) = self.next_entrance(&self.stages[at], extent) {
+                let signed = verify(&self.terms, &mut self.stages[at], &entrance, extent)?;
+                self.compare(at, &signed)?;
+                self.stages[at].take(signed);
+            }
+        }
+        for at in 0..self.earlier.len() {
+            while let Some(entrance) = self.next_entrance(&self.earlier[at], extent) {
+                // What does not hold was not needed.
+                let Ok(signed) = verify(&self.terms, &mut self.earlier[at], &entrance, extent) else {
+                    continue;
                 };
-                let out_root = match stage + 1 == self.stages.len() {
-                    true => self.sample_root(span, extent),
-                    false => Some(wire.out_root),
-                };
-                let (Some(entering), Some(out_root)) = (entering, out_root) else { break };
-                self.verify(stage, entering, out_root, extent)?;
+                self.earlier[at].take(signed);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the next receipt of `book` must speak of, as soon as that is known.
+    fn next_entrance(&self, book: &StageReceipts, extent: Extent<'_>) -> Option<Entrance> {
+        let span = book.pending.front()?.span;
+        let last = usize::from(book.stage) + 1 == self.stages.len();
+        // What leaves the stage before enters this one: its root, and the commitment to it.
+        let (in_root, commit_in) = match usize::from(book.stage).checked_sub(1) {
+            None => (self.token_root(span, extent)?, Digest::ZERO),
+            Some(before) => {
+                let signed = self.stages[before].verified.get(span as usize)?;
+                (signed.receipt.out_root, signed.receipt.commit_out)
+            }
+        };
+        let tokens_root = if last { Some(self.sample_root(span, extent)?) } else { None };
+        Some(Entrance { in_root, commit_in, tokens_root, last })
+    }
+
+    /// What another node signed before about the same span must be the same.
+    fn compare(&self, at: usize, signed: &SignedReceipt) -> Result<(), ReceiptError> {
+        let receipt = &signed.receipt;
+        let roots = |receipt: &Receipt| (receipt.token_count, receipt.out_root, receipt.state_root);
+        for before in self.earlier.iter().filter(|earlier| usize::from(earlier.stage) == at) {
+            let span = receipt.first_token / SPAN_TOKENS;
+            let other = before.verified.get(span as usize);
+            if other.is_some_and(|other| roots(&other.receipt) != roots(receipt)) {
+                let (node, earlier) = (self.stages[at].node, before.node);
+                return Err(ReceiptError::Diverged { stage: before.stage, span, node, earlier });
             }
         }
         Ok(())
@@ -318,67 +383,12 @@ impl ReceiptBook {
         Err(ReceiptError::Missing { stage, span: book.next_span() })
     }
 
-    /// Every stage's verified receipts, in route order.
+    /// Every stage's verified receipts, in route order, and those of nodes whose place others took.
     #[must_use]
-    pub fn into_verified(self) -> Vec<(Part, NodeId, Vec<SignedReceipt>)> {
-        self.stages.into_iter().map(|stage| (stage.part, stage.node, stage.verified)).collect()
-    }
-
-    fn verify(
-        &mut self,
-        stage: usize,
-        (in_root, commit_in): (Digest, Digest),
-        out_root: Digest,
-        extent: Extent<'_>,
-    ) -> Result<(), ReceiptError> {
-        let last = stage + 1 == self.stages.len();
-        let terms = &self.terms;
-        let book = &mut self.stages[stage];
-        let wire = book.pending.pop_front().expect("the caller looked at it");
-        let (stage, span) = (wire.stage, wire.span);
-        if wire.out_root != out_root {
-            return Err(ReceiptError::OutRoot { stage, span, got: wire.out_root, expected: out_root });
-        }
-        // Nothing leaves the last stage but tokens.
-        let committed = wire.commit_out != Digest::ZERO;
-        if wire.flags & FLAG_PROVABLE != 0 && committed == last {
-            return Err(ReceiptError::Commitment { stage, span, got: wire.commit_out });
-        }
-        let positions = span_positions(span, extent.end);
-        let receipt = Receipt {
-            task: terms.task,
-            model_root: terms.model_root,
-            opset: terms.opset.clone(),
-            part: book.part,
-            stage,
-            first_token: positions.start,
-            token_count: positions.end - positions.start,
-            parameters: terms.parameters,
-            masks: Digest::ZERO,
-            adapters: terms.adapter,
-            sampler_seed: terms.sampler_seed,
-            in_root,
-            out_root,
-            state_root: wire.state_root,
-            code: Digest::ZERO,
-            previous: book.previous,
-            audit_class: terms.audit_class,
-            flags: wire.flags,
-            commit_in,
-            commit_out: wire.commit_out,
-        };
-        let signed = SignedReceipt { receipt, signature: wire.signature };
-        match signed.signer() {
-            None => Err(ReceiptError::Signature { stage, span }),
-            Some(got) if got != book.node => {
-                Err(ReceiptError::Signer { stage, span, got, expected: book.node })
-            }
-            Some(_) => {
-                book.previous = signed.receipt.struct_hash();
-                book.verified.push(signed);
-                Ok(())
-            }
-        }
+    pub fn into_verified(self) -> (Vec<StageRecord>, Vec<StageRecord>) {
+        let records = |books: Vec<StageReceipts>| books.into_iter().map(StageReceipts::into_record);
+        let earlier = records(self.earlier).filter(|record| !record.receipts.is_empty());
+        (records(self.stages).collect(), earlier.collect())
     }
 
     /// Root over the tokens that entered in `span`, once all are known.
@@ -405,6 +415,64 @@ impl ReceiptBook {
             leaves.push(Edge::sample(&secrets, position).token_leaf(token));
         }
         Some(merkle::root(&leaves))
+    }
+}
+
+/// What a receipt must speak of.
+struct Entrance {
+    in_root: Digest,
+    commit_in: Digest,
+    /// Where the head is: the root over what was sampled.
+    tokens_root: Option<Digest>,
+    last: bool,
+}
+
+/// The next receipt of `book`, if it holds.
+fn verify(
+    terms: &TaskTerms,
+    book: &mut StageReceipts,
+    entrance: &Entrance,
+    extent: Extent<'_>,
+) -> Result<SignedReceipt, ReceiptError> {
+    let wire = book.pending.pop_front().expect("the caller looked at it");
+    let (stage, span) = (wire.stage, wire.span);
+    let out_root = entrance.tokens_root.unwrap_or(wire.out_root);
+    if wire.out_root != out_root {
+        return Err(ReceiptError::OutRoot { stage, span, got: wire.out_root, expected: out_root });
+    }
+    // Nothing leaves the last stage but tokens.
+    let committed = wire.commit_out != Digest::ZERO;
+    if wire.flags & FLAG_PROVABLE != 0 && committed == entrance.last {
+        return Err(ReceiptError::Commitment { stage, span, got: wire.commit_out });
+    }
+    let positions = span_positions(span, extent.end);
+    let receipt = Receipt {
+        task: terms.task,
+        model_root: terms.model_root,
+        opset: terms.opset.clone(),
+        part: book.part,
+        stage,
+        first_token: positions.start,
+        token_count: positions.end - positions.start,
+        parameters: terms.parameters,
+        masks: Digest::ZERO,
+        adapters: terms.adapter,
+        sampler_seed: terms.sampler_seed,
+        in_root: entrance.in_root,
+        out_root,
+        state_root: wire.state_root,
+        code: Digest::ZERO,
+        previous: book.previous,
+        audit_class: terms.audit_class,
+        flags: wire.flags,
+        commit_in: entrance.commit_in,
+        commit_out: wire.commit_out,
+    };
+    let signed = SignedReceipt { receipt, signature: wire.signature };
+    match signed.signer() {
+        None => Err(ReceiptError::Signature { stage, span }),
+        Some(got) if got != book.node => Err(ReceiptError::Signer { stage, span, got, expected: book.node }),
+        Some(_) => Ok(signed),
     }
 }
 

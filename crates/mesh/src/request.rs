@@ -45,6 +45,8 @@ pub struct RouteConfig {
     pub sampler_seed: Digest,
     /// The prompt.
     pub prompt: Vec<u32>,
+    /// Tokens of the answer that are known, because a route before this one gave them: every one is computed again, and must come out again.
+    pub answered: Vec<u32>,
     /// Whether stages commit to every op output.
     pub full_trace: bool,
     /// Log-probabilities of so many alternatives with each token.
@@ -103,6 +105,14 @@ pub enum RouteError {
         /// Size of the vocabulary.
         vocab: u32,
     },
+    /// The answer is complete already.
+    #[error("{got} tokens of the answer are known, expected fewer than the {limit} that are asked for")]
+    Answered {
+        /// Known tokens.
+        got: usize,
+        /// Tokens of a whole answer.
+        limit: usize,
+    },
     /// Nothing is asked for.
     #[error("max_tokens is 0, expected at least 1")]
     NoTokens,
@@ -127,11 +137,17 @@ impl RouteConfig {
         if self.prompt.is_empty() || self.prompt.len() > self.context as usize {
             return Err(RouteError::Prompt { got: self.prompt.len(), context: self.context });
         }
-        if let Some(position) = self.prompt.iter().position(|token| *token >= self.vocab) {
-            return Err(RouteError::Token { token: self.prompt[position], position, vocab: self.vocab });
+        let mut tokens = self.prompt.iter().chain(&self.answered).enumerate();
+        if let Some((position, token)) = tokens.find(|(_, token)| **token >= self.vocab) {
+            return Err(RouteError::Token { token: *token, position, vocab: self.vocab });
         }
         if self.parameters.max_tokens == 0 {
             return Err(RouteError::NoTokens);
+        }
+        // The last token of an answer ends it, and is not fed back.
+        let (got, limit) = (self.answered.len(), self.positions() as usize + 1 - self.prompt.len());
+        if got >= limit {
+            return Err(RouteError::Answered { got, limit });
         }
         message::check_parameters(&self.parameters)?;
         (0..self.stages.len() as u16)
@@ -164,7 +180,7 @@ impl RouteConfig {
     pub fn open_message(&self, stage: u16) -> Open {
         let at = usize::from(stage);
         let part = self.stages[at].part;
-        let next = self.stages.get(at + 1);
+        let next = at + 1 < self.stages.len();
         Open {
             task: self.task,
             stage,
@@ -179,11 +195,23 @@ impl RouteConfig {
             full_trace: self.full_trace,
             logprobs: self.logprobs,
             audit_class: self.audit_class,
-            previous: at.checked_sub(1).map_or(self.owner, |before| self.stages[before].node),
-            next: next.map(|next| NextHop { node: next.node, address: next.address.clone() }),
+            previous: self.before(stage),
+            next: next.then(|| self.hop(stage + 1)),
             adapter: self.adapter,
             provable: self.provable,
+            held: false,
         }
+    }
+
+    /// Who serves `stage`, for whoever sends to it.
+    pub(crate) fn hop(&self, stage: u16) -> NextHop {
+        let stage = &self.stages[usize::from(stage)];
+        NextHop { node: stage.node, address: stage.address.clone() }
+    }
+
+    /// Who sends to `stage`.
+    pub(crate) fn before(&self, stage: u16) -> NodeId {
+        usize::from(stage).checked_sub(1).map_or(self.owner, |before| self.stages[before].node)
     }
 
     /// Positions that the task takes at most: the last token is not fed back.

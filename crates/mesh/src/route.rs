@@ -5,177 +5,27 @@
 //! | opening | `Opened` of every stage | running: the prompt goes out in chunks, as far as the window allows |
 //! | running | receipt | checked; the window moves |
 //! | running | token | event; fed back, or the task is closed (length, stop token, stop asked for) |
-//! | closing | receipts, `Closed` of every stage | finished: a receipt file |
-//! | any | error, lost peer, bad receipt, timeout | failed: the event names the stage; the others are cancelled |
+//! | closing | receipts, `Closed` of every stage, the last one first | finished: a receipt file |
+//! | any | a stage is lost, is silent, or forgot the task | another node is asked for, and takes its place ([`recover`]) |
+//! | any | error, bad receipt, nobody to take the place | failed: the event names the stage; the others are cancelled |
 
-use crate::code::Code;
+mod event;
+mod recover;
+
 use crate::data::{Batch, Data, Values};
 use crate::limits::{
     CLOSE_TIMEOUT_MS, OPEN_TIMEOUT_MS, PREFILL_CHUNK_TOKENS, PROGRESS_TIMEOUT_MS, STALL_PROBE_MS,
     WINDOW_POSITIONS,
 };
-use crate::message::{Fault, Logprobs, Message, Token};
+use crate::message::{Message, Token};
+use crate::node::is_loss;
 use crate::receipts::{Extent, ReceiptBook, ReceiptError};
 pub use crate::request::{RouteConfig, RouteError, RouteStage};
+pub use event::{Effect, Event, Failure, Finish, Input, Outcome, Reason};
 use lockstep_base::keys::NodeId;
 use lockstep_base::receipt::RECEIPT_VERSION;
-use lockstep_base::receipt_file::{ReceiptFile, StageRecord};
-use std::collections::BTreeSet;
-
-/// What happens to a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Begin.
-    Start,
-    /// A control message from the node of a stage.
-    Message {
-        /// The stage.
-        stage: u16,
-        /// The message.
-        message: Message,
-    },
-    /// The node of a stage is gone, could not be reached, or sent garbage.
-    PeerLost {
-        /// The stage.
-        stage: u16,
-        /// What happened, for people.
-        text: String,
-    },
-    /// The answer is long enough: end after the token that is on its way, with receipts.
-    Stop,
-    /// Nobody wants the answer any more: end now, without receipts.
-    Cancel,
-    /// Time passed; about every [`crate::limits::TICK_MS`].
-    Tick,
-}
-
-/// What a shell must do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a control message to the node of a stage.
-    Message {
-        /// The stage.
-        stage: u16,
-        /// The message.
-        message: Message,
-    },
-    /// Send a data frame to the first stage.
-    Data(Data),
-    /// Tell the user.
-    Event(Event),
-}
-
-/// What a user is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// All stages are ready.
-    Opened,
-    /// A token of the answer.
-    Token {
-        /// The position that it takes.
-        position: u32,
-        /// The token.
-        token: u32,
-        /// Present if asked for.
-        logprobs: Option<Logprobs>,
-        /// Whether it is a stop token (and so not part of the text).
-        stop: bool,
-    },
-    /// A stage has come so far.
-    Progress {
-        /// The stage.
-        stage: u16,
-        /// Positions that it computed, as far as is known.
-        computed: u32,
-        /// Its verified receipts.
-        receipts: u32,
-    },
-    /// The end: every stage signed for everything and all receipts hold.
-    Finished(Box<Outcome>),
-    /// The end: no (complete) answer.
-    Failed(Failure),
-}
-
-/// A finished request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Tokens and verified receipts.
-    pub file: ReceiptFile,
-    /// Why the answer ended.
-    pub finish: Finish,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// `max_tokens`, or the end of the context.
-    Length,
-    /// A stop token.
-    StopToken,
-    /// [`Input::Stop`].
-    Stopped,
-}
-
-/// A failed request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Failure {
-    /// The stage at fault, as far as is known; `None` for a cancelled request.
-    pub stage: Option<u16>,
-    /// Its node.
-    pub node: Option<NodeId>,
-    /// Why.
-    pub reason: Reason,
-}
-
-impl core::fmt::Display for Failure {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        if let (Some(stage), Some(node)) = (self.stage, self.node) {
-            write!(f, "stage {stage} ({node}): ")?;
-        }
-        write!(f, "{}", self.reason)
-    }
-}
-
-/// Why a request failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Reason {
-    /// [`Input::Cancel`].
-    #[error("cancelled")]
-    Cancelled,
-    /// The node is gone.
-    #[error("lost: {0}")]
-    Lost(String),
-    /// A stage reported an error.
-    #[error("{text} ({code:?}, reported by stage {by})")]
-    Remote {
-        /// Its kind.
-        code: Code,
-        /// What it said.
-        text: String,
-        /// Which stage reported it.
-        by: u16,
-    },
-    /// A message that has no place here.
-    #[error("unexpected {message}: {text}")]
-    Unexpected {
-        /// Its name.
-        message: &'static str,
-        /// What was got and what was expected.
-        text: String,
-    },
-    /// A receipt that does not hold.
-    #[error(transparent)]
-    Receipt(#[from] ReceiptError),
-    /// Silence.
-    #[error("{what} within {limit_ms} ms")]
-    Timeout {
-        /// What did not happen.
-        what: &'static str,
-        /// The limit.
-        limit_ms: u64,
-    },
-}
+use lockstep_base::receipt_file::ReceiptFile;
+use recover::Entrance;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -186,12 +36,25 @@ enum Phase {
     Over,
 }
 
-#[derive(Debug, Default)]
+/// How a stage stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its node was lost, because of this, and there is no other one yet.
+    Lost(Reason),
+    Opening,
+    Open,
+    Closed,
+}
+
+#[derive(Debug)]
 struct StageState {
-    opened: bool,
-    closed: bool,
+    standing: Standing,
     /// Positions that it computed, as far as is known.
     computed: u32,
+    /// What comes from the stage before, or from here.
+    entrance: Entrance,
+    /// Nodes that were lost.
+    tried: Vec<NodeId>,
 }
 
 /// The state machine of one request.
@@ -202,11 +65,18 @@ pub struct Route {
     book: ReceiptBook,
     /// Prompt and answer.
     tokens: Vec<u32>,
+    /// Positions that were sent to the first stage.
     sent: u32,
+    /// The same, of the node that serves it now.
+    fed: u32,
+    /// One past the position of the last token that came from the node that serves the last stage now.
+    told: u32,
     end: Option<u32>,
     stopping: bool,
     progress_ms: u64,
     probed_ms: u64,
+    replacements: u32,
+    mends: u32,
 }
 
 impl core::fmt::Debug for Route {
@@ -228,16 +98,26 @@ impl Route {
         config.check()?;
         let book =
             ReceiptBook::new(config.terms(), config.stages.iter().map(|stage| (stage.part, stage.node)));
+        let stage = |_| StageState {
+            standing: Standing::Opening,
+            computed: 0,
+            entrance: Entrance::Live,
+            tried: Vec::new(),
+        };
         Ok(Route {
-            stages: config.stages.iter().map(|_| StageState::default()).collect(),
+            stages: config.stages.iter().map(stage).collect(),
             book,
-            tokens: config.prompt.clone(),
+            tokens: [&config.prompt[..], &config.answered].concat(),
             phase: Phase::Idle,
             sent: 0,
+            fed: 0,
+            told: config.prompt.len() as u32,
             end: None,
             stopping: false,
             progress_ms: 0,
             probed_ms: 0,
+            replacements: 0,
+            mends: 0,
             config,
         })
     }
@@ -272,11 +152,8 @@ impl Route {
                 Some(_) => self.message(now_ms, stage, &message, &mut effects),
                 None => Ok(()),
             },
-            // A stage that has closed owes nothing.
-            Input::PeerLost { stage, .. } if self.stages.get(usize::from(stage)).is_none_or(|s| s.closed) => {
-                Ok(())
-            }
-            Input::PeerLost { stage, text } => Err((stage, Reason::Lost(text))),
+            Input::PeerLost { stage, text } => self.lost(now_ms, stage, Reason::Lost(text), &mut effects),
+            Input::Replacement { stage, with } => self.replacement(now_ms, stage, with, &mut effects),
             Input::Stop => {
                 self.stopping = true;
                 Ok(())
@@ -307,33 +184,39 @@ impl Route {
 
     fn message(&mut self, now_ms: u64, stage: u16, message: &Message, effects: &mut Vec<Effect>) -> Step {
         let unexpected = |text: String| Err((stage, Reason::Unexpected { message: message.name(), text }));
+        let standing = &self.stages[usize::from(stage)].standing;
         match message {
+            // Its place is another node's.
+            _ if matches!(standing, Standing::Lost(_)) => Ok(()),
             // A message about another task is somebody else's; what is about no task is a greeting.
             other if other.task().is_some_and(|task| task != self.config.task) => Ok(()),
             Message::Hello(_) | Message::Info(_) | Message::Leaves(_) | Message::Proof(_) => Ok(()),
-            Message::Error(fault) => Err(self.remote(stage, fault)),
-            Message::Opened { .. }
-                if self.phase == Phase::Opening && !self.stages[usize::from(stage)].opened =>
-            {
-                self.stages[usize::from(stage)].opened = true;
-                if self.stages.iter().all(|stage| stage.opened) {
-                    self.phase = Phase::Running;
-                    self.progress_ms = now_ms;
-                    effects.push(Effect::Event(Event::Opened));
-                    self.feed(effects);
+            Message::Error(fault) => match self.remote(stage, fault) {
+                (blamed, reason) if blamed == stage && is_loss(fault.code) => {
+                    self.lost(now_ms, stage, reason, effects)
                 }
+                fatal => Err(fatal),
+            },
+            Message::Lost { peer, code, .. } => self.reported(now_ms, stage, *peer, *code, effects),
+            Message::Opened { .. } if self.stages[usize::from(stage)].standing == Standing::Opening => {
+                self.opened(now_ms, stage, effects);
                 Ok(())
             }
             Message::Opened { .. } => unexpected("the task was opened before".into()),
+            Message::Rewired { previous, received, .. } => {
+                self.rewired(now_ms, stage, *previous, *received, effects)
+            }
             _ if self.phase == Phase::Idle || self.phase == Phase::Opening => {
                 unexpected("the task is not open everywhere yet".into())
             }
+            _ if *standing == Standing::Opening => unexpected("the task is not open there yet".into()),
             Message::Token(token) => self.token(now_ms, stage, token.clone(), effects),
             Message::Receipt { receipt, .. } => {
                 let (book, extent) = self.book_and_extent();
                 book.push(stage, receipt.clone(), extent).map_err(blame)?;
                 let signed = self.book.signed(usize::from(stage)).min(self.sent);
                 self.advance_stage(now_ms, stage, signed, effects);
+                self.resend_more(stage, effects);
                 self.feed(effects);
                 Ok(())
             }
@@ -369,11 +252,13 @@ impl Route {
 
     fn token(&mut self, now_ms: u64, stage: u16, token: Token, effects: &mut Vec<Effect>) -> Step {
         let unexpected = |text: String| Err((stage, Reason::Unexpected { message: "Token", text }));
-        let expected = self.tokens.len() as u32;
+        // What an earlier node of this stage gave comes again, if another one took its place.
+        let (expected, known) = (self.told, self.told < self.tokens.len() as u32);
         if usize::from(stage) + 1 != self.stages.len() {
             return unexpected(format!("it comes from the last stage, {}", self.stages.len() - 1));
         }
-        if self.end.is_some() || self.sent != expected || token.position != expected || token.branch != 0 {
+        let asked_for = self.sent >= expected && (known || self.end.is_none());
+        if !asked_for || token.position != expected || token.branch != 0 {
             return unexpected(format!(
                 "branch {}, position {}, expected branch 0, position {expected} after {} of {expected} positions were sent",
                 token.branch, token.position, self.sent
@@ -389,10 +274,22 @@ impl Route {
             let text = format!("log-probabilities of {got:?} alternatives, expected {asked:?}");
             return unexpected(text);
         }
+        self.told += 1;
+        if known {
+            let before = self.tokens[expected as usize];
+            if token.token != before {
+                let Token { position, token: got, .. } = token;
+                return Err((stage, Reason::Diverged { position, got, expected: before }));
+            }
+            self.progress_ms = now_ms;
+            return Ok(());
+        }
         self.tokens.push(token.token);
         // A token came out at the end, so every stage has computed all positions.
         for at in 0..self.stages.len() as u16 {
-            self.advance_stage(now_ms, at, self.sent, effects);
+            if self.stages[usize::from(at)].standing == Standing::Open {
+                self.advance_stage(now_ms, at, self.sent, effects);
+            }
         }
         let parameters = &self.config.parameters;
         let stop = parameters.stop_tokens.contains(&token.token);
@@ -413,13 +310,18 @@ impl Route {
 
     /// Sends tokens that were not sent yet, as far as the window allows.
     fn feed(&mut self, effects: &mut Vec<Effect>) {
-        if self.phase != Phase::Running {
+        let running = matches!(self.phase, Phase::Running | Phase::Closing { .. });
+        if !running || self.stages[0].standing != Standing::Open || self.stages[0].entrance != Entrance::Live
+        {
             return;
         }
-        let signed = (0..self.stages.len()).map(|stage| self.book.signed(stage)).min().unwrap_or(0);
-        while (self.sent as usize) < self.tokens.len() {
-            let from = self.sent as usize;
-            let to = self.tokens.len().min(from + PREFILL_CHUNK_TOKENS);
+        // A stage that is closed has signed everything.
+        let open = (0..self.stages.len()).filter(|stage| self.stages[*stage].standing != Standing::Closed);
+        let signed = open.map(|stage| self.book.signed(stage)).min().unwrap_or(0);
+        let end = self.end.map_or(self.tokens.len(), |end| end as usize);
+        while (self.fed as usize) < end {
+            let from = self.fed as usize;
+            let to = end.min(from + PREFILL_CHUNK_TOKENS);
             if to as u32 - signed.min(to as u32) > WINDOW_POSITIONS {
                 return;
             }
@@ -428,23 +330,33 @@ impl Route {
             effects.push(Effect::Data(Data::Batch(Batch {
                 task: self.config.task,
                 branch: 0,
-                position: self.sent,
+                position: self.fed,
                 count: (to - from) as u32,
                 sample_from,
                 values: Values::Tokens(self.tokens[from..to].to_vec()),
             })));
-            self.sent = to as u32;
+            self.fed = to as u32;
+            self.sent = self.sent.max(self.fed);
         }
     }
 
+    /// The last stage is closed first: what left the others is still there then, should a stage behind them be lost.
     fn close(&mut self, now_ms: u64, finish: Finish, effects: &mut Vec<Effect>) {
         self.end = Some(self.sent);
         self.phase = Phase::Closing { finish };
         self.progress_ms = now_ms;
-        effects.extend((0..self.stages.len() as u16).map(|stage| {
-            let message = Message::Close { task: self.config.task, end: self.sent };
-            Effect::Message { stage, message }
-        }));
+        self.close_next(effects);
+    }
+
+    /// Closes the last stage that is not closed.
+    fn close_next(&mut self, effects: &mut Vec<Effect>) {
+        let last = self.stages.iter().rposition(|stage| stage.standing != Standing::Closed);
+        if let (Some(stage), Some(end)) = (last, self.end)
+            && self.stages[stage].standing == Standing::Open
+        {
+            let message = Message::Close { task: self.config.task, end };
+            effects.push(Effect::Message { stage: stage as u16, message });
+        }
     }
 
     fn closed(&mut self, now_ms: u64, stage: u16, effects: &mut Vec<Effect>) -> Step {
@@ -453,13 +365,14 @@ impl Route {
             return Err((stage, Reason::Unexpected { message: "Closed", text }));
         };
         self.book.check_closed(stage).map_err(blame)?;
-        self.stages[usize::from(stage)].closed = true;
+        self.stages[usize::from(stage)].standing = Standing::Closed;
         self.progress_ms = now_ms;
-        if self.stages.iter().all(|stage| stage.closed) {
+        self.close_next(effects);
+        if self.stages.iter().all(|stage| stage.standing == Standing::Closed) {
             // Each stage sent its closing receipt before `Closed`, so all have been verified.
             let config = &self.config;
             let book = core::mem::replace(&mut self.book, ReceiptBook::new(config.terms(), []));
-            let stages = book.into_verified().into_iter();
+            let (stages, earlier) = book.into_verified();
             let file = ReceiptFile {
                 version: RECEIPT_VERSION,
                 model_root: config.model_root,
@@ -469,9 +382,8 @@ impl Route {
                 sampler_seed: config.sampler_seed,
                 prompt_tokens: config.prompt.len() as u32,
                 tokens: core::mem::take(&mut self.tokens),
-                stages: stages
-                    .map(|(part, node, receipts)| StageRecord { part, node, receipts, served: Vec::new() })
-                    .collect(),
+                stages,
+                earlier: (!earlier.is_empty()).then_some(earlier),
             };
             self.phase = Phase::Over;
             effects.push(Effect::Event(Event::Finished(Box::new(Outcome { file, finish }))));
@@ -481,19 +393,27 @@ impl Route {
 
     fn tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) -> Step {
         let waited_ms = now_ms.saturating_sub(self.progress_ms);
-        let first =
-            |missing: fn(&StageState) -> bool| self.stages.iter().position(missing).unwrap_or(0) as u16;
-        let timeout = |stage, what, limit_ms| Err((stage, Reason::Timeout { what, limit_ms }));
+        let late = |limit_ms| (waited_ms >= limit_ms).then_some(limit_ms);
+        let opening = self.stages.iter().position(|stage| stage.standing == Standing::Opening);
+        let open = self.stages.iter().rposition(|stage| stage.standing == Standing::Open);
+        let closing = matches!(self.phase, Phase::Closing { .. });
+        let silent = if self.phase == Phase::Idle {
+            None
+        } else if let (Some(stage), Some(limit_ms)) = (opening, late(OPEN_TIMEOUT_MS)) {
+            Some((stage as u16, "the task was not opened", limit_ms))
+        } else if let (true, Some(stage), Some(limit_ms)) =
+            (closing && !self.recovering(), open, late(CLOSE_TIMEOUT_MS))
+        {
+            Some((stage as u16, "the task was not closed", limit_ms))
+        } else if let (true, Some(limit_ms)) = (self.phase != Phase::Opening, late(PROGRESS_TIMEOUT_MS)) {
+            Some((self.slowest(), "no progress", limit_ms))
+        } else {
+            None
+        };
+        if let Some((stage, what, limit_ms)) = silent {
+            return self.lost(now_ms, stage, Reason::Timeout { what, limit_ms }, effects);
+        }
         match self.phase {
-            Phase::Opening if waited_ms >= OPEN_TIMEOUT_MS => {
-                timeout(first(|stage| !stage.opened), "the task was not opened", OPEN_TIMEOUT_MS)
-            }
-            Phase::Closing { .. } if waited_ms >= CLOSE_TIMEOUT_MS => {
-                timeout(first(|stage| !stage.closed), "the task was not closed", CLOSE_TIMEOUT_MS)
-            }
-            Phase::Running if waited_ms >= PROGRESS_TIMEOUT_MS => {
-                timeout(self.slowest(), "no progress", PROGRESS_TIMEOUT_MS)
-            }
             Phase::Running
                 if waited_ms >= STALL_PROBE_MS && now_ms.saturating_sub(self.probed_ms) >= STALL_PROBE_MS =>
             {
@@ -508,26 +428,17 @@ impl Route {
         }
     }
 
-    /// The first stage of those that are least far; the last one if all did everything.
+    /// The first stage of those that are least far; the last one if all did everything. None that is closed.
     fn slowest(&self) -> u16 {
-        let (stage, least) = (0u16..)
-            .zip(self.stages.iter().map(|stage| stage.computed))
-            .min_by_key(|(_, computed)| *computed)
-            .unwrap_or((0, 0));
-        if least >= self.sent { self.stages.len() as u16 - 1 } else { stage }
-    }
-
-    /// A stage may blame itself or a neighbour, nobody else.
-    fn remote(&self, by: u16, fault: &Fault) -> (u16, Reason) {
-        let last = self.stages.len() as u16 - 1;
-        let neighbours: BTreeSet<u16> = [by.saturating_sub(1), by, (by + 1).min(last)].into();
-        let stage = fault.stage.filter(|stage| neighbours.contains(stage)).unwrap_or(by);
-        (stage, Reason::Remote { code: fault.code, text: fault.text.clone(), by })
+        let open = self.stages.iter().enumerate().filter(|(_, stage)| stage.standing != Standing::Closed);
+        let all: Vec<(u32, u16)> = open.map(|(at, stage)| (stage.computed, at as u16)).collect();
+        let slowest = all.iter().copied().min().filter(|(computed, _)| *computed < self.sent);
+        slowest.or_else(|| all.last().copied()).map_or(0, |(_, stage)| stage)
     }
 
     fn fail(&mut self, stage: Option<u16>, reason: Reason, effects: &mut Vec<Effect>) {
-        let lost = matches!(reason, Reason::Lost(_));
-        let cancels = (0..self.stages.len() as u16).filter(|at| !(lost && Some(*at) == stage));
+        let there = |at: &u16| !matches!(self.stages[usize::from(*at)].standing, Standing::Lost(_));
+        let cancels = (0..self.stages.len() as u16).filter(there);
         if self.phase != Phase::Idle {
             effects.extend(cancels.map(|stage| {
                 let message = Message::Cancel { task: self.config.task };

@@ -12,7 +12,8 @@
 use crate::code::Code;
 use crate::data::{Batch, Data, Values};
 use crate::limits::{QUEUE_FRAMES_MAX, RESIDUAL_LIMIT, WINDOW_POSITIONS};
-use crate::message::Open;
+use crate::message::{NextHop, Open};
+use crate::outlet::Outlet;
 use crate::work::{Job, JobId, Kind, Refusal, Step, Work};
 use lockstep_base::keys::NodeId;
 use lockstep_base::limits::SPAN_TOKENS;
@@ -34,6 +35,12 @@ pub(crate) struct Session {
     pub(crate) open: Arc<Open>,
     pub(crate) owner: NodeId,
     pub(crate) heard_ms: u64,
+    /// Who sends the data.
+    pub(crate) previous: NodeId,
+    /// Whether that changed.
+    rewired: bool,
+    /// Where what was computed goes; none where the head is.
+    pub(crate) outlet: Option<Outlet>,
     id: JobId,
     shape: Shape,
     /// `None` while a job is out.
@@ -58,7 +65,11 @@ impl Session {
         work: Work,
         now_ms: u64,
     ) -> Session {
+        let outlet = |next: &NextHop| Outlet::new(open.task, next.clone(), shape.d_model as usize, open.held);
         Session {
+            previous: open.previous,
+            rewired: false,
+            outlet: open.next.as_ref().map(outlet),
             open,
             owner,
             heard_ms: now_ms,
@@ -89,6 +100,44 @@ impl Session {
         self.in_flight
     }
 
+    /// Whether `peer` is the next stage.
+    pub(crate) fn goes_to(&self, peer: NodeId) -> bool {
+        self.outlet.as_ref().is_some_and(|outlet| outlet.next().node == peer)
+    }
+
+    /// Keeps what is computed until the owner names another next stage.
+    pub(crate) fn hold(&mut self) {
+        if let Some(outlet) = &mut self.outlet {
+            outlet.hold();
+        }
+    }
+
+    /// Takes data from another node; the positions that arrived so far. They may come again from now on.
+    pub(crate) fn rewire(&mut self, previous: NodeId) -> u32 {
+        self.previous = previous;
+        self.rewired = true;
+        self.received
+    }
+
+    /// What goes to `next` now.
+    pub(crate) fn resend(
+        &mut self,
+        next: NextHop,
+        from: Option<u32>,
+        until: u32,
+    ) -> Result<Vec<Data>, Refusal> {
+        let Some(outlet) = &mut self.outlet else {
+            let text = format!("{} sends nothing on, expected another stage", self.open.part);
+            return Err(Refusal::new(Code::Unexpected, text));
+        };
+        outlet.resend(next, from, until)
+    }
+
+    /// Bytes that are kept of what left.
+    pub(crate) fn backup_bytes(&self) -> usize {
+        self.outlet.as_ref().map_or(0, Outlet::bytes)
+    }
+
     /// Takes a data frame from the stage before.
     pub(crate) fn data(&mut self, data: Data) -> Result<(), Refusal> {
         if self.queue.len() >= QUEUE_FRAMES_MAX {
@@ -104,6 +153,9 @@ impl Session {
 
     fn batch(&mut self, batch: Batch) -> Result<(), Refusal> {
         self.check_branch(batch.branch)?;
+        let again = self.rewired && batch.position < self.received;
+        let rest = if again { batch.without(self.received) } else { Some(batch) };
+        let Some(batch) = rest else { return Ok(()) };
         if batch.position != self.received {
             let text = format!("data begin at position {}, expected {}", batch.position, self.received);
             return Err(Refusal::new(Code::Position, text));

@@ -102,6 +102,7 @@ mod tests {
             next: None,
             adapter: Digest::ZERO,
             provable: false,
+            held: false,
         };
         factory.open(&open)?.forward(0, &Values::Tokens(vec![1, 2, 3]), 2)
     }

@@ -19,6 +19,7 @@
 //! by a gateway that may have done so is worth as much as that gateway.
 
 mod chain;
+mod earlier;
 mod leaves;
 
 use crate::forward::{Engine, ForwardError};
@@ -165,6 +166,20 @@ pub enum AuditError {
         /// What it should be.
         expected: String,
     },
+    /// What a node signed whose place another one took is not what that one signed.
+    #[error("receipt {index} of {node}, whose place was taken: {field} is {got}, expected {expected}")]
+    Earlier {
+        /// Who signed.
+        node: NodeId,
+        /// Index of the receipt.
+        index: usize,
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What it should be.
+        expected: String,
+    },
     /// More positions than the model has.
     #[error("{got} positions, expected at most {context}, the context of the model")]
     Context {
@@ -268,6 +283,7 @@ pub fn audit_committed(
         return Err(AuditError::Adapter { got, expected });
     }
     chain::check(file, positions)?;
+    earlier::check(file)?;
     let commit = match (provable(file), commit) {
         (true, None) => return Err(AuditError::Commitments),
         (provable, commit) => commit.filter(|_| provable),

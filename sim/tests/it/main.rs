@@ -6,6 +6,7 @@ mod exact;
 mod faults;
 mod laws;
 mod lies;
+mod recovery;
 
 use lockstep_base::params::Parameters;
 use lockstep_base::part::Part;

@@ -44,6 +44,7 @@ pub(crate) fn example() -> ReceiptFile {
         prompt_tokens: 32,
         tokens: (0..36).map(|i| i * 1000).collect(),
         stages,
+        earlier: None,
     }
 }
 

@@ -4,12 +4,14 @@
 //! Golden vectors are text under `golden/`; `LOCKSTEP_BLESS=1 cargo test -p lockstep-mesh`
 //! rewrites them.
 
+mod backup;
 mod frames;
 mod golden;
 mod messages;
 mod node;
 mod proofs;
 mod receipts;
+mod recover;
 mod route;
 mod samples;
 mod swarm;

@@ -47,6 +47,7 @@ pub(crate) fn open(task: u8) -> Open {
         next: Some(NextHop { node: id(NEXT), address: "there".into() }),
         adapter: Digest::ZERO,
         provable: false,
+        held: false,
     }
 }
 
@@ -367,15 +368,16 @@ fn a_lost_worker_is_an_error() {
     assert_eq!((fault.code, fault.stage), (Code::Internal, Some(1)));
 }
 
-/// Law: lost neighbours are reported under their own index; a lost owner is forgotten.
+/// Law: lost neighbours are reported, and the task goes on; a lost owner is forgotten.
 #[test]
 fn lost_peers_are_reported() {
-    for (lost, stage) in [(BEFORE, 0), (NEXT, 2)] {
+    for lost in [BEFORE, NEXT] {
         let mut node = middle();
         opened(&mut node, open(5));
         let effects = drive(&mut node, 0, Input::PeerLost { peer: id(lost) });
-        let (to, fault) = fault(&effects);
-        assert_eq!((to, fault.code, fault.stage), (id(OWNER), Code::PeerLost, Some(stage)));
+        let message = Message::Lost { task: Digest([5; 32]), peer: id(lost), code: Code::PeerLost };
+        assert_eq!(effects, [Effect::Message { to: id(OWNER), message }]);
+        assert_eq!(node.tasks_open(), 1);
     }
     let mut node = middle();
     opened(&mut node, open(5));

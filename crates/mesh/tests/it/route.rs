@@ -15,11 +15,13 @@ use lockstep_mesh::route::{
     Effect, Event, Failure, Input, Reason, Route, RouteConfig, RouteError, RouteStage,
 };
 
-const TASK: Digest = Digest([5; 32]);
+pub(crate) const TASK: Digest = Digest([5; 32]);
 
-fn config() -> RouteConfig {
-    let stage =
-        |n: u8, range| RouteStage { node: id(n), address: format!("peer {n}"), part: Part::layers(range, 6) };
+pub(crate) fn stage(n: u8, range: core::ops::Range<u32>) -> RouteStage {
+    RouteStage { node: id(n), address: format!("peer {n}"), part: Part::layers(range, 6) }
+}
+
+pub(crate) fn config() -> RouteConfig {
     RouteConfig {
         task: TASK,
         secret: TaskSecret([6; 32]),
@@ -37,6 +39,7 @@ fn config() -> RouteConfig {
         audit_class: Digest::ZERO,
         adapter: Digest::ZERO,
         provable: false,
+        answered: Vec::new(),
         stages: vec![stage(1, 0..2), stage(2, 2..4), stage(3, 4..6)],
     }
 }
@@ -62,10 +65,15 @@ fn bad_requests_are_refused() {
     assert_eq!(refused(|c| c.logprobs = Some(21)), limit("logprobs", 21, 20));
     let long = |c: &mut RouteConfig| (c.provable, c.context, c.parameters.max_tokens) = (true, 2000, 1500);
     assert_eq!(refused(long), limit("provable positions", 1539, 1023));
+    assert_eq!(
+        refused(|c| c.answered = vec![3, 100]),
+        RouteError::Token { token: 100, position: 41, vocab: 100 }
+    );
+    assert_eq!(refused(|c| c.answered = vec![3; 8]), RouteError::Answered { got: 8, limit: 8 });
     assert_eq!(refused(|c| c.stages[1].address = "x".repeat(513)), limit("next address", 513, 512));
 }
 
-fn opened() -> Route {
+pub(crate) fn opened() -> Route {
     let mut route = Route::new(config()).expect("a good request");
     let effects = route.handle(0, Input::Start);
     assert_eq!(effects.len(), 3);
@@ -75,9 +83,17 @@ fn opened() -> Route {
     route
 }
 
-/// The failure that `input` leads to, at time `now_ms`.
+/// The failure that `input` leads to, at time `now_ms`, where nobody can take a stage's place.
 fn failure(route: &mut Route, now_ms: u64, input: Input) -> Failure {
-    let effects = route.handle(now_ms, input);
+    let mut effects = route.handle(now_ms, input);
+    let replace = effects.iter().find_map(|effect| match effect {
+        Effect::Replace { stage, tried } => Some((*stage, tried.clone())),
+        _ => None,
+    });
+    if let Some((stage, tried)) = replace {
+        assert_eq!(tried, [id(stage as u8 + 1)], "the node that is lost");
+        effects.extend(route.handle(now_ms, Input::Replacement { stage, with: None }));
+    }
     let cancels = effects
         .iter()
         .filter(|effect| matches!(effect, Effect::Message { message: Message::Cancel { .. }, .. }));
@@ -89,7 +105,7 @@ fn failure(route: &mut Route, now_ms: u64, input: Input) -> Failure {
     }
 }
 
-fn token(position: u32, token: u32) -> Message {
+pub(crate) fn token(position: u32, token: u32) -> Message {
     Message::Token(Token { task: TASK, branch: 0, position, token, logprobs: None })
 }
 
@@ -150,11 +166,11 @@ fn blame_reaches_neighbours_only() {
     for (by, blamed, named) in
         [(1, Some(2), 2), (1, Some(0), 0), (1, Some(1), 1), (0, Some(2), 0), (2, None, 2)]
     {
-        let fault = Fault::new(Some(TASK), Code::PeerLost, blamed, "lost");
+        let fault = Fault::new(Some(TASK), Code::Shape, blamed, "rows of 3 values");
         let failure = failure(&mut opened(), 0, Input::Message { stage: by, message: Message::Error(fault) });
         assert_eq!(failure.stage, Some(named));
         assert!(
-            matches!(failure.reason, Reason::Remote { code: Code::PeerLost, by: reporter, .. } if reporter == by)
+            matches!(failure.reason, Reason::Remote { code: Code::Shape, by: reporter, .. } if reporter == by)
         );
     }
 }
@@ -187,7 +203,7 @@ fn silence_is_named() {
         let position = route_position(&route);
         route.handle(0, Input::Message { stage: 2, message: token(position, 5) });
     }
-    assert_eq!(failure(&mut route, CLOSE_TIMEOUT_MS, Input::Tick).stage, Some(0));
+    assert_eq!(failure(&mut route, CLOSE_TIMEOUT_MS, Input::Tick).stage, Some(2), "it is closed first");
 }
 
 /// Prompt and answer so far are one past the last position that was sent.

@@ -57,6 +57,7 @@ pub(crate) fn open() -> Open {
         next: Some(NextHop { node: id(3), address: "/ip4/127.0.0.1/tcp/4003".into() }),
         adapter: Digest([0x88; 32]),
         provable: false,
+        held: false,
     }
 }
 
@@ -125,6 +126,21 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Cancel { task: TASK },
         Message::Probe { task: TASK },
         Message::Progress { task: TASK, computed: 64, received: 70 },
+        Message::Rewire { task: TASK, previous: id(4) },
+        Message::Rewired { task: TASK, previous: id(4), received: 70 },
+        Message::Resend {
+            task: TASK,
+            next: NextHop { node: id(5), address: "/ip4/127.0.0.1/tcp/4005".into() },
+            from: Some(64),
+            until: 576,
+        },
+        Message::Resend {
+            task: TASK,
+            next: NextHop { node: id(5), address: "/ip4/127.0.0.1/tcp/4005".into() },
+            from: None,
+            until: u32::MAX,
+        },
+        Message::Lost { task: TASK, peer: id(4), code: Code::PeerLost },
         Message::LeavesRequest { task: TASK, first_token: 32, page: 0 },
         Message::Leaves(Leaves {
             task: TASK,

@@ -99,7 +99,7 @@ async fn demonstrate(
         nodes.push(NodeProcess::start(part, None, args.prove).await?);
     }
     let (gateway, server) = connect(bundle, &nodes).await?;
-    for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
+    for (stage, peer, part) in gateway.nodes() {
         report.line(&format!("stage {stage}  {}  {part}", peer.node));
     }
     report.took();

@@ -156,7 +156,7 @@ pub fn run(args: GatewayArgs) -> CommandResult {
     let adapters = args.adapters.open(&bundle.config().name)?;
     super::runtime()?.block_on(async {
         let (gateway, _swarm) = args.route.connect(&bundle).await?;
-        for (stage, (peer, part)) in gateway.stages().iter().enumerate() {
+        for (stage, peer, part) in gateway.nodes() {
             eprintln!("stage {stage}  {}  {part}", peer.node);
         }
         let mut base = served(&bundle, gateway.clone())?;
@@ -213,7 +213,7 @@ async fn prove(
     // Who has a key needs the embedding's rows alone.
     let part = if key.is_some() { Part::layers(0..1, layers) } else { Part::whole(layers) };
     let weights = bundle.load(&part)?;
-    let bar = Progress::new("the nodes prove", gateway.stages().len() as u64, false);
+    let bar = Progress::new("the nodes prove", gateway.stage_count() as u64, false);
     let checked = match &key {
         Some(key) => Checked::Key(key, &weights),
         None => Checked::Model(&weights, adapter),
@@ -226,7 +226,7 @@ async fn prove(
         "{}: {} by {} nodes, verified",
         path.display(),
         bytes(content.len() as u64),
-        gateway.stages().len()
+        gateway.stage_count()
     );
     Ok(())
 }

@@ -1,28 +1,52 @@
 //! One request on its way: the route's state machine between links and the client.
 
 use super::Gateway;
-use super::link::{Heard, Link, Listening, MESSAGES_MAX, Topic};
+use super::link::{Heard, Listening, MESSAGES_MAX, Topic};
+use super::replicas::Serving;
 use crate::service::{
     Done, Failure, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Receipts, RouteStage,
     StageProgress, Timings,
 };
 use lockstep_base::Digest;
+use lockstep_base::keys::NodeId;
 use lockstep_mesh::code::Code;
 use lockstep_mesh::limits::TICK_MS;
 use lockstep_mesh::message::Logprobs;
+use lockstep_mesh::request;
 use lockstep_mesh::route::{self, Effect, Event, Finish, Input, Outcome, Reason, Route};
 use lockstep_runtime::sample::Distribution;
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How often the end signal of a request is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// The node of one stage of a request.
+struct Place {
+    serving: Serving,
+    /// Under which it is heard: no other node of the request has the same.
+    number: u16,
+    _listening: Listening,
+}
+
+impl Place {
+    fn new(serving: Serving, number: u16, task: Digest, heard: &mpsc::Sender<Heard>) -> Place {
+        let listening = serving.link.listen(task, number, Topic::Answer, heard.clone());
+        Place { serving, number, _listening: listening }
+    }
+}
+
 pub(super) struct Answer<'a> {
     gateway: &'a Gateway,
     events: &'a mpsc::Sender<GenerateEvent>,
-    links: Vec<Arc<Link>>,
+    /// The node of each stage.
+    stages: Vec<Place>,
+    heard: mpsc::Sender<Heard>,
+    /// Nodes that served a stage so far.
+    places: u16,
+    /// Stages that another node took over: stage, lost, by.
+    replaced: Vec<(u16, NodeId, NodeId)>,
     route: Route,
     began: Instant,
     /// Time that the client took to read; no stage is late because of it.
@@ -38,19 +62,20 @@ impl Answer<'_> {
         adapter: Digest,
         events: &mpsc::Sender<GenerateEvent>,
     ) -> Result<(), Failure> {
-        let config = gateway.route_config(request, adapter)?;
-        let links = gateway.open_links().await?;
+        let serving = gateway.serving().await?;
+        let config = gateway.route_config(request, adapter, &serving)?;
         let task = config.task;
         let route = Route::new(config).map_err(|error| Failure::invalid(error.to_string()))?;
         let (sender, mut heard) = mpsc::channel(MESSAGES_MAX);
-        let listen =
-            |(stage, link): (u16, &Arc<Link>)| link.listen(task, stage, Topic::Answer, sender.clone());
-        let _listening: Vec<Listening> = (0..).zip(&links).map(listen).collect();
-        drop(sender);
+        let place = |(number, serving)| Place::new(serving, number, task, &sender);
+        let stages: Vec<Place> = (0..).zip(serving).map(place).collect();
         let mut answer = Answer {
             gateway,
             events,
-            links,
+            places: stages.len() as u16,
+            stages,
+            heard: sender,
+            replaced: Vec::new(),
             route,
             began: Instant::now(),
             waited: Duration::ZERO,
@@ -68,9 +93,13 @@ impl Answer<'_> {
                 tokio::select! {
                     () = events.closed() => break Input::Cancel,
                     message = heard.recv() => match message {
-                        Some(Heard::Message(stage, message)) => break Input::Message { stage, message },
-                        Some(Heard::Lost(stage, text)) => break Input::PeerLost { stage, text },
-                        // Every link has said its last word.
+                        Some(Heard::Message(number, message)) => if let Some(stage) = answer.stage_of(number) {
+                            break Input::Message { stage, message };
+                        },
+                        Some(Heard::Lost(number, text)) => if let Some(stage) = answer.stage_of(number) {
+                            break Input::PeerLost { stage, text };
+                        },
+                        // We hold the other end.
                         None => break Input::Cancel,
                     },
                     _ = tick.tick() => break Input::Tick,
@@ -83,25 +112,46 @@ impl Answer<'_> {
         }
     }
 
+    /// The stage whose node is heard under `number`, unless another one took its place.
+    fn stage_of(&self, number: u16) -> Option<u16> {
+        self.stages.iter().position(|place| place.number == number).map(|stage| stage as u16)
+    }
+
+    /// Another node for a stage, if there is one.
+    async fn replace(&mut self, stage: u16, tried: &[NodeId]) -> Option<request::RouteStage> {
+        let at = usize::from(stage);
+        let serving = self.gateway.stages[at].pick(&self.gateway.network, tried).await.ok()?;
+        let with = serving.stage();
+        self.places += 1;
+        self.stages[at] = Place::new(serving, self.places, self.route.config().task, &self.heard);
+        Some(with)
+    }
+
     /// Gives the machine one input and performs what it asks for; whether the request is over.
     async fn handle(&mut self, input: Input) -> Result<bool, Failure> {
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
+        // What follows from an effect comes after all effects of one step: they are about the nodes of that step.
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
             let now_ms = self.began.elapsed().saturating_sub(self.waited).as_millis() as u64;
             for effect in self.route.handle(now_ms, input) {
                 match effect {
                     Effect::Message { stage, message } => {
-                        if !self.links[usize::from(stage)].send(&message) && !self.route.is_over() {
-                            inputs.push(Input::PeerLost {
+                        let link = &self.stages[usize::from(stage)].serving.link;
+                        if !link.send(&message) && !self.route.is_over() {
+                            inputs.push_back(Input::PeerLost {
                                 stage,
                                 text: "the node does not take messages".into(),
                             });
                         }
                     }
                     Effect::Data(data) => {
-                        if let Err(error) = self.links[0].send_data(&data).await {
-                            inputs.push(Input::PeerLost { stage: 0, text: error.to_string() });
+                        if let Err(error) = self.stages[0].serving.link.send_data(&data).await {
+                            inputs.push_back(Input::PeerLost { stage: 0, text: error.to_string() });
                         }
+                    }
+                    Effect::Replace { stage, tried } => {
+                        let with = self.replace(stage, &tried).await;
+                        inputs.push_back(Input::Replacement { stage, with });
                     }
                     Effect::Event(event) => self.tell(event).await?,
                 }
@@ -119,6 +169,10 @@ impl Answer<'_> {
             }
             Event::Progress { stage, computed, receipts } => {
                 GenerateEvent::Stage(StageProgress { stage: stage.into(), positions: computed, receipts })
+            }
+            Event::Replaced { stage, lost, by } => {
+                self.replaced.push((stage, lost, by));
+                return Ok(());
             }
             Event::Finished(outcome) => GenerateEvent::Done(Box::new(self.done(&outcome)?)),
             Event::Failed(failure) => return Err(failed(&failure)),
@@ -158,7 +212,12 @@ impl Answer<'_> {
                 .map(|stage| RouteStage { node: stage.node.to_string(), part: stage.part.to_string() })
                 .collect(),
             receipts: Some(Receipts {
-                summary: serde_json::json!({ "task": file.task.hex(), "receipts": receipts, "stages": stages }),
+                summary: serde_json::json!({
+                    "task": file.task.hex(),
+                    "receipts": receipts,
+                    "stages": stages,
+                    "replaced": self.replaced.iter().map(replaced).collect::<Vec<_>>(),
+                }),
                 file: file.to_bytes(),
             }),
             timings: Timings {
@@ -167,6 +226,10 @@ impl Answer<'_> {
             },
         })
     }
+}
+
+fn replaced((stage, lost, by): &(u16, NodeId, NodeId)) -> serde_json::Value {
+    serde_json::json!({ "stage": stage, "lost": lost.to_string(), "by": by.to_string() })
 }
 
 fn distribution(logprobs: Logprobs) -> Distribution {

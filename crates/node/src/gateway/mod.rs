@@ -4,6 +4,7 @@
 mod answer;
 mod link;
 mod prove;
+mod replicas;
 mod store;
 
 pub use link::{Link, LinkError};
@@ -25,7 +26,8 @@ use lockstep_base::part::{Part, PartError};
 use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_mesh::leaves::{LeavesError, LeavesFetch};
 use lockstep_mesh::message::Message;
-use lockstep_mesh::request::{RouteConfig, RouteStage};
+use lockstep_mesh::request::RouteConfig;
+use replicas::{Replicas, Serving};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -132,20 +134,15 @@ pub struct Gateway {
     key: NodeKey,
     network: Network,
     model: ModelInfo,
-    peers: Vec<PeerAddress>,
-    links: tokio::sync::Mutex<Vec<Arc<Link>>>,
-    parts: Vec<Part>,
-    /// Roots of the adapters that each stage serves.
-    adapters: Vec<Vec<Digest>>,
-    /// Which stages prove what they computed.
-    proving: Vec<bool>,
+    /// The stages in order, and the nodes that serve each.
+    stages: Vec<Replicas>,
     options: Options,
     last: Mutex<Option<Digest>>,
     revealing: tokio::sync::Mutex<()>,
 }
 
 impl Gateway {
-    /// Connects to `peers` (in any order) and checks that they serve all of `model`.
+    /// Connects to `peers` (in any order) and checks that they serve all of `model`. Where several serve the same part, each of them may take another one's place.
     ///
     /// # Errors
     /// [`GatewayError`] naming the node that does not fit.
@@ -185,64 +182,75 @@ impl Gateway {
             }
             links.push(link);
         }
-        links.sort_by_key(|link| link.info.part.first_layer);
-        let parts: Vec<Part> = links.iter().map(|link| link.info.part).collect();
-        Part::check_route(&parts, model.config.n_layers)?;
+        let stages = replicas::stages(links, model.config.n_layers)?;
         Ok(Arc::new(Gateway {
             key,
             network,
             model,
-            peers: links.iter().map(|link| link.peer.clone()).collect(),
-            adapters: links.iter().map(|link| link.info.adapters.clone()).collect(),
-            proving: links.iter().map(|link| link.info.proves).collect(),
-            links: tokio::sync::Mutex::new(links),
-            parts,
+            stages,
             options,
             last: Mutex::default(),
             revealing: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// The stages in order.
+    /// The nodes, stage by stage, with their parts.
     #[must_use]
-    pub fn stages(&self) -> Vec<(PeerAddress, Part)> {
-        self.peers.iter().cloned().zip(self.parts.iter().copied()).collect()
+    pub fn nodes(&self) -> Vec<(usize, PeerAddress, Part)> {
+        let of = |(stage, replicas): (usize, &Replicas)| -> Vec<_> {
+            replicas.peers().map(|peer| (stage, peer.clone(), replicas.part)).collect()
+        };
+        self.stages.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// How many stages a route has.
+    #[must_use]
+    pub fn stage_count(&self) -> usize {
+        self.stages.len()
     }
 
     /// The first node that proves nothing, if there is one.
     #[must_use]
     pub fn not_proving(&self) -> Option<NodeId> {
-        self.peers.iter().zip(&self.proving).find(|(_, proves)| !**proves).map(|(peer, _)| peer.node)
+        self.stages.iter().find_map(Replicas::not_proving)
     }
 
     /// Whether every stage serves `adapter` and it is one of this model.
     fn check_adapter(&self, adapter: &AdapterWeights) -> Result<(), AdaptedError> {
         adapter.check_fits(self.model.root, &self.model.config, 0, &[])?;
-        for (peer, adapters) in self.peers.iter().zip(&self.adapters) {
-            if !adapters.contains(&adapter.root) {
-                return Err(AdaptedError::Missing { node: peer.node, adapter: adapter.root });
+        for stage in &self.stages {
+            if let Some(node) = stage.without_adapter(adapter.root) {
+                return Err(AdaptedError::Missing { node, adapter: adapter.root });
             }
         }
         Ok(())
     }
 
-    /// Open links to all stages; lost ones are opened again.
-    async fn open_links(&self) -> Result<Vec<Arc<Link>>, Failure> {
-        let mut links = self.links.lock().await;
-        for (stage, link) in links.iter_mut().enumerate() {
-            if !link.is_open() {
-                let opened = Link::connect(&self.network, self.peers[stage].clone()).await;
-                *link = opened.map_err(|error| Failure {
-                    kind: FailureKind::Stage,
-                    stage: Some(stage),
-                    message: error.to_string(),
-                })?;
-            }
-        }
-        Ok(links.clone())
+    /// An open link to `node`, which served `stage`.
+    async fn link_to(&self, stage: usize, node: NodeId) -> Result<Arc<Link>, String> {
+        let stage = self.stages.get(stage).ok_or("there is no such stage")?;
+        stage.link_to(&self.network, node).await
     }
 
-    fn route_config(&self, request: &GenerateRequest, adapter: Digest) -> Result<RouteConfig, Failure> {
+    /// A node for each stage: the one with the fewest requests of those that can be reached.
+    async fn serving(&self) -> Result<Vec<Serving>, Failure> {
+        let mut all = Vec::with_capacity(self.stages.len());
+        for (stage, replicas) in self.stages.iter().enumerate() {
+            all.push(replicas.pick(&self.network, &[]).await.map_err(|message| Failure {
+                kind: FailureKind::Stage,
+                stage: Some(stage),
+                message,
+            })?);
+        }
+        Ok(all)
+    }
+
+    fn route_config(
+        &self,
+        request: &GenerateRequest,
+        adapter: Digest,
+        serving: &[Serving],
+    ) -> Result<RouteConfig, Failure> {
         let config = &self.model.config;
         let mut parameters = request.parameters.clone();
         parameters.max_tokens = request.budget(config)?;
@@ -264,16 +272,13 @@ impl Gateway {
             parameters,
             sampler_seed,
             prompt: request.prompt.clone(),
+            answered: Vec::new(),
             full_trace: self.options.full_trace,
             logprobs: request.top_logprobs.map(|top| top as u8),
             audit_class: Digest::ZERO,
             adapter,
             provable: request.provable,
-            stages: self
-                .stages()
-                .into_iter()
-                .map(|(peer, part)| RouteStage { node: peer.node, address: peer.to_string(), part })
-                .collect(),
+            stages: serving.iter().map(Serving::stage).collect(),
         })
     }
 
@@ -287,16 +292,15 @@ impl Gateway {
         stage: usize,
         first_token: u32,
     ) -> Result<(), RevealError> {
-        let stages = file.stages.len().min(self.peers.len());
-        if stage >= stages {
+        let stages = file.stages.len();
+        let Some(record) = file.stages.get(stage) else {
             return Err(RevealError::Stage { got: stage, stages });
-        }
-        let node = self.peers[stage].node;
+        };
+        let node = record.node;
         let refused = |why: String| RevealError::Refused { stage, node, why };
         // One at a time: two would hear each other's pages.
         let _alone = self.revealing.lock().await;
-        let links = self.open_links().await.map_err(|failure| refused(failure.message))?;
-        let link = &links[stage];
+        let link = self.link_to(stage, node).await.map_err(refused)?;
         let (sender, mut heard) = mpsc::channel(LEAVES_QUEUE);
         let _listening = link.listen(file.task, stage as u16, Topic::Leaves, sender);
         let mut fetch = LeavesFetch::new(file.task, first_token);

@@ -2,6 +2,7 @@
 
 use super::Gateway;
 use super::link::{Heard, Link, Topic};
+use super::replicas::Replicas;
 use crate::api::limits::PROOF_TOKENS_MAX;
 use crate::proving::{Answered, ProvesAnswers};
 use lockstep_base::adapter::AdapterWeights;
@@ -108,9 +109,11 @@ impl Gateway {
         checked: Checked<'_>,
         came: &mut dyn FnMut(usize, usize),
     ) -> Result<AnswerFile, RouteProofError> {
-        let (got, expected) = (receipts.stages.len(), self.peers.len());
-        let same = receipts.stages.iter().zip(&self.peers).all(|(stage, peer)| stage.node == peer.node);
-        if got != expected || !same {
+        let (got, expected) = (receipts.stages.len(), self.stages.len());
+        let serves = |(record, replicas): (&StageRecord, &Replicas)| {
+            record.part == replicas.part && replicas.peers().any(|peer| peer.node == record.node)
+        };
+        if got != expected || !receipts.stages.iter().zip(&self.stages).all(serves) {
             return Err(RouteProofError::Route { got, expected });
         }
         let key = match checked {
@@ -118,12 +121,10 @@ impl Gateway {
             Checked::Model(..) => None,
         };
         let mut file = outline(receipts, key)?;
-        let links = self.open_links().await.map_err(|failure| {
-            let stage = failure.stage.unwrap_or(0);
-            RouteProofError::Refused { stage, node: self.peers[stage].node, why: failure.message }
-        })?;
         let mut fetching = JoinSet::new();
-        for (stage, link) in links.into_iter().enumerate() {
+        for (stage, record) in receipts.stages.iter().enumerate() {
+            let refused = |why| RouteProofError::Refused { stage, node: record.node, why };
+            let link = self.link_to(stage, record.node).await.map_err(refused)?;
             let prove = Prove {
                 task: receipts.task,
                 tokens: file.tokens.clone(),
@@ -149,7 +150,7 @@ impl Gateway {
         match verified {
             Ok(()) => Ok(file),
             Err(error @ FileError::Refused { stage, .. }) => {
-                Err(RouteProofError::Wrong { stage, node: self.peers[stage].node, error })
+                Err(RouteProofError::Wrong { stage, node: receipts.stages[stage].node, error })
             }
             Err(error) => Err(error.into()),
         }

@@ -23,6 +23,7 @@ mod mesh;
 mod mesh_cli;
 mod mesh_hostile;
 mod mesh_proofs;
+mod mesh_recovery;
 mod net_cli;
 mod openai_client;
 mod seed_table;

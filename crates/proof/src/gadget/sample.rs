@@ -113,8 +113,8 @@ struct Set<B> {
     bits: Source,
     count: Linear<B>,
     sums: Vec<Linear<B>>,
-    /// The weight of the last one, in digits.
-    last: Vec<Linear<B>>,
+    /// 1 at the last one.
+    last: Source,
 }
 
 /// What is known of candidates, over (row, candidate).
@@ -146,8 +146,9 @@ impl<B: PrimeField32> Builder<'_, B> {
         if sampler.top_p_q16 < 1 << 16 {
             let (p, before) = (sampler.top_p_q16, sum);
             let first = self.first("top p", sampler, draws, &candidates, |order| order.kept_by_mass(sampler));
+            let last = self.sums_of(draws, rows, &candidates, first.last);
             sum = self.sum_digits("mass kept", rows, &first.sums);
-            self.enough(rows, p, (&sum, &first.last), &before);
+            self.enough(rows, p, (&sum, &last), &before);
             kept = Some(first);
         }
         let (upto, last) = self.up_to_tokens(draws, rows, &candidates, kept.map(|set| set.bits));
@@ -363,7 +364,7 @@ impl<B: PrimeField32> Builder<'_, B> {
             bits,
             count: self.sum_over(bits, None, (rows, draws.vocab)),
             sums: self.sums_of(draws, rows, candidates, bits),
-            last: self.sums_of(draws, rows, candidates, here),
+            last: here,
         }
     }
 

@@ -7,8 +7,8 @@ use lockstep_base::limits::{LEAF_BYTES_MAX, SPAN_TOKENS};
 use lockstep_base::merkle;
 use lockstep_base::op::{Op, Place};
 use lockstep_base::part::Part;
-use lockstep_base::receipt::{FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt};
-use lockstep_base::receipt_file::{ReceiptFile, ServedLeaf, ServedSpan};
+use lockstep_base::receipt::{FLAG_FULL_TRACE, FLAG_PROVABLE, Receipt, SignedReceipt};
+use lockstep_base::receipt_file::{ReceiptFile, ServedLeaf, ServedSpan, StageRecord};
 use lockstep_base::rng::SplitMix64;
 use lockstep_base::weights::WeightFormat;
 use lockstep_runtime::audit::{AuditError, Fault, Verdict, What, audit, audit_committed};
@@ -54,6 +54,48 @@ fn honest_receipts_verify() {
             );
         }
     }
+}
+
+/// receipts.md, 5: what a node signed before another one took its place is in the file, and is checked.
+#[test]
+fn early_receipts_are_checked() {
+    let engine = small(Kernel::detect());
+    let (file, _) = answer(&engine, Job::new(&[11; 40], 60, 3));
+    let lost = key(7);
+    let early = |count: usize| {
+        let mut previous = Digest::ZERO;
+        let sign = |signed: &SignedReceipt| {
+            let receipt = Receipt { previous, ..signed.receipt.clone() };
+            previous = receipt.struct_hash();
+            receipt.sign(&lost)
+        };
+        let receipts = file.stages[1].receipts.iter().take(count).map(sign).collect();
+        StageRecord { part: file.stages[1].part, node: lost.id(), receipts, served: Vec::new() }
+    };
+    let with = |record: StageRecord| ReceiptFile { earlier: Some(vec![record]), ..file.clone() };
+    let whole = file.stages[1].receipts.len();
+    for count in 1..=whole {
+        let file = ReceiptFile::from_bytes(&with(early(count)).to_bytes()).unwrap();
+        assert!(matches!(verdict(&engine, &file), Ok(Verdict::Verified { .. })), "{count} receipts");
+    }
+    let refused = |change: &dyn Fn(&mut StageRecord)| {
+        let mut record = early(2);
+        change(&mut record);
+        match verdict(&engine, &with(record)) {
+            Err(AuditError::Earlier { field, .. }) => field,
+            other => panic!("expected an error about an early receipt, got {other:?}"),
+        }
+    };
+    assert_eq!(refused(&|record| record.node = key(1).id()), "signature");
+    assert_eq!(refused(&|record| record.receipts[1].signature = record.receipts[0].signature), "signature");
+    assert_eq!(refused(&|record| record.receipts[1].receipt.out_root.0[3] ^= 1), "statement");
+    assert_eq!(refused(&|record| record.receipts.swap(0, 1)), "statement");
+    assert_eq!(refused(&|record| record.receipts.clear()), "number of receipts");
+    assert_eq!(
+        refused(&|record| record.receipts = [record.receipts.clone(), early(whole).receipts].concat()),
+        "number of receipts"
+    );
+    assert_eq!(refused(&|record| record.part.end_layer += 9), "part");
 }
 
 /// The promise: one flipped bit in one activation that has leaves, at a random place, is located to stage,

@@ -108,6 +108,7 @@ pub(crate) fn answer(engine: &Engine, job: Job) -> (ReceiptFile, Option<Strike>)
                 served: vec![],
             })
             .collect(),
+        earlier: None,
     };
     let (liar, mut drill) = match job.drill {
         Some((stage, drill)) => (stage, Some(drill)),
