@@ -11,9 +11,11 @@
 //! - [`transport`]: the laws that any transport must keep, for this network and for others
 //! - [`world`]: gateways and nodes as shells around the state machines
 //! - [`fault`]: what a liar, a crash or a hostile peer does
+//! - [`swarm`]: thousands of machines that come, choose their layers, move and leave
 #![forbid(unsafe_code)]
 
 pub mod fault;
 pub mod net;
+pub mod swarm;
 pub mod transport;
 pub mod world;

@@ -198,11 +198,20 @@ impl Member {
         Ok(())
     }
 
+    /// When [`tick`](Member::tick) has something to say, milliseconds.
+    #[must_use]
+    pub fn due_ms(&self) -> u64 {
+        match (self.left, self.changed, self.said_ms) {
+            (true, ..) => u64::MAX,
+            (_, true, None) => 0,
+            (_, true, Some(said)) => self.due_ms.min(said.saturating_add(limits::ANNOUNCE_GAP_MS)),
+            (_, false, _) => self.due_ms,
+        }
+    }
+
     /// The announcement that is due, if one is. `members` is how many the swarm has as far as is known, `word` a random word.
     pub fn tick(&mut self, now_ms: u64, members: usize, word: u64) -> Option<Announcement> {
-        let gap_over = self.said_ms.is_none_or(|said| now_ms >= said.saturating_add(limits::ANNOUNCE_GAP_MS));
-        let due = now_ms >= self.due_ms || (self.changed && gap_over);
-        if !due || self.left {
+        if now_ms < self.due_ms() {
             return None;
         }
         self.claims.lease_ms = if self.leaving { limits::LEASE_MIN_MS } else { lease_ms(members) };

@@ -9,10 +9,10 @@
 //! ```
 //!
 //! The graph is layered, so the optimum is a dynamic programme over (layer, node), from the last layer to the first
-//! ([`paths`]). Petals forces a route to run to the end of every node's range, to save edges; here a route may leave
+//! (`routing/paths.rs`). Petals forces a route to run to the end of every node's range, to save edges; here a route may leave
 //! a node after any layer, which is never worse, and costs no more: for each layer one sorted list of the nodes that
 //! may go on, and the few round trips that are known. The price is that the cheapest chain may come back to a node,
-//! which serves a task once; such chains are split into cases until the cheapest one does not (exact, see `paths`).
+//! which serves a task once; such chains are split into cases until the cheapest one does not (exact, see there).
 //! Where nodes only serve their whole part ([`Cut::Parts`]), the same programme enters at its first and leaves at its last layer.
 //!
 //! [`Graph::choose`] draws a chain among those within a share of the best: requests spread, and who asked for what
