@@ -17,6 +17,7 @@ fn main() -> Done {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     receipts(&corpus, &crates)?;
     frames(&corpus, &crates)?;
+    announcements(&corpus, &crates)?;
     bundles(&corpus)?;
     llama2c(&corpus)?;
     gguf(&corpus)?;
@@ -33,6 +34,16 @@ fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Done {
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join(format!("seed-{name}")), bytes)?;
     println!("{target}: seed-{name}, {} bytes", bytes.len());
+    Ok(())
+}
+
+/// The golden announcements.
+fn announcements(corpus: &Path, crates: &Path) -> Done {
+    let text = std::fs::read_to_string(crates.join("mesh/tests/it/golden/swarm.txt"))?;
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, bytes) = line.split_once(' ').ok_or("a line without bytes")?;
+        write(corpus, "announcement", name, &unhex(bytes).ok_or("not hexadecimal")?)?;
+    }
     Ok(())
 }
 

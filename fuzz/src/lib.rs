@@ -19,6 +19,8 @@ use lockstep_mesh::data::Data;
 use lockstep_mesh::frame::{Channel, FrameDecoder, Kind};
 use lockstep_mesh::inbound::Inbound;
 use lockstep_mesh::message::Message;
+use lockstep_mesh::swarm::directory::{Directory, Limits};
+use lockstep_mesh::swarm::{Announcement, Coverage, Holding};
 use lockstep_model::bundle::{Bundle, HEADER_BYTES, MAGIC, Placed, VERSION};
 use lockstep_model::chat::{self, ChatOptions, ChatTemplate};
 use lockstep_model::net::{self, InputFormat, quantise};
@@ -108,6 +110,20 @@ pub fn messages(data: &[u8]) {
         assert_eq!(message.to_bytes(), data, "one encoding");
         let _ = (message.task(), message.name());
     }
+}
+
+/// An announcement of a node, and what a directory makes of it.
+pub fn announcement(data: &[u8]) {
+    let mut directory = Directory::new(Limits::default());
+    let heard = directory.hear(0, data);
+    let Ok(announcement) = Announcement::parse(data) else {
+        assert!(heard.is_err() && directory.is_empty());
+        return;
+    };
+    assert_eq!(announcement.bytes(), data, "one encoding");
+    assert!(heard.is_ok() && directory.hear(0, data).is_err(), "heard once");
+    let _ = Coverage::of(300, Holding::of(announcement.claims()).into_iter()).holes();
+    assert_eq!(directory.tick(u64::MAX).len(), 1, "every lease ends");
 }
 
 /// A bundle: as it is, then with the hashes put right that the fuzzer cannot guess.

@@ -1,9 +1,12 @@
 //! What is really so: balance of the nodes that are there, and the latency of routes, against the best of all.
 
 use super::population::{Machine, rtt_us};
-use lockstep_mesh::swarm::placement::best_milli;
+use lockstep_base::keys::NodeId;
+use lockstep_base::rng::SplitMix64;
+use lockstep_mesh::swarm::placement::{Loads, best_milli};
+use lockstep_mesh::swarm::plan::improve;
 use lockstep_mesh::swarm::routing::{HOP_US, RELAY_US};
-use lockstep_mesh::swarm::{Coverage, Holding};
+use lockstep_mesh::swarm::{Coverage, Holding, State};
 use std::ops::Range;
 
 /// The swarm at one time.
@@ -48,6 +51,53 @@ impl Balance {
     pub fn permille(&self) -> u64 {
         self.weakest_milli * 1000 / self.best_milli.max(1)
     }
+}
+
+/// A small swarm beside the best placement that a search finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Searched {
+    /// When.
+    pub at_ms: u64,
+    /// Replicas of the weakest layer; two count.
+    pub replicas: u32,
+    /// Those in the best placement found.
+    pub best_replicas: u32,
+    /// Throughput of the weakest layer, thousandths of the best found.
+    pub permille: u64,
+}
+
+/// Random placements that a search begins with.
+const SEARCHES: u32 = 40;
+
+/// The best placement of these machines that a search finds: replicas (at most two count) and throughput of its weakest layer.
+///
+/// In a small swarm of unequal machines the bound of [`best_milli`] is out of reach: windows have whole layers.
+/// So the best is looked for, from many random placements.
+#[must_use]
+pub fn searched(n_layers: u32, capacities: &[(u32, u64)], seed: u64) -> (u32, u64) {
+    let mut rng = SplitMix64::new(seed);
+    let mut best = (0, 0);
+    for _ in 0..SEARCHES {
+        let placed: Vec<Holding> =
+            capacities.iter().map(|capacity| anywhere(n_layers, *capacity, &mut rng)).collect();
+        let nodes: Vec<&Holding> = placed.iter().collect();
+        let mut windows: Vec<Range<u32>> = placed.iter().map(|holding| holding.first..holding.end).collect();
+        windows = improve(n_layers, &nodes, &windows);
+        let mut loads = Loads::new(n_layers);
+        for (node, window) in nodes.iter().zip(&windows) {
+            loads.add(window, node.share_milli());
+        }
+        best = best.max((loads.weakest().replicas(), loads.weakest().rate_milli()));
+    }
+    best
+}
+
+fn anywhere(n_layers: u32, (layers, rate_milli): (u32, u64), rng: &mut SplitMix64) -> Holding {
+    let first = rng.below(u64::from(n_layers - layers + 1)) as u32;
+    let mut node = NodeId([0; 20]);
+    rng.fill(&mut node.0);
+    let (end, state) = (first + layers, State::Online);
+    Holding { node, first, end, rate_milli, state, embed: false, head: false }
 }
 
 /// A machine in a chain: which one, and the layers that it computes.

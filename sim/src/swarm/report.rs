@@ -1,7 +1,7 @@
 //! What a run was, for people and for programs.
 
 use super::Config;
-use super::measure::Balance;
+use super::measure::{Balance, Searched};
 use std::fmt::Write;
 
 /// Thousandths of the best at which a swarm counts as balanced.
@@ -27,6 +27,8 @@ pub struct Report {
     pub config: Config,
     /// The swarm every five seconds.
     pub balances: Vec<Balance>,
+    /// A small swarm beside the best that a search finds: just before the shock, and at the end.
+    pub searched: Vec<Searched>,
     /// Routes just before the shock.
     pub latencies: Vec<Latency>,
     /// Announcements that were made.
@@ -107,6 +109,10 @@ impl Report {
         (median(|latency| latency.best_ns), median(|latency| latency.drawn_ns), failed)
     }
 
+    fn searched_permille(&self, at_ms: u64) -> Option<u64> {
+        self.searched.iter().find(|searched| searched.at_ms == at_ms).map(|searched| searched.permille)
+    }
+
     /// The report as names and values, in order.
     fn values(&self) -> Vec<(&'static str, Option<u64>)> {
         let config = &self.config;
@@ -132,6 +138,8 @@ impl Report {
             ("recovered_after_ms", self.recovered_after_ms()),
             ("recovered_lowest_permille", recovered.map(|(lowest, _)| lowest)),
             ("recovered_median_permille", recovered.map(|(_, median)| median)),
+            ("settled_permille_of_search", self.searched_permille(config.shock_ms)),
+            ("recovered_permille_of_search", self.searched_permille(config.end_ms)),
             ("covered_permille_of_time", Some(self.covered_permille())),
             ("moves", Some(self.moves)),
             ("announcements", Some(self.announcements)),

@@ -1,7 +1,7 @@
 //! The machines, their clocks and their ends.
 
 use super::gossip::Gossip;
-use super::measure::{Balance, Stage, best_latency_ns, latency_ns};
+use super::measure::{Balance, Searched, Stage, best_latency_ns, latency_ns, searched};
 use super::population::{Machine, machines, rtt_us};
 use super::report::{Latency, Report};
 use super::{Config, drawn};
@@ -11,10 +11,11 @@ use lockstep_base::rng::SplitMix64;
 use lockstep_mesh::swarm::directory::{Directory, HearError, Limits};
 use lockstep_mesh::swarm::member::{Member, Offer};
 use lockstep_mesh::swarm::mover::{Mover, Step};
-use lockstep_mesh::swarm::placement;
+use lockstep_mesh::swarm::placement::{self, Loads};
+use lockstep_mesh::swarm::plan::PLANNED_NODES_MAX;
 use lockstep_mesh::swarm::routing::{self, Cut, Query};
 use lockstep_mesh::swarm::scores::Scores;
-use lockstep_mesh::swarm::{Announcement, Claims, Holding, Neighbour, State};
+use lockstep_mesh::swarm::{Announcement, Claims, Coordinate, Holding, Neighbour, State};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -30,6 +31,11 @@ const FAREWELL_MS: u64 = 10_000;
 const PINGS: usize = 48;
 /// Nodes that a gateway measures for a request.
 const GATEWAY_PINGS: usize = 96;
+/// Round trips that a machine measures when it comes, and whenever it wakes.
+const FIRST_MEASUREMENTS: usize = 32;
+const MEASUREMENTS: usize = 8;
+/// Round trips that a gateway has measured before it asks.
+const GATEWAY_MEASUREMENTS: usize = 200;
 /// KV positions of a machine, and of a request.
 const POSITIONS: u64 = 8192;
 
@@ -49,6 +55,7 @@ enum Happening {
 struct Node {
     member: Member,
     mover: Mover,
+    place: Coordinate,
     /// When its weights are there.
     ready_ms: Option<u64>,
     wake_ms: u64,
@@ -70,6 +77,7 @@ struct World {
     moves: u64,
     spare: Vec<usize>,
     balances: Vec<Balance>,
+    searched: Vec<Searched>,
 }
 
 /// Runs a swarm.
@@ -92,6 +100,7 @@ pub fn run(config: &Config) -> Report {
         } else if now_ms == shock_ms {
             // The swarm is settled: now is the time to look at routes.
             latencies = world.latencies(now_ms);
+            world.search(now_ms);
             world.shock();
             shocked = true;
         } else if let Some(Reverse((_, _, node, happening))) = world.queue.pop() {
@@ -101,6 +110,7 @@ pub fn run(config: &Config) -> Report {
     if latencies.is_empty() {
         latencies = world.latencies(config.end_ms);
     }
+    world.search(config.end_ms);
     world.report(latencies)
 }
 
@@ -122,6 +132,7 @@ impl World {
             moves: 0,
             spare: (0..machines.len()).collect(),
             balances: Vec::new(),
+            searched: Vec::new(),
             rng: SplitMix64::new(rng.next_u64()),
             machines,
         };
@@ -173,8 +184,9 @@ impl World {
             .expect("an offer within the limits");
         let seed = drawn(self.config.seed, [node as u64, 1, 2], u64::MAX);
         let mover = Mover::new(machine.key.id(), n_layers, now_ms, seed);
-        let ready_ms = Some(now_ms + self.fetch_ms(machine.layers));
-        self.nodes.insert(node, Node { member, mover, ready_ms, wake_ms: 0 });
+        let ready_ms = Some(now_ms + self.fetch_ms(self.machines[node].layers));
+        let place = self.located(node, Coordinate::unknown(seed), FIRST_MEASUREMENTS);
+        self.nodes.insert(node, Node { member, mover, place, ready_ms, wake_ms: 0 });
         if self.config.stay_mean_ms > 0 {
             let stay_ms = self.rng.below(2 * self.config.stay_mean_ms);
             let silently = self.rng.below(2) == 0;
@@ -236,10 +248,26 @@ impl World {
         self.says(now_ms, node);
     }
 
+    /// Where a machine finds that it lies, after so many measurements to others that are there.
+    fn located(&mut self, node: usize, mut place: Coordinate, measurements: usize) -> Coordinate {
+        for _ in 0..measurements {
+            let at = self.rng.below(self.machines.len() as u64) as usize;
+            let word = self.rng.next_u64();
+            let other = self.nodes.range(at..).next().or_else(|| self.nodes.iter().next());
+            let Some((other, one)) = other.filter(|(other, _)| **other != node) else { continue };
+            place.measured(&one.place, rtt_us(&self.machines[node], &self.machines[*other]), word);
+        }
+        place
+    }
+
     /// What a node has to say, and when it wakes again.
     fn says(&mut self, now_ms: u64, node: usize) {
         let (members, word) = (self.nodes.len(), self.rng.next_u64());
+        let Some(place) = self.nodes.get(&node).map(|one| one.place) else { return };
+        let place = self.located(node, place, MEASUREMENTS);
         let Some(one) = self.nodes.get_mut(&node) else { return };
+        one.place = place;
+        one.member.locate(place);
         let said = one.member.tick(now_ms, members, word);
         let due_ms = one.member.due_ms().min(one.mover.due_ms()).min(one.ready_ms.unwrap_or(u64::MAX));
         let wake_ms = due_ms.max(now_ms + 1);
@@ -282,14 +310,33 @@ impl World {
         holdings.filter(|holding| holding.state == State::Online)
     }
 
+    /// Layers and speed of the machines that are there.
+    fn capacities(&self) -> Vec<(u32, u64)> {
+        let machines = self.nodes.keys().map(|node| &self.machines[*node]);
+        machines.map(|machine| (machine.layers, machine.rate_milli)).collect()
+    }
+
     fn measure(&mut self, now_ms: u64) {
         self.observe(now_ms);
-        let capacities: Vec<(u32, u64)> = self
-            .nodes
-            .keys()
-            .map(|node| (self.machines[*node].layers, self.machines[*node].rate_milli))
-            .collect();
+        let capacities = self.capacities();
         self.balances.push(Balance::of(now_ms, self.config.n_layers, self.online(), &capacities));
+    }
+
+    /// How a small swarm stands beside the best placement that a search finds.
+    fn search(&mut self, now_ms: u64) {
+        let capacities = self.capacities();
+        if capacities.len() > PLANNED_NODES_MAX {
+            return;
+        }
+        let (replicas, rate_milli) = searched(self.config.n_layers, &capacities, self.config.seed);
+        let online: Vec<Holding> = self.online().collect();
+        let weakest = Loads::of(self.config.n_layers, online.iter()).weakest();
+        self.searched.push(Searched {
+            at_ms: now_ms,
+            replicas: weakest.replicas(),
+            best_replicas: replicas,
+            permille: weakest.rate_milli() * 1000 / rate_milli.max(1),
+        });
     }
 
     fn shock(&mut self) {
@@ -323,7 +370,7 @@ impl World {
     }
 
     /// Routes of some requests as gateways see them, and what they really take, beside the best there is.
-    fn latencies(&self, now_ms: u64) -> Vec<Latency> {
+    fn latencies(&mut self, now_ms: u64) -> Vec<Latency> {
         let held: Vec<Stage> = self
             .nodes
             .iter()
@@ -335,7 +382,8 @@ impl World {
         let mut latencies = Vec::new();
         for request in 0..self.config.requests {
             let client = rng.below(self.machines.len() as u64) as usize;
-            latencies.push(self.latency(now_ms, client, request as u64, &held, &mut rng));
+            let place = self.located(client, Coordinate::unknown(rng.next_u64()), GATEWAY_MEASUREMENTS);
+            latencies.push(self.latency(now_ms, client, place, request as u64, &held, &mut rng));
         }
         latencies
     }
@@ -344,6 +392,7 @@ impl World {
         &self,
         now_ms: u64,
         client: usize,
+        place: Coordinate,
         request: u64,
         held: &[Stage],
         rng: &mut SplitMix64,
@@ -356,6 +405,7 @@ impl World {
         let pinged = self.pinged(machine, ends.collect(), GATEWAY_PINGS, request);
         let query = Query {
             cut: Cut::Anywhere,
+            coordinate: Some(place),
             rtts_us: pinged.into_iter().map(|other| (other.node, other.rtt_us)).collect(),
             ..Query::new(n_layers, 100)
         };
@@ -388,6 +438,7 @@ impl World {
         Report {
             config: self.config,
             balances: self.balances,
+            searched: self.searched,
             latencies,
             announcements: self.gossip.count(),
             heard: self.observed,

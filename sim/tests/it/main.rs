@@ -7,6 +7,7 @@ mod faults;
 mod laws;
 mod lies;
 mod recovery;
+mod swarm;
 
 use lockstep_base::params::Parameters;
 use lockstep_base::part::Part;

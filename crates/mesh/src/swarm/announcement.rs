@@ -3,7 +3,7 @@
 //! ```text
 //! announcement = [claims, signature 64]          deterministic CBOR (RFC 8949, 4.2)
 //! claims       = [version, node, model root, part, state, start, sequence, lease ms, decode, prefill,
-//!                 free positions, queue depth, adapters, price, addresses, relayed, neighbours, proves]
+//!                 free positions, queue depth, adapters, price, addresses, relayed, neighbours, proves, coordinate]
 //! signed       = SHA-256("lockstep/swarm" padded to 16 ‖ claims)
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! keeps a score and pays for answers, not for announcements. (`start`, `sequence`) orders what
 //! one node says; nobody's clock is compared with anybody else's.
 
+use super::coordinate::Coordinate;
 use super::limits;
 use lockstep_base::Digest;
 use lockstep_base::cbor::{self, CborError};
@@ -108,6 +109,9 @@ pub struct Claims {
     /// Whether it proves what it computed.
     #[n(17)]
     pub proves: bool,
+    /// Where it lies in the network, if it knows.
+    #[n(18)]
+    pub coordinate: Option<Coordinate>,
 }
 
 /// Why bytes are no announcement, or claims cannot be one.
@@ -178,6 +182,14 @@ pub enum AnnouncementError {
     Itself {
         /// The node.
         node: NodeId,
+    },
+    /// A place that is nowhere.
+    #[error(
+        "an announcement lies at {coordinate:?}, expected axes within 60 s, an error of at most 1000 thousandths"
+    )]
+    Coordinate {
+        /// The place.
+        coordinate: Coordinate,
     },
     /// Signed by somebody else, or by nobody.
     #[error("an announcement of {expected} is signed by {}", got.map_or_else(|| "nobody".to_owned(), |node| node.to_string()))]
@@ -321,6 +333,9 @@ impl Claims {
             if address.is_empty() || address.chars().any(char::is_control) {
                 return Err(AnnouncementError::Address { index });
             }
+        }
+        if let Some(coordinate) = self.coordinate.filter(|coordinate| !coordinate.possible()) {
+            return Err(AnnouncementError::Coordinate { coordinate });
         }
         for neighbour in &self.neighbours {
             at_most("a round trip", neighbour.rtt_us.into(), limits::RTT_MAX_US.into())?;

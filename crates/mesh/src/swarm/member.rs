@@ -14,6 +14,7 @@
 //! a bounded number of announcements a minute.
 
 use super::announcement::{Announcement, AnnouncementError, Claims, Neighbour, State};
+use super::coordinate::Coordinate;
 use super::limits;
 use lockstep_base::Digest;
 use lockstep_base::keys::NodeKey;
@@ -121,6 +122,7 @@ impl Member {
             relayed: offer.relayed,
             neighbours: offer.neighbours,
             proves: offer.proves,
+            coordinate: None,
         };
         let mut member =
             Member { key, claims, said_ms: None, due_ms: 0, changed: true, leaving: false, left: false };
@@ -196,6 +198,11 @@ impl Member {
             != (&now.adapters, now.price_micro, &now.addresses, now.relayed, now.proves);
         self.changed = changed || urgent;
         Ok(())
+    }
+
+    /// Where it lies in the network, to be said with the next regular announcement.
+    pub fn locate(&mut self, coordinate: Coordinate) {
+        self.claims.coordinate = Some(coordinate).filter(Coordinate::possible);
     }
 
     /// When [`tick`](Member::tick) has something to say, milliseconds.

@@ -1,7 +1,7 @@
 //! When a node looks for better layers, and how it goes without leaving a gap.
 //!
 //! ```text
-//! settled ── at random times, mean 120 s: rebalance says where ──> Drain ── 6 s later ──> Move (fetch, JOINING)
+//! settled ── at random times, mean 120 s (30 s in a small swarm): rebalance says where ──> Drain ── 6 s later ──> Move (fetch, JOINING)
 //!                                                                    │
 //!                                                                    └── others went from the same layers ──> Stay
 //! ```
@@ -13,6 +13,7 @@
 
 use super::announcement::State;
 use super::coverage::Holding;
+use super::plan::PLANNED_NODES_MAX;
 use super::rebalance::{leaves_gap, rebalance};
 use lockstep_base::keys::NodeId;
 use lockstep_base::rng::SplitMix64;
@@ -20,6 +21,8 @@ use std::ops::Range;
 
 /// Milliseconds between two checks, on average: the times are spread evenly between nothing and twice this.
 pub const CHECK_MEAN_MS: u64 = 120_000;
+/// The same in a swarm so small that it is planned: nodes take turns there, and most checks end with somebody else's.
+pub const CHECK_MEAN_SMALL_MS: u64 = 30_000;
 /// Milliseconds in which an announcement is heard by everybody, or is lost.
 pub const SETTLE_MS: u64 = 6_000;
 /// Times that a node waits for another one to stay.
@@ -57,7 +60,7 @@ impl Mover {
     pub fn new(me: NodeId, n_layers: u32, now_ms: u64, seed: u64) -> Mover {
         let mut mover =
             Mover { me, n_layers, rng: SplitMix64::new(seed), phase: Phase::Settled { check_ms: 0 } };
-        mover.settle(now_ms);
+        mover.settle(now_ms, CHECK_MEAN_MS);
         mover
     }
 
@@ -77,11 +80,12 @@ impl Mover {
             return None;
         }
         let holdings = holdings();
+        let mean_ms = if holdings.len() <= PLANNED_NODES_MAX { CHECK_MEAN_SMALL_MS } else { CHECK_MEAN_MS };
         match &mut self.phase {
             Phase::Settled { .. } => {
                 let word = self.rng.next_u64();
                 let Some(to) = rebalance(self.n_layers, &holdings, &self.me, word) else {
-                    self.settle(now_ms);
+                    self.settle(now_ms, mean_ms);
                     return None;
                 };
                 self.phase = Phase::Leaving { to, look_ms: now_ms.saturating_add(SETTLE_MS), waits: 0 };
@@ -89,10 +93,10 @@ impl Mover {
             }
             Phase::Leaving { to, look_ms, waits } => {
                 let mine = holdings.iter().find(|holding| holding.node == self.me);
-                let gap = mine.is_none_or(|mine| leaves_gap(&holdings, mine));
+                let gap = mine.is_none_or(|mine| leaves_gap(self.n_layers, &holdings, mine));
                 if !gap {
                     let to = to.clone();
-                    self.settle(now_ms);
+                    self.settle(now_ms, mean_ms);
                     return Some(Step::Move(to));
                 }
                 *waits += 1;
@@ -100,14 +104,14 @@ impl Mover {
                     *look_ms = now_ms.saturating_add(SETTLE_MS);
                     return None;
                 }
-                self.settle(now_ms);
+                self.settle(now_ms, mean_ms);
                 Some(Step::Stay)
             }
         }
     }
 
-    fn settle(&mut self, now_ms: u64) {
-        let wait_ms = self.rng.below(2 * CHECK_MEAN_MS);
+    fn settle(&mut self, now_ms: u64, mean_ms: u64) {
+        let wait_ms = self.rng.below(2 * mean_ms);
         self.phase = Phase::Settled { check_ms: now_ms.saturating_add(wait_ms) };
     }
 }

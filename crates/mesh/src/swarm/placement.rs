@@ -110,6 +110,14 @@ impl Loads {
         self.0.iter().map(Load::strength).min().unwrap_or(Strength(0))
     }
 
+    /// All strengths, weakest first: placements compare by them in this order.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<Strength> {
+        let mut strengths: Vec<Strength> = self.0.iter().map(Load::strength).collect();
+        strengths.sort_unstable();
+        strengths
+    }
+
     /// The weakest layer of `window`.
     #[must_use]
     pub fn weakest_in(&self, window: &Range<u32>) -> Strength {

@@ -9,11 +9,12 @@
 //! that a swarm comes within a tenth of the best without everybody moving for little. What others do is simulated only
 //! if it can matter: not if the weakest layer is within reach of the bound of all placements
 //! ([`best_milli`]), which costs one pass over the nodes. So a check in a balanced
-//! swarm is linear in its size.
+//! swarm is linear in its size. Small swarms follow a plan instead ([`plan`](super::plan)), step by step.
 
 use super::announcement::State;
 use super::coverage::Holding;
 use super::placement::{Loads, Strength, best_milli, counts};
+use super::plan::{PLANNED_NODES_MAX, afresh, improve};
 use lockstep_base::keys::NodeId;
 use std::ops::Range;
 
@@ -23,6 +24,8 @@ pub const URGENT_PERMILLE: u64 = 750;
 pub const PATIENT_PERMILLE: u64 = 920;
 /// See [`PATIENT_PERMILLE`].
 pub const PATIENT_CHANCE: u64 = 4;
+/// A small swarm, which takes turns, goes on to its plan below this, thousandths.
+pub const PLANNED_PERMILLE: u64 = 970;
 /// Times that everybody moves in a simulation, at most: a fixed point is mostly reached after three.
 const ROUNDS_MAX: usize = 6;
 
@@ -32,7 +35,7 @@ const ROUNDS_MAX: usize = 6;
 #[must_use]
 pub fn rebalance(n_layers: u32, holdings: &[Holding], me: &NodeId, word: u64) -> Option<Range<u32>> {
     let mine = *holdings.iter().find(|holding| holding.node == *me)?;
-    if mine.state != State::Online || !counts(&mine, n_layers) || leaves_gap(holdings, &mine) {
+    if mine.state != State::Online || !counts(&mine, n_layers) || leaves_gap(n_layers, holdings, &mine) {
         return None;
     }
     let mut loads = Loads::of(n_layers, holdings.iter());
@@ -40,8 +43,14 @@ pub fn rebalance(n_layers: u32, holdings: &[Holding], me: &NodeId, word: u64) ->
     let nodes: Vec<&Holding> = holdings.iter().filter(|holding| counts(holding, n_layers)).collect();
     let capacities: Vec<(u32, u64)> = nodes.iter().map(|node| (node.layers(), node.rate_milli)).collect();
     let bound = best_milli(n_layers, &capacities);
-    let patient = word.is_multiple_of(PATIENT_CHANCE);
-    let limit = if patient { PATIENT_PERMILLE } else { URGENT_PERMILLE };
+    // In a small swarm turns are taken, so that nobody has to wait for chance.
+    let small = nodes.len() <= PLANNED_NODES_MAX;
+    let patient = small || word.is_multiple_of(PATIENT_CHANCE);
+    let limit = match (small, patient) {
+        (true, _) => PLANNED_PERMILLE,
+        (false, true) => PATIENT_PERMILLE,
+        (false, false) => URGENT_PERMILLE,
+    };
     let room = |now: Strength, best_milli: u64| {
         u128::from(now.rate_milli()) * 1000 < u128::from(best_milli) * u128::from(limit)
     };
@@ -53,19 +62,22 @@ pub fn rebalance(n_layers: u32, holdings: &[Holding], me: &NodeId, word: u64) ->
     }
 
     let old = mine.first..mine.end;
-    loads.remove(&old, mine.share_milli());
-    let new = loads.choose(mine.layers(), me);
-    if new == old {
-        return None;
-    }
-    loads.add(&new, mine.share_milli());
-    if loads.weakest_in(&old) <= now {
-        return None;
-    }
-    let pays = |then: Strength| {
+    let better = |now: Strength, then: Strength| {
         then.replicas() > now.replicas()
             || (then.replicas() == now.replicas() && room(now, then.rate_milli()))
     };
+    let pays = |then: Strength| better(now, then);
+    if small {
+        return planned(n_layers, holdings, &nodes, &mine, now, better)
+            .filter(|(_, then)| pays(*then))
+            .map(|(to, _)| to);
+    }
+    loads.remove(&old, mine.share_milli());
+    let new = loads.choose(mine.layers(), me);
+    loads.add(&new, mine.share_milli());
+    if new == old || loads.weakest_in(&old) <= now {
+        return None;
+    }
     let mut windows: Vec<Range<u32>> =
         nodes.iter().map(|node| if node.node == *me { new.clone() } else { node.first..node.end }).collect();
     for _ in 0..ROUNDS_MAX {
@@ -77,6 +89,47 @@ pub fn rebalance(n_layers: u32, holdings: &[Holding], me: &NodeId, word: u64) ->
         }
     }
     pays(loads.weakest()).then_some(new)
+}
+
+/// My place in the plan of a small swarm, if it is my turn to go there, and the weakest layer of the plan.
+///
+/// Whoever makes the swarm better by going alone goes. If nobody does, two or more have to change places: then the first of those who
+/// weaken nothing goes. Every other step makes the swarm better, so steps do not go round in circles.
+fn planned(
+    n_layers: u32,
+    holdings: &[Holding],
+    nodes: &[&Holding],
+    mine: &Holding,
+    now: Strength,
+    pays: impl Fn(Strength, Strength) -> bool,
+) -> Option<(Range<u32>, Strength)> {
+    let windows: Vec<Range<u32>> = nodes.iter().map(|node| node.first..node.end).collect();
+    let near = improve(n_layers, nodes, &windows);
+    let far = improve(n_layers, nodes, &afresh(n_layers, nodes));
+    let place = |windows: &mut dyn Iterator<Item = Range<u32>>| {
+        let mut loads = Loads::new(n_layers);
+        nodes.iter().zip(windows).for_each(|(node, window)| loads.add(&window, node.share_milli()));
+        loads
+    };
+    // A plan that begins afresh moves more nodes: it has to be better by as much as makes anybody move.
+    let (value, afar) =
+        (place(&mut near.iter().cloned()).weakest(), place(&mut far.iter().cloned()).weakest());
+    let plan = if pays(value, afar) { far } else { near };
+    let before = place(&mut windows.iter().cloned()).sorted();
+    let step = |i: usize| {
+        let after = (0..nodes.len()).map(|k| if k == i { plan[k].clone() } else { windows[k].clone() });
+        place(&mut after.into_iter()).sorted()
+    };
+    let me = nodes.iter().position(|node| node.node == mine.node)?;
+    let may = |i: &usize| nodes[*i].state == State::Online && !leaves_gap(n_layers, holdings, nodes[*i]);
+    let displaced: Vec<usize> = (0..nodes.len()).filter(|i| plan[*i] != windows[*i]).filter(may).collect();
+    let turn = if displaced.iter().any(|i| step(*i) > before) {
+        step(me) > before
+    } else {
+        let first = displaced.iter().find(|i| step(**i).first().is_some_and(|weakest| *weakest >= now));
+        first == Some(&me)
+    };
+    turn.then(|| (plan[me].clone(), place(&mut plan.iter().cloned()).weakest()))
 }
 
 /// One round: in order of ids, each goes where it helps most. Whether anybody went.
@@ -99,15 +152,19 @@ fn everybody_moves(loads: &mut Loads, nodes: &[&Holding], windows: &mut [Range<u
     moved
 }
 
-/// Whether some layer of `mine` is held by nobody else who takes tasks.
+/// Whether some layer of `mine` is held by nobody else who takes tasks. Where a layer is missing already, no task is served
+/// and nothing is lost: then nobody leaves a gap.
 #[must_use]
-pub fn leaves_gap(holdings: &[Holding], mine: &Holding) -> bool {
-    let mut others = vec![0u32; mine.layers() as usize];
+pub fn leaves_gap(n_layers: u32, holdings: &[Holding], mine: &Holding) -> bool {
+    let mut others = vec![0u32; n_layers as usize];
     let online = holdings.iter().filter(|other| other.state == State::Online && other.node != mine.node);
-    for other in online {
-        for layer in other.first.max(mine.first)..other.end.min(mine.end) {
-            others[(layer - mine.first) as usize] += 1;
+    for other in online.filter(|other| other.end <= n_layers) {
+        for layer in other.first..other.end {
+            others[layer as usize] += 1;
         }
     }
-    others.contains(&0)
+    let held = |layer: usize| (mine.first as usize..mine.end as usize).contains(&layer);
+    let missing = |layer: usize| others[layer] == 0;
+    let broken = (0..others.len()).any(|layer| missing(layer) && !held(layer));
+    !broken && (0..others.len()).any(|layer| missing(layer) && held(layer))
 }

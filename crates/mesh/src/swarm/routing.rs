@@ -10,18 +10,22 @@
 //!
 //! The graph is layered, so the optimum is a dynamic programme over (layer, node), from the last layer to the first
 //! (`routing/paths.rs`). Petals forces a route to run to the end of every node's range, to save edges; here a route may leave
-//! a node after any layer, which is never worse, and costs no more: for each layer one sorted list of the nodes that
-//! may go on, and the few round trips that are known. The price is that the cheapest chain may come back to a node,
+//! a node after any layer, which is never worse. Round trips are those measured, else those computed from coordinates, else 150 ms. Of
+//! layers that more than 128 nodes hold, the best 128 by a rough measure are considered, so that a route among
+//! ten thousand nodes takes milliseconds. The price is that the cheapest chain may come back to a node,
 //! which serves a task once; such chains are split into cases until the cheapest one does not (exact, see there).
 //! Where nodes only serve their whole part ([`Cut::Parts`]), the same programme enters at its first and leaves at its last layer.
 //!
 //! [`Graph::choose`] draws a chain among those within a share of the best: requests spread, and who asked for what
 //! cannot be told from the route. All sums are in nanoseconds and saturate.
 
+mod links;
 mod paths;
 
 use super::announcement::{Claims, State};
+use super::coordinate::Coordinate;
 use super::scores::{FAILURE_US, Scores};
+use links::{Links, computed_us};
 use lockstep_base::Digest;
 use lockstep_base::keys::NodeId;
 use lockstep_base::limits::STAGES_MAX;
@@ -41,6 +45,8 @@ pub const RELAY_US: u64 = 50_000;
 pub const NO_ROOM_US: u64 = 10_000_000;
 /// Thousandths above the best that a drawn route may cost.
 pub const NEAR_PERMILLE: u64 = 50;
+/// Nodes of one layer that a route is chosen among; of more, the best by a rough measure.
+pub const HOLDERS_MAX: usize = 128;
 const NS_PER_US: u64 = 1_000;
 
 /// Where a route may enter and leave what a node holds.
@@ -88,6 +94,8 @@ pub struct Query {
     pub head_layers: u32,
     /// Round trips that the asker measured, microseconds.
     pub rtts_us: BTreeMap<NodeId, u32>,
+    /// Where the asker lies, if it knows.
+    pub coordinate: Option<Coordinate>,
 }
 
 impl Query {
@@ -107,6 +115,7 @@ impl Query {
             cut: Cut::Parts,
             head_layers: 0,
             rtts_us: BTreeMap::new(),
+            coordinate: None,
         }
     }
 }
@@ -213,8 +222,10 @@ impl Graph {
         let mut unusable = Unusable::default();
         let mut usable: Vec<&Claims> = Vec::new();
         let mut told: BTreeMap<(NodeId, NodeId), u32> = BTreeMap::new();
+        let mut places: BTreeMap<NodeId, Option<Coordinate>> = BTreeMap::new();
         for claims in claims {
             if [query.from, query.to].contains(&End::Node(claims.node)) {
+                places.insert(claims.node, claims.coordinate);
                 told.extend(claims.neighbours.iter().map(|other| ((claims.node, other.node), other.rtt_us)));
             }
             match reason(claims, &query, scores, now_ms, &mut unusable) {
@@ -224,17 +235,20 @@ impl Graph {
         }
         usable.sort_unstable_by_key(|claims| claims.node);
         usable.dedup_by_key(|claims| claims.node);
+        let (from_ns, to_ns) = (
+            ends(query.from, &usable, &query, &told, &places),
+            ends(query.to, &usable, &query, &told, &places),
+        );
+        let usable = nearest(usable, &query, &from_ns, &to_ns, scores);
         let nodes: Vec<NodeId> = usable.iter().map(|claims| claims.node).collect();
         let candidates = usable.iter().map(|claims| candidate(claims, &query, scores)).collect();
-        let links = links(&nodes, &usable);
         let paths = Paths::new(
             (layers.end - layers.start) as usize,
             query.cut == Cut::Anywhere,
-            half_ns(RTT_UNKNOWN_US),
             candidates,
-            links,
-            ends(query.from, &usable, &query, &told),
-            ends(query.to, &usable, &query, &told),
+            Links::new(&usable),
+            ends(query.from, &usable, &query, &told, &places),
+            ends(query.to, &usable, &query, &told, &places),
         );
         Ok(Graph { query, nodes, paths, unusable })
     }
@@ -370,26 +384,48 @@ fn candidate(claims: &Claims, query: &Query, scores: &Scores) -> Candidate {
     }
 }
 
-/// Known half round trips of each node, by index. Where two tell different ones, the longer one counts.
-fn links(nodes: &[NodeId], usable: &[&Claims]) -> Vec<Vec<(usize, u64)>> {
-    let mut links = vec![Vec::new(); nodes.len()];
-    for (from, claims) in usable.iter().enumerate() {
-        for neighbour in &claims.neighbours {
-            if let Ok(to) = nodes.binary_search(&neighbour.node) {
-                links[from].push((to, half_ns(neighbour.rtt_us)));
-                links[to].push((from, half_ns(neighbour.rtt_us)));
-            }
+/// The best nodes of each layer, if it has more than [`HOLDERS_MAX`]: those that cost least for each layer that they hold, if the
+/// asker used nobody else.
+fn nearest<'a>(
+    usable: Vec<&'a Claims>,
+    query: &Query,
+    from_ns: &[u64],
+    to_ns: &[u64],
+    scores: &Scores,
+) -> Vec<&'a Claims> {
+    let n_layers = (query.layers.end - query.layers.start) as usize;
+    let all: Vec<Candidate> = usable.iter().map(|claims| candidate(claims, query, scores)).collect();
+    let cost = |i: &usize| {
+        let ways = from_ns[*i].saturating_add(to_ns[*i]).saturating_add(all[*i].enter_ns);
+        (ways / (all[*i].end - all[*i].first).max(1) as u64).saturating_add(all[*i].layer_ns)
+    };
+    let mut order: Vec<usize> = (0..all.len()).filter(|i| all[*i].first < all[*i].end).collect();
+    order.sort_by_cached_key(|i| (cost(i), usable[*i].node));
+    let mut holders = vec![0usize; n_layers];
+    let mut kept = vec![false; all.len()];
+    for i in order {
+        let layers = &mut holders[all[i].first..all[i].end];
+        kept[i] = layers.iter().any(|count| *count < HOLDERS_MAX);
+        if kept[i] {
+            layers.iter_mut().for_each(|count| *count += 1);
         }
     }
-    for links in &mut links {
-        links.sort_unstable_by_key(|(to, ns)| (*to, core::cmp::Reverse(*ns)));
-        links.dedup_by_key(|(to, _)| *to);
-    }
-    links
+    let kept = usable.into_iter().zip(kept).filter(|(_, kept)| *kept);
+    kept.map(|(claims, _)| claims).collect()
 }
 
 /// Half round trips between an end of the route and every node; the longer one where two tell different ones.
-fn ends(end: End, usable: &[&Claims], query: &Query, told: &BTreeMap<(NodeId, NodeId), u32>) -> Vec<u64> {
+fn ends(
+    end: End,
+    usable: &[&Claims],
+    query: &Query,
+    told: &BTreeMap<(NodeId, NodeId), u32>,
+    places: &BTreeMap<NodeId, Option<Coordinate>>,
+) -> Vec<u64> {
+    let place = match end {
+        End::Gateway => query.coordinate,
+        End::Node(node) => places.get(&node).copied().flatten(),
+    };
     let rtt_us = |claims: &Claims| match end {
         End::Gateway => query.rtts_us.get(&claims.node).copied(),
         End::Node(node) => {
@@ -397,7 +433,8 @@ fn ends(end: End, usable: &[&Claims], query: &Query, told: &BTreeMap<(NodeId, No
             theirs.max(told.get(&(node, claims.node)).copied())
         }
     };
-    usable.iter().map(|claims| half_ns(rtt_us(claims).unwrap_or(RTT_UNKNOWN_US))).collect()
+    let us = |claims: &Claims| rtt_us(claims).unwrap_or_else(|| computed_us(place, claims.coordinate));
+    usable.iter().map(|claims| half_ns(us(claims))).collect()
 }
 
 fn half_ns(rtt_us: u32) -> u64 {

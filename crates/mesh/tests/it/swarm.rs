@@ -1,6 +1,7 @@
 //! The swarm: each machine on its own. Whole swarms are in `sim`.
 
 mod announcement;
+mod coordinate;
 mod directory;
 mod member;
 mod placement;
@@ -11,7 +12,7 @@ use lockstep_base::Digest;
 use lockstep_base::keys::NodeKey;
 use lockstep_base::part::Part;
 use lockstep_mesh::swarm::limits::SWARM_VERSION;
-use lockstep_mesh::swarm::{Announcement, Claims, Neighbour, State};
+use lockstep_mesh::swarm::{Announcement, Claims, Coordinate, Neighbour, State};
 
 /// The model of all samples.
 const ROOT: Digest = Digest([0x77; 32]);
@@ -46,6 +47,7 @@ fn claims(key: &NodeKey, range: core::ops::Range<u32>, sequence: u64) -> Claims 
         relayed: false,
         neighbours: vec![],
         proves: false,
+        coordinate: None,
     }
 }
 
@@ -70,6 +72,13 @@ fn samples() -> Vec<(&'static str, Announcement)> {
             Neighbour { node: key(3).id(), rtt_us: 90_000 },
         ],
         proves: true,
+        coordinate: Some(Coordinate {
+            x_us: -5000,
+            y_us: 70_000,
+            z_us: 0,
+            height_us: 900,
+            error_permille: 120,
+        }),
         ..claims(&key(2), 4..8, 1)
     };
     let leaving = Claims { state: State::Draining, lease_ms: 1000, ..claims(&key(3), 8..12, u64::MAX) };

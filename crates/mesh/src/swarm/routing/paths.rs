@@ -7,8 +7,7 @@
 //! to_go(L, i) = link(i, end)
 //! ```
 //!
-//! Links that nobody measured all cost the same, so the second minimum is over i's few known links and the first node
-//! in the order of `enter(l, .)` that is not among them.
+//! The second minimum goes through the nodes in the order of `enter(l, .)` and ends where that alone is no better.
 //!
 //! **Coming back.** The cheapest chain may use a node twice, which no task can. Say node i computes layers before b
 //! and again from c on, others those between. In any chain that uses each node once, i computes nothing from c on, or
@@ -16,6 +15,7 @@
 //! the case with the smallest bound is split further, until the cheapest chain is a simple one. That is exact. After
 //! [`SEARCHES_MAX`] programmes (never seen outside tests) chains have to run to the end of what a node holds, which are always simple.
 
+use super::links::Links;
 use lockstep_base::rng::SplitMix64;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -64,9 +64,8 @@ pub(super) struct Walk {
 pub(super) struct Paths {
     n_layers: usize,
     leave_anywhere: bool,
-    unknown_ns: u64,
     candidates: Vec<Candidate>,
-    links: Vec<Vec<(usize, u64)>>,
+    links: Links,
     from_ns: Vec<u64>,
     to_ns: Vec<u64>,
 }
@@ -91,13 +90,12 @@ impl Paths {
     pub(super) fn new(
         n_layers: usize,
         cut_anywhere: bool,
-        unknown_ns: u64,
         candidates: Vec<Candidate>,
-        links: Vec<Vec<(usize, u64)>>,
+        links: Links,
         from_ns: Vec<u64>,
         to_ns: Vec<u64>,
     ) -> Paths {
-        Paths { n_layers, leave_anywhere: cut_anywhere, unknown_ns, candidates, links, from_ns, to_ns }
+        Paths { n_layers, leave_anywhere: cut_anywhere, candidates, links, from_ns, to_ns }
     }
 
     /// The first layer that nobody holds.
@@ -183,17 +181,16 @@ impl Paths {
             best = (self.layer_ns(i, l).saturating_add(table.to_go[l + 1][i]), None);
         }
         if self.may_leave(case, i, l) {
-            let mut consider = |j: usize, link_ns: u64| {
-                let cost = table.enter[l][j].saturating_add(link_ns);
-                if j != i && (cost < best.0 || (cost == best.0 && best.1.is_some_and(|other| j < other))) {
-                    best = (cost, Some(j));
+            for j in &table.order[l] {
+                let enter_ns = table.enter[l][*j];
+                if enter_ns > best.0 {
+                    break;
                 }
-            };
-            for (j, link_ns) in &self.links[i] {
-                consider(*j, *link_ns);
-            }
-            if let Some(j) = table.order[l].iter().find(|j| **j != i && self.link(i, **j).is_none()) {
-                consider(*j, self.unknown_ns);
+                let cost = enter_ns.saturating_add(self.links.ns(i, *j));
+                let lower = cost == best.0 && best.1.is_some_and(|other| *j < other);
+                if *j != i && (cost < best.0 || lower) {
+                    best = (cost, Some(*j));
+                }
             }
         }
         (best.0 != NEVER).then_some(best)
@@ -223,7 +220,7 @@ impl Paths {
                 case.computes(i, l) && fits(spent, self.layer_ns(i, l).saturating_add(table.to_go[l + 1][i]));
             let leave = self.may_leave(case, i, l);
             let others = table.order[l].iter().copied().filter(|j| {
-                let link_ns = self.link(i, *j).unwrap_or(self.unknown_ns);
+                let link_ns = self.links.ns(i, *j);
                 leave && !seen.contains(j) && fits(spent, table.enter[l][*j].saturating_add(link_ns))
             });
             let to = any(stay.then_some(i).into_iter().chain(others), rng)?;
@@ -232,7 +229,7 @@ impl Paths {
                 return Some(None);
             }
             seen.insert(to);
-            spent += self.link(i, to).unwrap_or(self.unknown_ns) + self.candidates[to].enter_ns;
+            spent += self.links.ns(i, to) + self.candidates[to].enter_ns;
             Some(Some(to))
         })
     }
@@ -259,7 +256,7 @@ impl Paths {
                     last.compute_ns = last.compute_ns.saturating_add(self.layer_ns(last.node, l));
                 }
                 Some(to) => {
-                    let link_ns = self.link(last.node, to).unwrap_or(self.unknown_ns);
+                    let link_ns = self.links.ns(last.node, to);
                     stages.push(stage(to, l, link_ns));
                 }
             }
@@ -278,11 +275,6 @@ impl Paths {
         let candidate = &self.candidates[node];
         let more = if l + 1 == self.n_layers { candidate.last_ns } else { 0 };
         candidate.layer_ns.saturating_add(more)
-    }
-
-    fn link(&self, from: usize, to: usize) -> Option<u64> {
-        let links = &self.links[from];
-        links.binary_search_by_key(&to, |(node, _)| *node).ok().map(|at| links[at].1)
     }
 }
 

@@ -8,7 +8,7 @@ use lockstep_base::cbor::CborError;
 use lockstep_base::digest::{hex, unhex};
 use lockstep_base::part::Part;
 use lockstep_mesh::swarm::limits::{ADDRESS_BYTES_MAX, ANNOUNCEMENT_BYTES_MAX, LEASE_MAX_MS, RTT_MAX_US};
-use lockstep_mesh::swarm::{Announcement, AnnouncementError, Claims, Neighbour};
+use lockstep_mesh::swarm::{Announcement, AnnouncementError, Claims, Coordinate, Neighbour};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -93,6 +93,13 @@ fn limits_are_named() {
             "a round trip of an announcement is 60000001",
         ),
         (Claims { neighbours: vec![neighbour(1, 5)], ..base() }, "round trip to itself"),
+        (
+            Claims {
+                coordinate: Some(Coordinate { error_permille: 1001, ..Coordinate::unknown(0) }),
+                ..base()
+            },
+            "an announcement lies at",
+        ),
         (
             Claims { neighbours: (2..19).map(|n| neighbour(n, 1)).collect(), ..base() },
             "neighbours of an announcement is 17",

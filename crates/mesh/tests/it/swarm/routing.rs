@@ -7,9 +7,9 @@ use lockstep_base::keys::NodeId;
 use lockstep_base::part::Part;
 use lockstep_base::rng::SplitMix64;
 use lockstep_mesh::swarm::routing::{Cut, End, Graph, Query, RouteError, Unusable, best, choose};
-use lockstep_mesh::swarm::routing::{HOP_US, NO_ROOM_US, RELAY_US, RTT_UNKNOWN_US};
+use lockstep_mesh::swarm::routing::{HOLDERS_MAX, HOP_US, NO_ROOM_US, RELAY_US, RTT_UNKNOWN_US};
 use lockstep_mesh::swarm::scores::{BAN_MAX_MS, BAN_MS, SCORES_MAX, Scores};
-use lockstep_mesh::swarm::{Claims, Neighbour, State};
+use lockstep_mesh::swarm::{Claims, Coordinate, Neighbour, State};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -39,6 +39,10 @@ fn any_swarm(seed: u64) -> (u32, Vec<Claims>, Query) {
                 decode_milli: 1 + rng.below(100_000),
                 queue_depth: rng.below(2) as u32,
                 relayed: rng.below(4) == 0,
+                coordinate: (rng.below(2) == 0).then(|| Coordinate {
+                    x_us: rng.below(100_000) as i32,
+                    ..Coordinate::unknown(rng.next_u64())
+                }),
                 ..stage(n, first..end, n_layers)
             }
         })
@@ -66,7 +70,9 @@ fn cost_ns(all: &[Claims], query: &Query, chain: &[(usize, Range<u32>)]) -> u64 
     let rtt_us = |from: usize, to: usize| {
         let told =
             |a: usize, b: usize| all[a].neighbours.iter().find(|n| n.node == all[b].node).map(|n| n.rtt_us);
-        told(from, to).max(told(to, from)).unwrap_or(RTT_UNKNOWN_US)
+        let places = all[from].coordinate.zip(all[to].coordinate);
+        let computed = places.map_or(RTT_UNKNOWN_US, |(a, b)| a.rtt_us(&b));
+        told(from, to).max(told(to, from)).unwrap_or(computed)
     };
     let asked = |node: usize| query.rtts_us.get(&all[node].node).copied().unwrap_or(RTT_UNKNOWN_US);
     let mut cost = u64::from(asked(chain[0].0)) * 500 + u64::from(asked(chain[chain.len() - 1].0)) * 500;
@@ -203,6 +209,16 @@ fn constraints_exclude_nodes() {
         all(|_| ()).into_iter().take(2).map(|c| Claims { free_positions: 0, ..c }).collect();
     let route = best(full.iter(), query(), &Scores::new(), 0).unwrap();
     assert!(route.cost_ns > 2 * NO_ROOM_US * 1000);
+}
+
+/// Of very many holders the best are considered: the route is that among all, where the rough measure is exact.
+#[test]
+fn of_many_holders_the_best_are_considered() {
+    let all: Vec<Claims> =
+        (0..400).map(|n| Claims { decode_milli: 1_000 + u64::from(n), ..stage(n, 0..4, 4) }).collect();
+    let graph = Graph::new(all.iter(), Query::new(4, 1), &Scores::new(), 0).unwrap();
+    assert_eq!(graph.candidates(), HOLDERS_MAX);
+    assert_eq!(graph.best().unwrap().hops[0].node, many_key(399).id());
 }
 
 #[test]

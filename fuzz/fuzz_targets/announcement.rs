@@ -1,0 +1,4 @@
+//! See [`lockstep_fuzz::announcement`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lockstep_fuzz::announcement(data));
