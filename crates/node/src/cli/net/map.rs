@@ -150,6 +150,7 @@ pub(super) mod tests {
             relayed: false,
             neighbours: Vec::new(),
             proves: false,
+            coordinate: None,
         };
         ModelView::new(Digest([7; 32]), nodes.iter().map(claims).collect())
     }
