@@ -8,7 +8,7 @@ use crate::api::{self, ApiConfig, Served};
 use crate::bundles;
 use crate::gateway::{Checked, Gateway, Options, ReceiptStore, RouteProver, RoutedGenerator, StoreError};
 use crate::output::{Progress, bytes};
-use crate::p2p::{self, Network, PeerAddress};
+use crate::p2p::{self, PeerAddress};
 use crate::service::{GenerateRequest, ModelInfo};
 use crate::swarm::Swarm;
 use crate::text::{AnswerEvent, Beginning, answer};
@@ -31,8 +31,8 @@ pub struct RouteArgs {
     #[arg(
         long = "node",
         value_name = "ADDRESS",
-        required_unless_present = "addresses",
-        conflicts_with = "addresses"
+        required_unless_present_any = ["addresses", "invite"],
+        conflicts_with_all = ["addresses", "invite"]
     )]
     nodes: Vec<PeerAddress>,
     #[command(flatten)]
@@ -134,7 +134,7 @@ impl RouteArgs {
             Ok(Options { full_trace: self.full_trace, store })
         };
         if self.join.joins() {
-            let swarm = self.join.join(Network::start(&key).await?).await?;
+            let swarm = self.join.joining(&key)?.visit(&key).await?;
             let gateway = swarm.gateway(key, model, options).await?;
             return Ok((gateway, Some(swarm)));
         }

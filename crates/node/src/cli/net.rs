@@ -2,11 +2,12 @@
 
 mod doctor;
 mod map;
+mod private;
 mod status;
 
 use super::CommandResult;
 use super::join::JoinArgs;
-use crate::p2p::{Network, random_key};
+use crate::p2p::random_key;
 use crate::swarm::survey::{Survey, survey};
 use crate::swarm::{JoinAddress, Swarm};
 use lockstep_base::Digest;
@@ -42,6 +43,26 @@ pub enum NetCommand {
     ///   lockstep net doctor --join example.org:4001 --listen /ip4/0.0.0.0/tcp/4001
     #[command(verbatim_doc_comment)]
     Doctor(doctor::DoctorArgs),
+    /// Make the key of a new private swarm
+    ///
+    /// Example:
+    ///   lockstep net create family.key
+    #[command(verbatim_doc_comment)]
+    Create(private::CreateArgs),
+    /// Make an invite to a private swarm: a file for `node --invite`, to be kept like a key
+    ///
+    /// Prints the id by which it can be revoked.
+    ///
+    /// Example:
+    ///   lockstep net invite family.key --out bob.invite --join example.org:4001
+    #[command(verbatim_doc_comment)]
+    Invite(private::InviteArgs),
+    /// Take back an invite, or exclude a node: members close their connections with it within seconds
+    ///
+    /// Example:
+    ///   lockstep net revoke family.key 0x5e20... --join example.org:4001
+    #[command(verbatim_doc_comment)]
+    Revoke(private::RevokeArgs),
 }
 
 /// Where to look, and what to show.
@@ -64,6 +85,9 @@ pub fn run(command: NetCommand) -> CommandResult {
         NetCommand::Status(args) => runtime.block_on(status::run(args)),
         NetCommand::Map(args) => runtime.block_on(map::run(args)),
         NetCommand::Doctor(args) => runtime.block_on(doctor::run(args)),
+        NetCommand::Create(args) => private::create(&args),
+        NetCommand::Invite(args) => private::invite(&args),
+        NetCommand::Revoke(args) => runtime.block_on(private::revoke(args)),
     };
     runtime.shutdown_background();
     result
@@ -79,7 +103,8 @@ fn or_known(mut join: JoinArgs) -> JoinArgs {
 
 /// Joins under a fresh key, looks around, and gives the models that are meant.
 async fn look(args: LookArgs) -> Result<(Survey, Vec<ModelView>), Box<dyn Error>> {
-    let swarm: Arc<Swarm> = or_known(args.join).join(Network::start(&random_key()).await?).await?;
+    let key = random_key();
+    let swarm: Arc<Swarm> = or_known(args.join).joining(&key)?.visit(&key).await?;
     let survey = survey(&swarm, None).await?;
     let mut models: BTreeMap<Digest, Vec<Claims>> = BTreeMap::new();
     for announcement in &survey.announcements {

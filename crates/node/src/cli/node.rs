@@ -3,7 +3,7 @@
 use super::CommandResult;
 use super::compute::ComputeArgs;
 use super::drill;
-use super::join::JoinArgs;
+use super::join::{JoinArgs, Joining};
 use crate::bundles;
 use crate::p2p::{self, Network, NetworkConfig};
 use crate::proving::stage::PartProver;
@@ -146,8 +146,10 @@ pub fn run(args: NodeArgs) -> CommandResult {
         verification.wait().map_err(|error| error.to_string())?;
         measure(&engine, part).ok_or_else(|| "these layers could not be measured".to_owned())
     };
-    let network = NetworkConfig { listen: listening(args.listen, &args.join), external: args.external };
-    let shell = Shell { network, join: args.join, proves, until_eof: args.until_eof, json: args.json };
+    let joining = args.join.joining(&key)?;
+    let listen = listening(args.listen, &args.join);
+    let network = NetworkConfig { listen, external: args.external, private: joining.private.clone() };
+    let shell = Shell { network, joining, proves, until_eof: args.until_eof, json: args.json };
     super::runtime()?.block_on(serve(node, key, shell, ready))
 }
 
@@ -157,7 +159,11 @@ fn listening(given: Vec<libp2p::Multiaddr>, join: &JoinArgs) -> Vec<libp2p::Mult
         return given;
     }
     let host = if join.joins() && !join.only_this_machine() { "0.0.0.0" } else { "127.0.0.1" };
-    let transports: &[&str] = if join.joins() { &["tcp/0", "udp/0/quic-v1"] } else { &["tcp/0"] };
+    let transports: &[&str] = match join.joins() && join.invite.is_none() {
+        true => &["tcp/0", "udp/0/quic-v1"],
+        // A private swarm speaks TCP only.
+        false => &["tcp/0"],
+    };
     let address = |transport: &&str| format!("/ip4/{host}/{transport}").parse().expect("an address");
     transports.iter().map(address).collect()
 }
@@ -165,7 +171,7 @@ fn listening(given: Vec<libp2p::Multiaddr>, join: &JoinArgs) -> Vec<libp2p::Mult
 /// What is around a node.
 struct Shell {
     network: NetworkConfig,
-    join: JoinArgs,
+    joining: Joining,
     proves: bool,
     until_eof: bool,
     json: bool,
@@ -181,7 +187,7 @@ async fn serve(
     let signalled = super::stopped()?;
     let (network, listening) = Network::with(&key, &shell.network).await?;
     let address = network.addresses.first().ok_or("no address to listen at")?.clone();
-    let (swarm, joined) = Swarm::start(network.clone(), shell.join.config()).await?;
+    let (swarm, joined) = Swarm::start(network.clone(), shell.joining.config()).await?;
     if let Err(error) = joined {
         // The swarm may be back later: this node can be joined meanwhile.
         eprintln!("{error}; trying again");

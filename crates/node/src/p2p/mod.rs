@@ -14,6 +14,7 @@ mod identity;
 pub mod limits;
 mod network;
 mod outbox;
+pub mod private;
 pub mod reach;
 mod serve;
 mod status;

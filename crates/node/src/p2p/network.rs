@@ -10,15 +10,22 @@ use super::identity::{PeerAddress, keypair, node_of_peer};
 use super::limits::{
     ACCEPT_QUEUE, COMMANDS_MAX, DIAL_TIMEOUT, GOSSIP_QUEUE, IDLE_TIMEOUT, KAD_QUERY_TIMEOUT,
 };
+use super::private::Membership;
+use super::private::upgrade::Members;
 use super::status::NetworkStatus;
 use futures::StreamExt as _;
+use libp2p::core::transport::Transport as _;
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
+use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, noise, tcp, yamux};
 use libp2p_stream as streams;
 use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
 use lockstep_mesh::frame::Channel;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Why the network could not do what was asked.
@@ -102,6 +109,8 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Addresses at which others reach this peer, as whoever set up its router or host name knows.
     pub external: Vec<Multiaddr>,
+    /// The place in a private swarm; without one anybody may connect.
+    pub private: Option<Arc<Membership>>,
 }
 
 /// A handle on the swarm. The swarm ends with the last handle.
@@ -113,6 +122,8 @@ pub struct Network {
     pub addresses: Vec<PeerAddress>,
     /// Who we are.
     pub peer: PeerId,
+    /// The place in a private swarm.
+    pub membership: Option<Arc<Membership>>,
 }
 
 impl std::fmt::Debug for Network {
@@ -127,7 +138,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Setup`].
     pub async fn start(key: &NodeKey) -> Result<Network, NetworkError> {
-        Ok(Network::driven(swarm(key, false).map_err(NetworkError::Setup)?, Vec::new()))
+        Ok(Network::driven(swarm(key, false, None).map_err(NetworkError::Setup)?, Vec::new(), None))
     }
 
     /// Starts a swarm under `key`, listening at `address`, and hands out what peers open: every channel is there
@@ -145,7 +156,8 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Listen`] naming the address that cannot be listened at.
     pub async fn with(key: &NodeKey, config: &NetworkConfig) -> Result<(Network, Listening), NetworkError> {
-        let mut swarm = swarm(key, !config.listen.is_empty()).map_err(NetworkError::Setup)?;
+        let mut swarm =
+            swarm(key, !config.listen.is_empty(), config.private.as_ref()).map_err(NetworkError::Setup)?;
         let control = swarm.behaviour().streams.new_control();
         let incoming = Channel::ALL.map(|channel| (channel, accept(control.clone(), channel)));
         let mut addresses = Vec::new();
@@ -163,15 +175,19 @@ impl Network {
         for address in &config.external {
             swarm.add_external_address(address.clone());
         }
-        Ok((Network::driven(swarm, addresses), Vec::from(incoming)))
+        Ok((Network::driven(swarm, addresses, config.private.clone()), Vec::from(incoming)))
     }
 
-    fn driven(swarm: Swarm<Behaviour>, addresses: Vec<PeerAddress>) -> Network {
+    fn driven(
+        swarm: Swarm<Behaviour>,
+        addresses: Vec<PeerAddress>,
+        membership: Option<Arc<Membership>>,
+    ) -> Network {
         let control = swarm.behaviour().streams.new_control();
         let peer = *swarm.local_peer_id();
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(drive(swarm, queue));
-        Network { commands, control, addresses, peer }
+        Network { commands, control, addresses, peer, membership }
     }
 
     /// Waits for the listener to tell its address (port 0 becomes a real one) or to fail.
@@ -321,16 +337,43 @@ fn unreachable(peer: &impl ToString, why: &str) -> NetworkError {
     NetworkError::Unreachable { peer: peer.to_string(), why: why.into() }
 }
 
-/// A swarm, or what the transport says.
-fn swarm(key: &NodeKey, listens: bool) -> Result<Swarm<Behaviour>, String> {
-    let builder = libp2p::SwarmBuilder::with_existing_identity(keypair(key))
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
-        .map_err(|error| error.to_string())?
-        .with_quic()
-        .with_relay_client(noise::Config::new, yamux::Config::default)
-        .map_err(|error| error.to_string())?;
+/// A swarm, or what the transport says. One that is private speaks TCP only, and to members only.
+fn swarm(
+    key: &NodeKey,
+    listens: bool,
+    membership: Option<&Arc<Membership>>,
+) -> Result<Swarm<Behaviour>, String> {
+    let builder = libp2p::SwarmBuilder::with_existing_identity(keypair(key)).with_tokio();
+    let tcp = || tcp::Config::default().nodelay(true);
+    let Some(membership) = membership else {
+        return Ok(builder
+            .with_tcp(tcp(), noise::Config::new, yamux::Config::default)
+            .map_err(|error| error.to_string())?
+            .with_quic()
+            .with_relay_client(noise::Config::new, yamux::Config::default)
+            .map_err(|error| error.to_string())?
+            .with_behaviour(|key, relay| Ok(Behaviour::new(key, relay, listens)?))
+            .map_err(|error| error.to_string())?
+            .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+            .build());
+    };
+    let secret = PnetConfig::new(PreSharedKey::new(membership.secret()));
+    let members = |key: &Keypair| -> Result<Members, noise::Error> {
+        Ok(Members { noise: noise::Config::new(key)?, membership: membership.clone() })
+    };
     Ok(builder
+        .with_other_transport(|key| {
+            let transport = tcp::tokio::Transport::new(tcp())
+                .and_then(move |socket, _| secret.handshake(socket))
+                .upgrade(Version::V1Lazy)
+                .authenticate(members(key)?)
+                .multiplex(yamux::Config::default())
+                .timeout(DIAL_TIMEOUT);
+            Ok(transport)
+        })
+        .map_err(|error| error.to_string())?
+        .with_relay_client(members, yamux::Config::default)
+        .map_err(|error| error.to_string())?
         .with_behaviour(|key, relay| Ok(Behaviour::new(key, relay, listens)?))
         .map_err(|error| error.to_string())?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))

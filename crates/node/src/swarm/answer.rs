@@ -3,6 +3,7 @@
 use super::Shared;
 use super::exchange::{Answer, ModelCount, PROTOCOL, Refusal, Request, read_request, write_answer};
 use super::limits as l;
+use crate::p2p::private::Membership;
 use crate::p2p::{Network, NetworkError};
 use futures::StreamExt as _;
 use libp2p::{PeerId, Stream};
@@ -95,8 +96,10 @@ pub(super) async fn answer_all(network: Network, shared: Arc<Shared>) -> Result<
                 let begun = quota.lock().expect("no thread panics while it counts").begin(peer, Instant::now());
                 if begun {
                     let (guard, shared) = (Running(quota.clone(), peer), shared.clone());
+                    let membership = network.membership.clone();
                     running.spawn(async move {
-                        let _ = tokio::time::timeout(l::EXCHANGE_TIMEOUT, answer(stream, &guard, &shared)).await;
+                        let answered = answer(stream, &guard, &shared, membership.as_deref());
+                        let _ = tokio::time::timeout(l::EXCHANGE_TIMEOUT, answered).await;
                         drop(guard);
                     });
                 }
@@ -107,13 +110,17 @@ pub(super) async fn answer_all(network: Network, shared: Arc<Shared>) -> Result<
     }
 }
 
-async fn answer(mut stream: Stream, running: &Running, shared: &Shared) {
+async fn answer(mut stream: Stream, running: &Running, shared: &Shared, membership: Option<&Membership>) {
     let Ok(request) = read_request(&mut stream).await else { return };
     let answer = match request {
         Request::Announcements(root) => announcements(shared, &root),
         Request::Models => models(shared),
         Request::Peers => peers(shared),
         Request::Clock => Answer::Clock(unix_ms()),
+        Request::Revocations => match membership {
+            Some(membership) => Answer::Revocations(membership.revocations().into()),
+            None => Answer::Refused(Refusal::Limit),
+        },
         Request::Bytes(count) if count > l::STREAM_BYTES_MAX => Answer::Refused(Refusal::Limit),
         Request::Bytes(count) => {
             let allowed = running.0.lock().expect("no thread panics while it counts").bytes(running.1, count);

@@ -41,6 +41,9 @@ pub enum Request {
     /// Send so many bytes.
     #[n(4)]
     Bytes(#[n(0)] u32),
+    /// Who may not take part any more, in a private swarm?
+    #[n(5)]
+    Revocations,
 }
 
 /// An answer.
@@ -64,6 +67,9 @@ pub enum Answer {
     /// No.
     #[n(5)]
     Refused(#[n(0)] Refusal),
+    /// The list, as the swarm signed it.
+    #[n(6)]
+    Revocations(#[n(0)] ByteVec),
 }
 
 /// A model and how many announce it.
@@ -219,6 +225,8 @@ fn check(request: &Request, answer: &Answer) -> Result<(), ExchangeError> {
             at_most("bytes of an address", longest, crate::p2p::limits::ADDRESS_BYTES_MAX)
         }
         (Request::Clock, Answer::Clock(_)) => Ok(()),
+        // A list has its own limits, and whoever reads it keeps to them.
+        (Request::Revocations, Answer::Revocations(_)) => Ok(()),
         (Request::Bytes(asked), Answer::Bytes(given)) if asked == given => Ok(()),
         _ => Err(ExchangeError::Other),
     }
@@ -259,6 +267,7 @@ mod tests {
             Request::Peers,
             Request::Clock,
             Request::Bytes(l::STREAM_BYTES_MAX),
+            Request::Revocations,
         ] {
             let bytes = cbor::encode(&request);
             assert!(bytes.len() <= l::REQUEST_BYTES_MAX);
@@ -271,6 +280,7 @@ mod tests {
             Answer::Clock(u64::MAX),
             Answer::Bytes(5),
             Answer::Refused(Refusal::Busy),
+            Answer::Revocations(vec![1].into()),
         ] {
             assert_eq!(cbor::decode::<Answer>("answer", &cbor::encode(&answer)).unwrap(), answer);
         }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Positions that a request is taken to need, before it is there.
-const REQUEST_POSITIONS: u32 = 1024;
+pub(super) const REQUEST_POSITIONS: u32 = 1024;
 /// Between two looks at the directory, if nothing is heard meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two rounds of questions to peers.

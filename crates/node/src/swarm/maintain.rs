@@ -32,6 +32,17 @@ pub(super) async fn maintain(network: Network, shared: Arc<Shared>, join: Vec<Jo
         let new: Vec<PeerId> =
             status.peers.iter().map(|peer| peer.peer).filter(|peer| !asked.contains(peer)).collect();
         asked.extend(&new);
+        if let Some(membership) = &network.membership {
+            for peer in &new {
+                if let Ok(Answer::Revocations(list)) = ask_peer(&network, *peer, Request::Revocations).await {
+                    // A list that the swarm did not sign changes nothing.
+                    let _ = membership.hear(&list);
+                }
+            }
+            for peer in status.peers.iter().filter(|peer| membership.is_revoked(&peer.peer)) {
+                let _ = network.disconnect(peer.peer).await;
+            }
+        }
         let followed: Vec<Digest> = shared.followed().iter().copied().collect();
         for root in followed {
             pull(&network, &shared, new.clone(), &root).await;

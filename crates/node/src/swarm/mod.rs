@@ -175,13 +175,24 @@ impl Swarm {
             scope: Mutex::new(Scope::Global),
             news: Notify::new(),
         });
-        // Nothing is said in this topic yet: being in it is what connects peers across models.
-        let everybody = network.subscribe(Topic::Swarm, Box::new(|_| Verdict::Reject)).await?;
+        // Being in this topic connects peers across models. In a private swarm it carries the list of the revoked, else nothing.
+        let membership = network.membership.clone();
+        let judge =
+            move |heard: &Heard| match membership.as_ref().map(|membership| membership.hear(&heard.bytes)) {
+                Some(Ok(true)) => Verdict::Accept,
+                Some(Ok(false)) => Verdict::Ignore,
+                Some(Err(_)) | None => Verdict::Reject,
+            };
+        let everybody = network.subscribe(Topic::Swarm, Box::new(judge)).await?;
         let swarm = Arc::new(Swarm { network, shared, tasks: Mutex::default() });
         let joined = swarm.join(&config.join).await;
+        swarm.spawn(async move {
+            // Judging was all that there was to do.
+            let mut everybody = everybody;
+            while everybody.recv().await.is_some() {}
+        });
         let (network, shared) = (swarm.network.clone(), swarm.shared.clone());
         swarm.spawn(async move {
-            let _everybody = everybody;
             let _ = answer::answer_all(network, shared).await;
         });
         swarm.spawn(maintain::maintain(swarm.network.clone(), swarm.shared.clone(), config.join));

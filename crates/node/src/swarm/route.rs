@@ -1,15 +1,21 @@
 //! A gateway over nodes that a swarm finds.
 
-use super::{FindError, Swarm, SwarmError};
+use super::find::REQUEST_POSITIONS;
+use super::{FindError, Swarm, SwarmError, address_of};
 use crate::gateway::{Gateway, GatewayError, LinkError, Options, StoreError};
 use crate::p2p::{NetworkError, PeerAddress, node_of_peer};
 use crate::service::ModelInfo;
+use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
+use lockstep_mesh::swarm::State;
+use lockstep_mesh::swarm::routing::Query;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Nodes that may turn out to be gone before a gateway gives up.
 const GONE_MAX: usize = 16;
+/// Nodes that a gateway knows for a stage beside the one of its chain.
+const REPLICAS_MAX: usize = 2;
 
 /// Why there is no gateway over a swarm.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +53,9 @@ impl Swarm {
         options: impl Fn() -> Result<Options, StoreError>,
     ) -> Result<Arc<Gateway>, RouteFailure> {
         let (root, n_layers) = (model.root, model.config.n_layers);
-        let mut chain = self.find(&root, n_layers).await?;
+        self.find(&root, n_layers).await?;
         let mut gone = BTreeSet::new();
+        let mut chain = self.with_replicas(&root, n_layers, &gone).await.map_err(SwarmError::from)?;
         loop {
             let network = self.network.clone();
             let error = match Gateway::over(network, key.clone(), model.clone(), chain, options()?).await {
@@ -60,11 +67,41 @@ impl Swarm {
             };
             self.failed(node);
             gone.insert(node);
-            chain = match self.chain(&root, n_layers, &gone).await {
+            chain = match self.with_replicas(&root, n_layers, &gone).await {
                 Ok(chain) => chain,
                 Err(missing) => return Err(RouteFailure::Gone { failed: error, missing }),
             };
         }
+    }
+}
+
+impl Swarm {
+    /// A chain, and some other nodes that serve the same parts: where one dies in the middle of an answer, another takes its place.
+    async fn with_replicas(
+        &self,
+        root: &Digest,
+        n_layers: u32,
+        gone: &BTreeSet<NodeId>,
+    ) -> Result<Vec<PeerAddress>, FindError> {
+        let mut query = Query::new(n_layers, REQUEST_POSITIONS);
+        query.exclude.clone_from(gone);
+        let chain = self.route(root, query).await?;
+        let (scope, now_ms) = (self.shared.scope(), self.shared.now_ms());
+        let directory = self.shared.directory();
+        let scores = self.shared.scores();
+        let mut peers = Vec::new();
+        for stage in &chain {
+            peers.push(stage.peer.clone());
+            let others = directory.for_model(root).filter(|entry| {
+                let claims = entry.claims();
+                let usable = claims.state == State::Online && claims.part == stage.hop.part;
+                let bad = gone.contains(&claims.node) || scores.banned(now_ms, &claims.node);
+                usable && !bad && claims.node != stage.peer.node
+            });
+            let ways = others.filter_map(|entry| address_of(&entry.announcement, scope));
+            peers.extend(ways.take(REPLICAS_MAX));
+        }
+        Ok(peers)
     }
 }
 

@@ -11,6 +11,7 @@ use lockstep_mesh::swarm::member::{Member, Offer};
 use lockstep_mesh::swarm::{Announcement, State};
 use lockstep_node::gateway::{Options, RoutedGenerator};
 use lockstep_node::p2p::{self, Network, NetworkConfig, PeerAddress, Topic, Verdict, random_key};
+use lockstep_node::service::{GenerateEvent, Generator as _};
 use lockstep_node::swarm::exchange::{Answer, PROTOCOL, Request};
 use lockstep_node::swarm::{Announcing, FindError, JoinAddress, Serving, Swarm, SwarmConfig, SwarmError};
 use lockstep_runtime::audit::Verdict as Audit;
@@ -81,7 +82,7 @@ async fn node_over(listen: &str, part: Part, join: Vec<JoinAddress>, known: Opti
     let engine = engine(&part, Kernel::detect(), 1);
     let factory = EngineFactory { engine, part, adapters: Vec::new(), keep_leaves: true, drill: None };
     let node = Node::new(served, NodeLimits::default(), "test", key.clone(), Box::new(factory));
-    let network = NetworkConfig { listen: vec![listen.parse().unwrap()], external: Vec::new() };
+    let network = NetworkConfig { listen: vec![listen.parse().unwrap()], ..NetworkConfig::default() };
     let (network, listening) = Network::with(&key, &network).await.unwrap();
     let address = network.addresses[0].clone();
     let (swarm, joined) = Swarm::start(network.clone(), SwarmConfig { join, known }).await.unwrap();
@@ -119,7 +120,7 @@ async fn asked(join: Vec<JoinAddress>) -> Vec<u32> {
     answer.tokens
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "{what}");
@@ -195,6 +196,45 @@ async fn a_swarm_outlives_its_bootstrap() {
     let back = visitor(&key, vec![dead], Some(peers)).await.unwrap();
     let chain = back.find(&ROOT, 4).await.unwrap();
     assert_eq!(chain.len(), 2);
+}
+
+/// A gateway that found its nodes by itself goes on with another one when one dies in the middle of an answer: the same tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_survives_a_node_of_the_swarm() {
+    let parts = Part::split(4, 2);
+    let a = node(parts[0], Vec::new()).await;
+    let mut seconds = Vec::new();
+    for _ in 0..2 {
+        seconds.push(node(parts[1], vec![at(&a.address)]).await);
+    }
+    let expected = asked(vec![at(&a.address)]).await;
+    let key = random_key();
+    let swarm = visitor(&key, vec![at(&a.address)], None).await.unwrap();
+    swarm.follow(ROOT).await.unwrap();
+    until("both replicas are heard of", async || knows(&swarm, &[&a, &seconds[0], &seconds[1]]).await).await;
+    let gateway = swarm.gateway(key, info(), || Ok(Options::default())).await.unwrap();
+    let nodes: BTreeSet<_> = gateway.nodes().into_iter().map(|(_, peer, _)| peer.node).collect();
+    assert_eq!(nodes.len(), 3, "the chain and a replica");
+    let mut events = RoutedGenerator::new(gateway).generate(request(12));
+    let mut tokens = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match events.recv().await.expect("an answer ends with an event") {
+                GenerateEvent::Token { token, .. } => {
+                    tokens.push(token);
+                    // It serves this answer, or it does not: either way the other one is there.
+                    if tokens.len() == 3 && seconds.len() == 2 {
+                        seconds.remove(0);
+                    }
+                }
+                GenerateEvent::Done(_) => return,
+                GenerateEvent::Failed(failure) => panic!("{failure}"),
+                GenerateEvent::Stage(_) => {}
+            }
+        }
+    });
+    ended.await.expect("never a hang");
+    assert_eq!(tokens, expected);
 }
 
 /// What is missing is said: nobody, or which layers; a node that drains is not chosen, one that is gone is forgotten.

@@ -51,12 +51,12 @@ enum Reachable {
 }
 
 pub(super) async fn run(args: DoctorArgs) -> CommandResult {
-    let any = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
-    let any = any.map(|address| address.parse().expect("an address")).to_vec();
-    let listen = if args.listen.is_empty() { any } else { args.listen };
-    let config = NetworkConfig { listen, external: Vec::new() };
-    let (network, _listening) = Network::with(&random_key(), &config).await?;
-    let swarm = or_known(args.join).join(network).await?;
+    let key = random_key();
+    let joining = or_known(args.join).joining(&key)?;
+    let listen = if args.listen.is_empty() { everywhere(joining.private.is_some()) } else { args.listen };
+    let config = NetworkConfig { listen, external: Vec::new(), private: joining.private.clone() };
+    let (network, _listening) = Network::with(&key, &config).await?;
+    let swarm = joining.join(network).await?;
     let status = tested(&swarm, Duration::from_secs(args.wait)).await?;
     let mut examined = Vec::new();
     for peer in status.peers.iter().take(PEERS_MEASURED_MAX) {
@@ -79,6 +79,12 @@ pub(super) async fn run(args: DoctorArgs) -> CommandResult {
     } else {
         Ok(())
     }
+}
+
+/// Every interface, by the transports of the swarm.
+fn everywhere(private: bool) -> Vec<Multiaddr> {
+    let transports: &[&str] = if private { &["tcp/0"] } else { &["tcp/0", "udp/0/quic-v1"] };
+    transports.iter().map(|end| format!("/ip4/0.0.0.0/{end}").parse().expect("an address")).collect()
 }
 
 /// Waits until addresses of this machine were tested from outside and round trips measured, or for so long.
