@@ -6,7 +6,7 @@
 //! | running | receipt | checked; the window moves |
 //! | running | token | event; fed back, or the task is closed (length, stop token, stop asked for) |
 //! | closing | receipts, `Closed` of every stage, the last one first | finished: a receipt file |
-//! | any | a stage is lost, is silent, or forgot the task | another node is asked for, and takes its place ([`recover`]) |
+//! | any | a stage is lost, is silent, or forgot the task | another node is asked for, and takes its place (`recover`) |
 //! | any | error, bad receipt, nobody to take the place | failed: the event names the stage; the others are cancelled |
 
 mod event;

@@ -198,7 +198,7 @@ fn plain(value: &Value) -> String {
 async fn connect(bundle: &Bundle, nodes: &[NodeProcess]) -> Result<(Arc<Gateway>, Served), Error> {
     let model = ModelInfo::new(bundle.config().clone(), bundle.model_root());
     let peers: Vec<PeerAddress> = nodes.iter().map(|node| node.address.clone()).collect();
-    let options = Options { full_trace: true, store: None };
+    let options = Options { full_trace: true, store: None, spares: None };
     let gateway = Gateway::connect(p2p::random_key(), model, peers, options).await?;
     let server = served(bundle, gateway.clone())?;
     Ok((gateway, server))

@@ -131,7 +131,7 @@ impl RouteArgs {
         let model = ModelInfo::new(bundle.config().clone(), bundle.model_root());
         let options = || {
             let store = self.store.as_deref().map(ReceiptStore::open).transpose()?;
-            Ok(Options { full_trace: self.full_trace, store })
+            Ok(Options { full_trace: self.full_trace, store, spares: None })
         };
         if self.join.joins() {
             let swarm = self.join.joining(&key)?.visit(&key).await?;

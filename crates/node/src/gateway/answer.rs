@@ -2,7 +2,7 @@
 
 use super::Gateway;
 use super::link::{Heard, Listening, MESSAGES_MAX, Topic};
-use super::replicas::Serving;
+use super::replicas::{Need, Serving};
 use crate::service::{
     Done, Failure, FailureKind, FinishReason, GenerateEvent, GenerateRequest, Receipts, RouteStage,
     StageProgress, Timings,
@@ -62,7 +62,7 @@ impl Answer<'_> {
         adapter: Digest,
         events: &mpsc::Sender<GenerateEvent>,
     ) -> Result<(), Failure> {
-        let serving = gateway.serving().await?;
+        let serving = gateway.serving(adapter, request.provable).await?;
         let config = gateway.route_config(request, adapter, &serving)?;
         let task = config.task;
         let route = Route::new(config).map_err(|error| Failure::invalid(error.to_string()))?;
@@ -120,7 +120,10 @@ impl Answer<'_> {
     /// Another node for a stage, if there is one.
     async fn replace(&mut self, stage: u16, tried: &[NodeId]) -> Option<request::RouteStage> {
         let at = usize::from(stage);
-        let serving = self.gateway.stages[at].pick(&self.gateway.network, tried).await.ok()?;
+        let config = self.route.config();
+        let (model_root, adapter, provable) = (config.model_root, config.adapter, config.provable);
+        let need = Need { model_root, tried, adapter, provable };
+        let serving = self.gateway.pick(at, &need).await.ok()?;
         let with = serving.stage();
         self.places += 1;
         self.stages[at] = Place::new(serving, self.places, self.route.config().task, &self.heard);

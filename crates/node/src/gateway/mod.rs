@@ -9,6 +9,7 @@ mod store;
 
 pub use link::{Link, LinkError};
 pub use prove::{Checked, RouteProofError, RouteProver};
+pub use replicas::Spares;
 pub use store::{ReceiptStore, StoreError};
 
 use crate::p2p::{Network, NetworkError, PeerAddress};
@@ -27,7 +28,7 @@ use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_mesh::leaves::{LeavesError, LeavesFetch};
 use lockstep_mesh::message::Message;
 use lockstep_mesh::request::RouteConfig;
-use replicas::{Replicas, Serving};
+use replicas::{Need, Replicas, Serving};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -126,6 +127,8 @@ pub struct Options {
     pub full_trace: bool,
     /// Where receipts are kept.
     pub store: Option<ReceiptStore>,
+    /// Who knows more nodes.
+    pub spares: Option<Arc<dyn Spares>>,
 }
 
 /// A route of nodes behind the generator interface.
@@ -198,7 +201,7 @@ impl Gateway {
     #[must_use]
     pub fn nodes(&self) -> Vec<(usize, PeerAddress, Part)> {
         let of = |(stage, replicas): (usize, &Replicas)| -> Vec<_> {
-            replicas.peers().map(|peer| (stage, peer.clone(), replicas.part)).collect()
+            replicas.peers().into_iter().map(|peer| (stage, peer, replicas.part)).collect()
         };
         self.stages.iter().enumerate().flat_map(of).collect()
     }
@@ -232,17 +235,23 @@ impl Gateway {
         stage.link_to(&self.network, node).await
     }
 
-    /// A node for each stage: the one with the fewest requests of those that can be reached.
-    async fn serving(&self) -> Result<Vec<Serving>, Failure> {
+    /// A node for each stage.
+    async fn serving(&self, adapter: Digest, provable: bool) -> Result<Vec<Serving>, Failure> {
         let mut all = Vec::with_capacity(self.stages.len());
-        for (stage, replicas) in self.stages.iter().enumerate() {
-            all.push(replicas.pick(&self.network, &[]).await.map_err(|message| Failure {
+        for stage in 0..self.stages.len() {
+            let need = Need { model_root: self.model.root, tried: &[], adapter, provable };
+            all.push(self.pick(stage, &need).await.map_err(|message| Failure {
                 kind: FailureKind::Stage,
                 stage: Some(stage),
                 message,
             })?);
         }
         Ok(all)
+    }
+
+    /// A node for one stage.
+    async fn pick(&self, stage: usize, need: &Need<'_>) -> Result<Serving, String> {
+        self.stages[stage].pick(&self.network, self.options.spares.as_deref(), need).await
     }
 
     fn route_config(

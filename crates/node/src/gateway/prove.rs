@@ -111,7 +111,7 @@ impl Gateway {
     ) -> Result<AnswerFile, RouteProofError> {
         let (got, expected) = (receipts.stages.len(), self.stages.len());
         let serves = |(record, replicas): (&StageRecord, &Replicas)| {
-            record.part == replicas.part && replicas.peers().any(|peer| peer.node == record.node)
+            record.part == replicas.part && replicas.peers().iter().any(|peer| peer.node == record.node)
         };
         if got != expected || !receipts.stages.iter().zip(&self.stages).all(serves) {
             return Err(RouteProofError::Route { got, expected });

@@ -12,6 +12,17 @@ use std::time::{Duration, Instant};
 
 /// A node that could not be reached is asked last for this long.
 const BACK_OFF: Duration = Duration::from_secs(10);
+/// Nodes of a swarm that are tried for one place.
+const SPARES_MAX: usize = 4;
+
+/// Who knows more nodes: a swarm, where some come and go while a gateway runs.
+pub trait Spares: std::fmt::Debug + Send + Sync {
+    /// Nodes that say that they serve this part now, best first.
+    fn nodes(&self, part: &Part) -> Vec<PeerAddress>;
+
+    /// A node was not there, or was lost.
+    fn failed(&self, node: NodeId);
+}
 
 /// A node.
 #[derive(Debug)]
@@ -30,7 +41,27 @@ struct Replica {
 pub(super) struct Replicas {
     /// What they serve.
     pub(super) part: Part,
-    nodes: Vec<Replica>,
+    nodes: Mutex<Vec<Arc<Replica>>>,
+}
+
+/// What a request needs of a node, beside the part.
+#[derive(Debug)]
+pub(super) struct Need<'a> {
+    /// The model.
+    pub(super) model_root: Digest,
+    /// Nodes that were lost in this request.
+    pub(super) tried: &'a [NodeId],
+    /// The adapter, zero without.
+    pub(super) adapter: Digest,
+    /// Whether it proves what it computed.
+    pub(super) provable: bool,
+}
+
+impl Need<'_> {
+    fn met_by(&self, node: NodeId, adapters: &[Digest], proves: bool) -> bool {
+        let adapted = self.adapter == Digest::ZERO || adapters.contains(&self.adapter);
+        !self.tried.contains(&node) && adapted && (proves || !self.provable)
+    }
 }
 
 /// A node that serves a request, until the value is dropped.
@@ -62,12 +93,10 @@ pub(super) fn stages(links: Vec<Arc<Link>>, n_layers: u32) -> Result<Vec<Replica
     let chain = chain(&parts, n_layers).unwrap_or(parts);
     Part::check_route(&chain, n_layers)?;
     let mut stages: Vec<Replicas> =
-        chain.into_iter().map(|part| Replicas { part, nodes: Vec::new() }).collect();
+        chain.into_iter().map(|part| Replicas { part, nodes: Mutex::default() }).collect();
     for link in links {
-        let stage = stages.iter_mut().find(|stage| stage.part == link.info.part);
-        // One node may have been named twice.
-        if let Some(stage) = stage.filter(|stage| stage.peers().all(|peer| peer.node != link.peer.node)) {
-            stage.nodes.push(Replica::new(link));
+        if let Some(stage) = stages.iter_mut().find(|stage| stage.part == link.info.part) {
+            stage.add(link);
         }
     }
     Ok(stages)
@@ -138,41 +167,88 @@ impl Replica {
 }
 
 impl Replicas {
-    pub(super) fn peers(&self) -> impl Iterator<Item = &PeerAddress> {
-        self.nodes.iter().map(|node| &node.peer)
+    /// All of them, as they are now.
+    fn all(&self) -> Vec<Arc<Replica>> {
+        self.nodes.lock().expect("no thread panics while it holds the nodes").clone()
+    }
+
+    /// One more, unless it is known: then that one.
+    fn add(&self, link: Arc<Link>) -> Arc<Replica> {
+        let mut nodes = self.nodes.lock().expect("no thread panics while it holds the nodes");
+        if let Some(known) = nodes.iter().find(|known| known.peer.node == link.peer.node) {
+            return known.clone();
+        }
+        let replica = Arc::new(Replica::new(link));
+        nodes.push(replica.clone());
+        replica
+    }
+
+    pub(super) fn peers(&self) -> Vec<PeerAddress> {
+        self.all().iter().map(|node| node.peer.clone()).collect()
     }
 
     /// The first of them that proves nothing.
     pub(super) fn not_proving(&self) -> Option<NodeId> {
-        self.nodes.iter().find(|node| !node.proves).map(|node| node.peer.node)
+        self.all().iter().find(|node| !node.proves).map(|node| node.peer.node)
     }
 
     /// The first of them that does not serve `adapter`.
     pub(super) fn without_adapter(&self, adapter: Digest) -> Option<NodeId> {
-        self.nodes.iter().find(|node| !node.adapters.contains(&adapter)).map(|node| node.peer.node)
+        self.all().iter().find(|node| !node.adapters.contains(&adapter)).map(|node| node.peer.node)
     }
 
     /// An open link to one of them.
     pub(super) async fn link_to(&self, network: &Network, node: NodeId) -> Result<Arc<Link>, String> {
-        match self.nodes.iter().find(|replica| replica.peer.node == node) {
+        match self.all().iter().find(|replica| replica.peer.node == node) {
             Some(replica) => replica.open(network, &self.part).await,
             None => Err(format!("node {node} is not on this route")),
         }
     }
 
-    /// The one with the fewest requests of those that can be reached and were not `tried`.
-    pub(super) async fn pick(&self, network: &Network, tried: &[NodeId]) -> Result<Serving, String> {
-        let untried = |replica: &&Replica| !tried.contains(&replica.peer.node);
-        let mut all: Vec<&Replica> = self.nodes.iter().filter(untried).collect();
+    /// The one with the fewest requests of those that can be reached and do what is needed; else one that the swarm knows.
+    pub(super) async fn pick(
+        &self,
+        network: &Network,
+        spares: Option<&dyn Spares>,
+        need: &Need<'_>,
+    ) -> Result<Serving, String> {
+        let serving =
+            |link, replica: &Replica| Serving { link, part: self.part, _counted: replica.serving.clone() };
+        if let (Some(spares), Some(lost)) = (spares, need.tried.last()) {
+            spares.failed(*lost);
+        }
+        let mut all = self.all();
+        all.retain(|replica| need.met_by(replica.peer.node, &replica.adapters, replica.proves));
         all.sort_by_key(|replica| (replica.failed_lately(), Arc::strong_count(&replica.serving)));
         let mut why = format!("nobody serves {}", self.part);
-        for replica in all {
+        for replica in &all {
             match replica.open(network, &self.part).await {
-                Ok(link) => {
-                    return Ok(Serving { link, part: self.part, _counted: replica.serving.clone() });
+                Ok(link) => return Ok(serving(link, replica)),
+                Err(error) => {
+                    spares.iter().for_each(|spares| spares.failed(replica.peer.node));
+                    why = error;
                 }
-                Err(error) => why = error,
             }
+        }
+        let known = self.peers();
+        let more = spares.map_or_else(Vec::new, |spares| spares.nodes(&self.part));
+        let more = more.into_iter().filter(|peer| known.iter().all(|known| known.node != peer.node));
+        for peer in more.filter(|peer| !need.tried.contains(&peer.node)).take(SPARES_MAX) {
+            let node = peer.node;
+            match Link::connect(network, peer).await {
+                Ok(link) if link.info.part == self.part && link.info.model_root == need.model_root => {
+                    let (adapters, proves) = (&link.info.adapters, link.info.proves);
+                    if need.met_by(node, adapters, proves) {
+                        let replica = self.add(link.clone());
+                        return Ok(serving(link, &replica));
+                    }
+                }
+                Ok(link) => {
+                    why = format!("node {node} serves {}, expected {}", link.info.part, self.part);
+                }
+                Err(error) => why = error.to_string(),
+            }
+            spares.iter().for_each(|spares| spares.failed(node));
         }
         Err(why)
     }

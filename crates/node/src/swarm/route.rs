@@ -1,13 +1,15 @@
 //! A gateway over nodes that a swarm finds.
 
 use super::find::REQUEST_POSITIONS;
-use super::{FindError, Swarm, SwarmError, address_of};
-use crate::gateway::{Gateway, GatewayError, LinkError, Options, StoreError};
+use super::{FindError, Shared, Swarm, SwarmError, address_of};
+use crate::gateway::{Gateway, GatewayError, LinkError, Options, Spares, StoreError};
 use crate::p2p::{NetworkError, PeerAddress, node_of_peer};
 use crate::service::ModelInfo;
 use lockstep_base::Digest;
 use lockstep_base::keys::{NodeId, NodeKey};
+use lockstep_base::part::Part;
 use lockstep_mesh::swarm::State;
+use lockstep_mesh::swarm::directory::Entry;
 use lockstep_mesh::swarm::routing::Query;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,7 +60,9 @@ impl Swarm {
         let mut chain = self.with_replicas(&root, n_layers, &gone).await.map_err(SwarmError::from)?;
         loop {
             let network = self.network.clone();
-            let error = match Gateway::over(network, key.clone(), model.clone(), chain, options()?).await {
+            let spares = SwarmSpares { shared: self.shared.clone(), root };
+            let options = Options { spares: Some(Arc::new(spares)), ..options()? };
+            let error = match Gateway::over(network, key.clone(), model.clone(), chain, options).await {
                 Ok(gateway) => return Ok(gateway),
                 Err(error) => error,
             };
@@ -102,6 +106,39 @@ impl Swarm {
             peers.extend(ways.take(REPLICAS_MAX));
         }
         Ok(peers)
+    }
+}
+
+/// Nodes of the swarm that may take others' places.
+struct SwarmSpares {
+    shared: Arc<Shared>,
+    root: Digest,
+}
+
+impl std::fmt::Debug for SwarmSpares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SwarmSpares").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl Spares for SwarmSpares {
+    /// The fastest first, without those that failed lately.
+    fn nodes(&self, part: &Part) -> Vec<PeerAddress> {
+        let (scope, now_ms) = (self.shared.scope(), self.shared.now_ms());
+        let directory = self.shared.directory();
+        let scores = self.shared.scores();
+        let serves = |entry: &&Entry| {
+            let claims = entry.claims();
+            let banned = scores.banned(now_ms, &claims.node);
+            claims.part == *part && claims.state == State::Online && !banned
+        };
+        let mut all: Vec<&Entry> = directory.for_model(&self.root).filter(serves).collect();
+        all.sort_by_key(|entry| std::cmp::Reverse(entry.claims().decode_milli));
+        all.into_iter().filter_map(|entry| address_of(&entry.announcement, scope)).collect()
+    }
+
+    fn failed(&self, node: NodeId) {
+        self.shared.scores().failed(self.shared.now_ms(), node);
     }
 }
 

@@ -120,7 +120,7 @@ pub(crate) async fn nodes(stages: u32, kernel: Kernel, threads: usize) -> Vec<Te
 
 pub(crate) async fn gateway(nodes: &[TestNode]) -> Arc<Gateway> {
     let peers = nodes.iter().map(|node| node.address.clone()).rev().collect();
-    let options = Options { full_trace: true, store: None };
+    let options = Options { full_trace: true, store: None, spares: None };
     Gateway::connect(random_key(), info(), peers, options).await.unwrap()
 }
 
@@ -189,7 +189,7 @@ async fn receipts_verify_and_requests_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let store = ReceiptStore::open(&folder.path().join("receipts.redb")).unwrap();
     let peers = nodes.iter().map(|node| node.address.clone()).collect();
-    let options = Options { full_trace: false, store: Some(store) };
+    let options = Options { full_trace: false, store: Some(store), spares: None };
     let gateway = Gateway::connect(random_key(), info(), peers, options).await.unwrap();
     let routed = RoutedGenerator::new(gateway.clone());
     let (a, b) = (request(60), {
@@ -219,7 +219,8 @@ async fn the_store_keeps_statements_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("receipts.redb");
     let peers = nodes.iter().map(|node| node.address.clone()).collect();
-    let options = Options { full_trace: false, store: Some(ReceiptStore::open(&path).unwrap()) };
+    let options =
+        Options { full_trace: false, store: Some(ReceiptStore::open(&path).unwrap()), spares: None };
     let gateway = Gateway::connect(random_key(), info(), peers, options).await.unwrap();
     let file = collect(&RoutedGenerator::new(gateway.clone()), request(40)).await.file.unwrap();
     drop(gateway);

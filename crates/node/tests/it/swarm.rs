@@ -112,7 +112,7 @@ async fn visitor(
 async fn asked(join: Vec<JoinAddress>) -> Vec<u32> {
     let key = random_key();
     let swarm = visitor(&key, join, None).await.unwrap();
-    let options = || Ok(Options { full_trace: true, store: None });
+    let options = || Ok(Options { full_trace: true, store: None, spares: None });
     let gateway = swarm.gateway(key, info(), options).await.unwrap();
     let answer = collect(&RoutedGenerator::new(gateway), request(12)).await;
     let file = answer.file.unwrap_or_else(|| panic!("{:?}", answer.failure));
@@ -345,4 +345,28 @@ async fn hostile_questions_hurt_nobody() {
     assert!(matches!(honest.ask(peer, Request::Clock).await.unwrap(), Answer::Clock(_)));
     drop(slow);
     assert_eq!(asked(vec![at(&a.address)]).await.len(), 12);
+}
+
+/// protocol.md, 7: a node that joined when the gateway was there already takes the place of one that dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_later_takes_a_place() {
+    let parts = Part::split(4, 2);
+    let first = node(parts[0], vec![]).await;
+    let second = node(parts[1], vec![at(&first.address)]).await;
+    let key = random_key();
+    let swarm = visitor(&key, vec![at(&first.address)], None).await.unwrap();
+    let gateway = swarm.gateway(key, info(), || Ok(Options::default())).await.unwrap();
+    let routed = RoutedGenerator::new(gateway);
+    let before = collect(&routed, request(12)).await;
+    assert_eq!(before.tokens.len(), 12, "{:?}", before.failure);
+    let third = node(parts[1], vec![at(&first.address)]).await;
+    let began = Instant::now();
+    while swarm.directory(|directory| directory.for_model(&ROOT).count()) < 3 {
+        assert!(began.elapsed() < PATIENCE, "the third node is not heard of");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(second);
+    let after = collect(&routed, request(12)).await;
+    assert_eq!(after.tokens, before.tokens, "{:?}", after.failure);
+    assert_eq!(after.file.unwrap().stages[1].node, third.address.node);
 }
