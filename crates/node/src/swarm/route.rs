@@ -77,9 +77,7 @@ impl Swarm {
             };
         }
     }
-}
 
-impl Swarm {
     /// A chain, and some other nodes that serve the same parts: where one dies in the middle of an answer, another takes its place.
     async fn with_replicas(
         &self,
@@ -90,23 +88,30 @@ impl Swarm {
         let mut query = Query::new(n_layers, REQUEST_POSITIONS);
         query.exclude.clone_from(gone);
         let chain = self.route(root, query).await?;
-        let (scope, now_ms) = (self.shared.scope(), self.shared.now_ms());
-        let directory = self.shared.directory();
-        let scores = self.shared.scores();
         let mut peers = Vec::new();
         for stage in &chain {
             peers.push(stage.peer.clone());
-            let others = directory.for_model(root).filter(|entry| {
-                let claims = entry.claims();
-                let usable = claims.state == State::Online && claims.part == stage.hop.part;
-                let bad = gone.contains(&claims.node) || scores.banned(now_ms, &claims.node);
-                usable && !bad && claims.node != stage.peer.node
-            });
-            let ways = others.filter_map(|entry| address_of(&entry.announcement, scope));
-            peers.extend(ways.take(REPLICAS_MAX));
+            let others = serving_part(&self.shared, root, &stage.hop.part).into_iter();
+            let others = others.filter(|peer| peer.node != stage.peer.node && !gone.contains(&peer.node));
+            peers.extend(others.take(REPLICAS_MAX));
         }
         Ok(peers)
     }
+}
+
+/// Nodes that serve just this part and did not fail lately, the fastest first.
+fn serving_part(shared: &Shared, root: &Digest, part: &Part) -> Vec<PeerAddress> {
+    let (scope, now_ms) = (shared.scope(), shared.now_ms());
+    let directory = shared.directory();
+    let scores = shared.scores();
+    let serves = |entry: &&Entry| {
+        let claims = entry.claims();
+        let banned = scores.banned(now_ms, &claims.node);
+        claims.part == *part && claims.state == State::Online && !banned
+    };
+    let mut all: Vec<&Entry> = directory.for_model(root).filter(serves).collect();
+    all.sort_by_key(|entry| std::cmp::Reverse(entry.claims().decode_milli));
+    all.into_iter().filter_map(|entry| address_of(&entry.announcement, scope)).collect()
 }
 
 /// Nodes of the swarm that may take others' places.
@@ -122,19 +127,8 @@ impl std::fmt::Debug for SwarmSpares {
 }
 
 impl Spares for SwarmSpares {
-    /// The fastest first, without those that failed lately.
     fn nodes(&self, part: &Part) -> Vec<PeerAddress> {
-        let (scope, now_ms) = (self.shared.scope(), self.shared.now_ms());
-        let directory = self.shared.directory();
-        let scores = self.shared.scores();
-        let serves = |entry: &&Entry| {
-            let claims = entry.claims();
-            let banned = scores.banned(now_ms, &claims.node);
-            claims.part == *part && claims.state == State::Online && !banned
-        };
-        let mut all: Vec<&Entry> = directory.for_model(&self.root).filter(serves).collect();
-        all.sort_by_key(|entry| std::cmp::Reverse(entry.claims().decode_milli));
-        all.into_iter().filter_map(|entry| address_of(&entry.announcement, scope)).collect()
+        serving_part(&self.shared, &self.root, part)
     }
 
     fn failed(&self, node: NodeId) {
