@@ -3,6 +3,7 @@
 use crate::code::Code;
 use crate::data::Data;
 use crate::message::{Logprobs, Message};
+use crate::node::is_loss;
 use crate::receipts::ReceiptError;
 use crate::request::RouteStage;
 use lockstep_base::keys::NodeId;
@@ -194,4 +195,16 @@ pub enum Reason {
         /// The limit.
         limit_ms: u64,
     },
+}
+
+impl Reason {
+    /// Whether nodes were lost, or what they kept was, and none lied or let everybody wait: another try may do better.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Reason::Lost(_) => true,
+            Reason::Remote { code, .. } => is_loss(*code) || *code == Code::NoBackup,
+            _ => false,
+        }
+    }
 }

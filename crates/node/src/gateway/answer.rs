@@ -13,7 +13,7 @@ use lockstep_mesh::code::Code;
 use lockstep_mesh::limits::TICK_MS;
 use lockstep_mesh::message::Logprobs;
 use lockstep_mesh::request;
-use lockstep_mesh::route::{self, Effect, Event, Finish, Input, Outcome, Reason, Route};
+use lockstep_mesh::route::{self, Effect, Event, Finish, Input, Outcome, Reason, Route, RouteError};
 use lockstep_runtime::sample::Distribution;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 
 /// How often the end signal of a request is looked at.
 const POLL: Duration = Duration::from_millis(50);
+/// Pauses before a request is begun again whose nodes were lost and nobody could take their place: they may be started anew meanwhile.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1800)];
 
 /// The node of one stage of a request.
 struct Place {
@@ -31,10 +34,17 @@ struct Place {
 }
 
 impl Place {
-    fn new(serving: Serving, number: u16, task: Digest, heard: &mpsc::Sender<Heard>) -> Place {
-        let listening = serving.link.listen(task, number, Topic::Answer, heard.clone());
-        Place { serving, number, _listening: listening }
+    /// `None` if there is no room for what it may say.
+    fn new(serving: Serving, number: u16, task: Digest, heard: &mpsc::Sender<Heard>) -> Option<Place> {
+        let listening = serving.link.listen(task, number, Topic::Answer, heard.clone())?;
+        Some(Place { serving, number, _listening: listening })
     }
+}
+
+/// What is known of an answer when its nodes are lost, beside what goes on.
+struct Known {
+    tokens: Vec<u32>,
+    sampler_seed: Digest,
 }
 
 pub(super) struct Answer<'a> {
@@ -43,6 +53,9 @@ pub(super) struct Answer<'a> {
     /// The node of each stage.
     stages: Vec<Place>,
     heard: mpsc::Sender<Heard>,
+    inbox: mpsc::Receiver<Heard>,
+    /// Taken out of the inbox, and not looked at yet.
+    queued: VecDeque<Heard>,
     /// Nodes that served a stage so far.
     places: u16,
     /// Stages that another node took over: stage, lost, by.
@@ -52,29 +65,73 @@ pub(super) struct Answer<'a> {
     /// Time that the client took to read; no stage is late because of it.
     waited: Duration,
     first_token: Option<Instant>,
+    /// Whether it failed because a node was lost.
+    lost: bool,
+    /// The next token, if the client has it already.
+    shown: Option<u32>,
 }
 
 impl Answer<'_> {
-    /// Runs `request`, under an adapter unless that is zero, to its end.
+    /// Runs `request`, under an adapter unless that is zero, to its end. Where nodes are lost and nobody takes their place, it is begun again, and the tokens that are
+    /// there are computed like a prompt.
     pub(super) async fn run(
         gateway: &Gateway,
         request: &GenerateRequest,
         adapter: Digest,
         events: &mpsc::Sender<GenerateEvent>,
     ) -> Result<(), Failure> {
-        let serving = gateway.serving(adapter, request.provable).await?;
-        let config = gateway.route_config(request, adapter, &serving)?;
-        let task = config.task;
-        let route = Route::new(config).map_err(|error| Failure::invalid(error.to_string()))?;
-        let (sender, mut heard) = mpsc::channel(MESSAGES_MAX);
+        let mut known: Option<Known> = None;
+        for pause in AGAIN {
+            let (failure, lost) = match Answer::attempt(gateway, request, adapter, events, &mut known).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            };
+            if !lost || events.is_closed() {
+                return Err(failure);
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let last = Answer::attempt(gateway, request, adapter, events, &mut known).await;
+        last.map_err(|(failure, _)| failure)
+    }
+
+    /// One route for a request; the failure, and whether another route may do better.
+    async fn attempt(
+        gateway: &Gateway,
+        request: &GenerateRequest,
+        adapter: Digest,
+        events: &mpsc::Sender<GenerateEvent>,
+        known: &mut Option<Known>,
+    ) -> Result<(), (Failure, bool)> {
+        let again = known.is_some();
+        let fatal = |failure| (failure, false);
+        // Nobody is there: that may change only if somebody was.
+        let serving = gateway.serving(adapter, request.provable).await.map_err(|failure| (failure, again))?;
+        let mut config = gateway.route_config(request, adapter, &serving).map_err(fatal)?;
+        let mut shown = None;
+        if let Some(known) = known {
+            config.sampler_seed = known.sampler_seed;
+            // The last token is drawn again, and not shown again: it may have been the last of all.
+            let (last, before) = known.tokens.split_last().unzip();
+            config.answered = before.unwrap_or(&[]).to_vec();
+            shown = last.copied();
+        }
+        let (task, sampler_seed, prompt) = (config.task, config.sampler_seed, config.prompt.len());
+        let invalid = |error: RouteError| fatal(Failure::invalid(error.to_string()));
+        let route = Route::new(config).map_err(invalid)?;
+        let (sender, inbox) = mpsc::channel(MESSAGES_MAX);
         let place = |(number, serving)| Place::new(serving, number, task, &sender);
-        let stages: Vec<Place> = (0..).zip(serving).map(place).collect();
+        let stages: Vec<Place> = (0..).zip(serving).filter_map(place).collect();
         let mut answer = Answer {
             gateway,
             events,
             places: stages.len() as u16,
             stages,
             heard: sender,
+            inbox,
+            queued: VecDeque::new(),
+            lost: false,
+            shown,
             replaced: Vec::new(),
             route,
             began: Instant::now(),
@@ -86,13 +143,22 @@ impl Answer<'_> {
         let mut stopped = false;
         let mut input = Input::Start;
         loop {
-            if answer.handle(input).await? {
-                return Ok(());
+            match answer.handle(input).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(failure) => {
+                    let tokens = answer.route.tokens().get(prompt..).unwrap_or(&[]).to_vec();
+                    // An attempt that came less far than the one before knows less.
+                    if known.as_ref().is_none_or(|known| known.tokens.len() < tokens.len()) {
+                        *known = Some(Known { tokens, sampler_seed });
+                    }
+                    return Err((failure, answer.lost));
+                }
             }
             input = loop {
                 tokio::select! {
                     () = events.closed() => break Input::Cancel,
-                    message = heard.recv() => match message {
+                    message = answer.next_heard() => match message {
                         Some(Heard::Message(number, message)) => if let Some(stage) = answer.stage_of(number) {
                             break Input::Message { stage, message };
                         },
@@ -112,6 +178,13 @@ impl Answer<'_> {
         }
     }
 
+    async fn next_heard(&mut self) -> Option<Heard> {
+        match self.queued.pop_front() {
+            Some(heard) => Some(heard),
+            None => self.inbox.recv().await,
+        }
+    }
+
     /// The stage whose node is heard under `number`, unless another one took its place.
     fn stage_of(&self, number: u16) -> Option<u16> {
         self.stages.iter().position(|place| place.number == number).map(|stage| stage as u16)
@@ -125,8 +198,12 @@ impl Answer<'_> {
         let need = Need { model_root, tried, adapter, provable };
         let serving = self.gateway.pick(at, &need).await.ok()?;
         let with = serving.stage();
+        // Room for what the new node may say, whatever the others said meanwhile.
+        while let Ok(heard) = self.inbox.try_recv() {
+            self.queued.push_back(heard);
+        }
         self.places += 1;
-        self.stages[at] = Place::new(serving, self.places, self.route.config().task, &self.heard);
+        self.stages[at] = Place::new(serving, self.places, self.route.config().task, &self.heard)?;
         Some(with)
     }
 
@@ -166,6 +243,15 @@ impl Answer<'_> {
     async fn tell(&mut self, event: Event) -> Result<(), Failure> {
         let event = match event {
             Event::Opened => return Ok(()),
+            Event::Token { position, token, .. } if self.shown.is_some() => {
+                let expected = self.shown.take();
+                if expected != Some(token) {
+                    let message =
+                        format!("token {token} at position {position}, where it was another one before");
+                    return Err(Failure { kind: FailureKind::Stage, stage: None, message });
+                }
+                return Ok(());
+            }
             Event::Token { position, token, logprobs, .. } => {
                 self.first_token.get_or_insert_with(Instant::now);
                 GenerateEvent::Token { token, position, distribution: logprobs.map(distribution) }
@@ -178,7 +264,10 @@ impl Answer<'_> {
                 return Ok(());
             }
             Event::Finished(outcome) => GenerateEvent::Done(Box::new(self.done(&outcome)?)),
-            Event::Failed(failure) => return Err(failed(&failure)),
+            Event::Failed(failure) => {
+                self.lost = failure.reason.is_loss();
+                return Err(failed(&failure));
+            }
         };
         // A client that is gone is noticed by `closed`, and the route is cancelled there.
         let telling = Instant::now();

@@ -234,19 +234,22 @@ impl Link {
     }
 
     /// Hears messages about `task` as those of `stage`, until the value is dropped. On a link that
-    /// is over already, `Heard::Lost` is all that comes.
-    ///
-    /// # Panics
-    /// If `to` has no room: its receiver is new.
+    /// is over already, `Heard::Lost` is all that comes. `None` if `to` has no room.
     #[must_use]
-    pub fn listen(&self, task: Digest, stage: u16, topic: Topic, to: mpsc::Sender<Heard>) -> Listening {
-        let last = to.clone().try_reserve_owned().expect("a new channel has room");
+    pub fn listen(
+        &self,
+        task: Digest,
+        stage: u16,
+        topic: Topic,
+        to: mpsc::Sender<Heard>,
+    ) -> Option<Listening> {
+        let last = to.clone().try_reserve_owned().ok()?;
         let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
         match &mut *self.listeners.lock() {
             Ok(map) => drop(map.insert(id, Listener { task, stage, topic, to, last })),
             Err(why) => drop(last.send(Heard::Lost(stage, why.clone()))),
         }
-        Listening { listeners: self.listeners.clone(), id }
+        Some(Listening { listeners: self.listeners.clone(), id })
     }
 
     /// Sends a control message; `false` if the node does not read any more.

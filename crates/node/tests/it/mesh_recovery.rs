@@ -1,10 +1,13 @@
 //! Nodes that die while they serve, over real connections: with another node for each part nobody notices but the receipts (protocol.md, 7).
 
 use crate::cli::{lockstep, run, stderr};
-use crate::mesh::{Answer, PATIENCE, TestNode, collect, gateway, nodes, request, verdict};
+use crate::mesh::{Answer, PATIENCE, ROOT, TestNode, collect, gateway, node_at, nodes, request, verdict};
 use crate::mesh_cli::NodeProcess;
+use lockstep_base::keys::NodeKey;
+use lockstep_base::part::Part;
 use lockstep_base::receipt_file::ReceiptFile;
 use lockstep_node::gateway::RoutedGenerator;
+use lockstep_node::p2p::random_key;
 use lockstep_node::service::{GenerateEvent, Generator};
 use lockstep_runtime::audit::Verdict;
 use lockstep_runtime::kernels::Kernel;
@@ -77,6 +80,49 @@ async fn nobody_notices_when_nodes_die() {
         assert!(matches!(verdict(&file), Verdict::Verified { .. }), "{deaths:?}");
         assert_eq!(replaced.len(), deaths.len(), "{deaths:?}: {replaced:?}");
         assert_eq!(file.tokens, expected.file.as_ref().expect("a receipt file").tokens, "{deaths:?}");
+    }
+}
+
+/// protocol.md, 7: a node without another one for its layers dies and is started anew: the request is begun again behind the client's back, and goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_started_anew_goes_on() {
+    let local = nodes(3, Kernel::detect(), 1).await;
+    let expected = collect(&RoutedGenerator::new(gateway(&local).await), request(60)).await.tokens;
+    for restarted in 0..3 {
+        let parts = Part::split(4, 3);
+        let keys: Vec<NodeKey> = (0..3).map(|_| random_key()).collect();
+        let mut nodes = Vec::new();
+        for (part, key) in parts.iter().zip(&keys) {
+            let anywhere = "/ip4/127.0.0.1/tcp/0".parse().expect("an address");
+            nodes.push(node_at(anywhere, key.clone(), *part, Kernel::detect(), 1, None, ROOT).await);
+        }
+        let routed = RoutedGenerator::new(gateway(&nodes).await);
+        let mut events = routed.generate(request(60));
+        let (mut tokens, mut file, mut anew) = (Vec::new(), None, None);
+        let read = async {
+            while let Some(event) = events.recv().await {
+                match event {
+                    GenerateEvent::Token { token, .. } => tokens.push(token),
+                    GenerateEvent::Stage(_) => {}
+                    GenerateEvent::Done(done) => file = done.receipts,
+                    GenerateEvent::Failed(failure) => panic!("stage {restarted}: {failure:?}"),
+                }
+                if tokens.len() == 30 && anew.is_none() {
+                    nodes[restarted].task.abort();
+                    let (address, key) = (nodes[restarted].address.address.clone(), keys[restarted].clone());
+                    let part = parts[restarted];
+                    anew = Some(tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                        node_at(address, key, part, Kernel::detect(), 1, None, ROOT).await
+                    }));
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer ends, well or not");
+        assert_eq!(tokens, expected, "stage {restarted}");
+        let file = ReceiptFile::from_bytes(&file.expect("receipts").file).expect("our own file");
+        assert!(matches!(verdict(&file), Verdict::Verified { .. }), "stage {restarted}");
+        drop(anew);
     }
 }
 
