@@ -41,6 +41,15 @@ impl Place {
     }
 }
 
+/// What a request was lost with.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// The way to a node.
+    Gone(NodeId),
+    /// What a node kept.
+    Other,
+}
+
 /// What is known of an answer when its nodes are lost, beside what goes on.
 struct Known {
     tokens: Vec<u32>,
@@ -65,8 +74,8 @@ pub(super) struct Answer<'a> {
     /// Time that the client took to read; no stage is late because of it.
     waited: Duration,
     first_token: Option<Instant>,
-    /// Whether it failed because a node was lost.
-    lost: bool,
+    /// What was lost, if it failed because of that.
+    lost: Option<Lost>,
     /// The next token, if the client has it already.
     shown: Option<u32>,
 }
@@ -86,25 +95,29 @@ impl Answer<'_> {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            if !lost || events.is_closed() {
+            let Some(lost) = lost.filter(|_| !events.is_closed()) else { return Err(failure) };
+            tokio::time::sleep(pause).await;
+            // Who is connected still and does not speak to us has its reasons: another gateway under our key, for one.
+            if let Lost::Gone(node) = lost
+                && gateway.network.status().await.is_ok_and(|status| status.is_connected(node))
+            {
                 return Err(failure);
             }
-            tokio::time::sleep(pause).await;
         }
         let last = Answer::attempt(gateway, request, adapter, events, &mut known).await;
         last.map_err(|(failure, _)| failure)
     }
 
-    /// One route for a request; the failure, and whether another route may do better.
+    /// One route for a request; the failure, and what was lost if another route may do better.
     async fn attempt(
         gateway: &Gateway,
         request: &GenerateRequest,
         adapter: Digest,
         events: &mpsc::Sender<GenerateEvent>,
         known: &mut Option<Known>,
-    ) -> Result<(), (Failure, bool)> {
-        let again = known.is_some();
-        let fatal = |failure| (failure, false);
+    ) -> Result<(), (Failure, Option<Lost>)> {
+        let again = known.is_some().then_some(Lost::Other);
+        let fatal = |failure| (failure, None);
         // Nobody is there: that may change only if somebody was.
         let serving = gateway.serving(adapter, request.provable).await.map_err(|failure| (failure, again))?;
         let mut config = gateway.route_config(request, adapter, &serving).map_err(fatal)?;
@@ -130,7 +143,7 @@ impl Answer<'_> {
             heard: sender,
             inbox,
             queued: VecDeque::new(),
-            lost: false,
+            lost: None,
             shown,
             replaced: Vec::new(),
             route,
@@ -265,7 +278,10 @@ impl Answer<'_> {
             }
             Event::Finished(outcome) => GenerateEvent::Done(Box::new(self.done(&outcome)?)),
             Event::Failed(failure) => {
-                self.lost = failure.reason.is_loss();
+                self.lost = failure.reason.is_loss().then_some(match (&failure.reason, failure.node) {
+                    (Reason::Lost(_), Some(node)) => Lost::Gone(node),
+                    _ => Lost::Other,
+                });
                 return Err(failed(&failure));
             }
         };

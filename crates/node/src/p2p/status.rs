@@ -23,6 +23,14 @@ pub struct NetworkStatus {
     pub peers: Vec<PeerStatus>,
 }
 
+impl NetworkStatus {
+    /// Whether there is a connection with a node.
+    #[must_use]
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.peers.iter().any(|peer| peer.node == Some(node))
+    }
+}
+
 /// An own address that a peer dialled because we asked it to.
 #[derive(Clone, Debug)]
 pub struct Tested {
