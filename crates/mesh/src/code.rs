@@ -77,3 +77,12 @@ codes! {
     /// What left the stage is not kept any more, so that it cannot be sent again.
     NoBackup = 26;
 }
+
+impl Code {
+    /// Whether a stage that says this may be replaced: it is gone, full, forgot the task or had it before, but nobody sent anything wrong.
+    #[must_use]
+    pub fn is_loss(self) -> bool {
+        use Code::{Busy, DuplicateTask, Idle, Internal, PeerLost, UnknownTask};
+        matches!(self, Busy | DuplicateTask | Idle | Internal | PeerLost | UnknownTask)
+    }
+}

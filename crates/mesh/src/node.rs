@@ -7,8 +7,6 @@
 mod admit;
 mod neighbours;
 
-pub(crate) use neighbours::is_loss;
-
 use crate::code::Code;
 use crate::compute::{ComputeFactory, StageProver};
 use crate::data::Data;
@@ -21,6 +19,7 @@ use crate::rows::StageRows;
 use crate::stage::{Session, Shape};
 use crate::work::{Ended, Job, JobDone, JobId, Refusal, Work};
 use lockstep_base::Digest;
+use lockstep_base::config::ModelConfig;
 use lockstep_base::keys::{NodeId, NodeKey};
 use lockstep_base::part::Part;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +46,24 @@ pub struct Served {
     pub context: u32,
     /// Roots of the adapters that tasks may ask for, at most [`limits::ADAPTERS_MAX`].
     pub adapters: Vec<Digest>,
+}
+
+impl Served {
+    /// A part of the model with this root and configuration, without adapters.
+    #[must_use]
+    pub fn new(model_root: Digest, config: &ModelConfig, part: Part) -> Served {
+        Served {
+            model_root,
+            opset: config.opset.clone(),
+            model: config.name.clone(),
+            part,
+            n_layers: config.n_layers,
+            d_model: config.d_model,
+            vocab: config.vocab,
+            context: config.context,
+            adapters: Vec::new(),
+        }
+    }
 }
 
 /// How much a node takes on. The defaults are the constants of [`crate::limits`].

@@ -18,7 +18,6 @@ use crate::limits::{
     WINDOW_POSITIONS,
 };
 use crate::message::{Message, Token};
-use crate::node::is_loss;
 use crate::receipts::{Extent, ReceiptBook, ReceiptError};
 pub use crate::request::{RouteConfig, RouteError, RouteStage};
 pub use event::{Effect, Event, Failure, Finish, Input, Outcome, Reason};
@@ -192,7 +191,7 @@ impl Route {
             other if other.task().is_some_and(|task| task != self.config.task) => Ok(()),
             Message::Hello(_) | Message::Info(_) | Message::Leaves(_) | Message::Proof(_) => Ok(()),
             Message::Error(fault) => match self.remote(stage, fault) {
-                (blamed, reason) if blamed == stage && is_loss(fault.code) => {
+                (blamed, reason) if blamed == stage && fault.code.is_loss() => {
                     self.lost(now_ms, stage, reason, effects)
                 }
                 fatal => Err(fatal),

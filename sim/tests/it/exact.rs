@@ -36,17 +36,8 @@ fn exact_model(seed: u64, drill: Option<(u32, Watched)>) -> (SimModel, Engine) {
     let format = [WeightFormat::Int8, WeightFormat::Int4][seed as usize % 2];
     let weights = Arc::new(synthetic::model(&config, format, seed));
     let engine = Engine::new(weights, Arc::new(Compute::new(1)));
-    let served = Served {
-        model_root: Digest::tagged("synthetic", &[&seed.to_be_bytes()]),
-        opset: config.opset.clone(),
-        model: config.name.clone(),
-        part: Part::whole(config.n_layers),
-        n_layers: config.n_layers,
-        d_model: config.d_model,
-        vocab: config.vocab,
-        context: config.context,
-        adapters: Vec::new(),
-    };
+    let root = Digest::tagged("synthetic", &[&seed.to_be_bytes()]);
+    let served = Served::new(root, &config, Part::whole(config.n_layers));
     let whole = engine.clone();
     let factory = move |part: Part| {
         let engine = Engine::new(Arc::new(whole.weights.restrict(&part)), Arc::clone(&whole.compute));

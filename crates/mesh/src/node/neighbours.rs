@@ -6,13 +6,6 @@ use crate::message::{Fault, Message};
 use crate::work::Refusal;
 use lockstep_base::keys::NodeId;
 
-/// Whether a stage that says this may be replaced: it is gone, full, forgot the task or had it before, but nobody sent anything wrong.
-#[must_use]
-pub(crate) fn is_loss(code: Code) -> bool {
-    use Code::{Busy, DuplicateTask, Idle, Internal, PeerLost, UnknownTask};
-    matches!(code, Busy | DuplicateTask | Idle | Internal | PeerLost | UnknownTask)
-}
-
 impl Node {
     /// The next stage refused our data: the owner must know, since it may not hear it itself.
     pub(super) fn neighbour_failed(&mut self, from: NodeId, fault: &Fault, effects: &mut Vec<Effect>) {
@@ -20,7 +13,7 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&task).filter(|session| session.goes_to(from)) else {
             return;
         };
-        if is_loss(fault.code) {
+        if fault.code.is_loss() {
             session.hold();
             let message = Message::Lost { task, peer: from, code: fault.code };
             effects.push(Effect::Message { to: session.owner, message });

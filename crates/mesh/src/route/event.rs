@@ -3,7 +3,6 @@
 use crate::code::Code;
 use crate::data::Data;
 use crate::message::{Logprobs, Message};
-use crate::node::is_loss;
 use crate::receipts::ReceiptError;
 use crate::request::RouteStage;
 use lockstep_base::keys::NodeId;
@@ -203,7 +202,7 @@ impl Reason {
     pub fn is_loss(&self) -> bool {
         match self {
             Reason::Lost(_) => true,
-            Reason::Remote { code, .. } => is_loss(*code) || *code == Code::NoBackup,
+            Reason::Remote { code, .. } => code.is_loss() || *code == Code::NoBackup,
             _ => false,
         }
     }

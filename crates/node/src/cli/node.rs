@@ -115,15 +115,8 @@ pub fn run(args: NodeArgs) -> CommandResult {
         None => p2p::random_key(),
     };
     let served = Served {
-        model_root: bundle.model_root(),
-        opset: config.opset.clone(),
-        model: config.name.clone(),
-        part,
-        n_layers: config.n_layers,
-        d_model: config.d_model,
-        vocab: config.vocab,
-        context: config.context,
         adapters: adapters.iter().map(|adapter| adapter.root).collect(),
+        ..Served::new(bundle.model_root(), &config, part)
     };
     let drill = args.drill.map(drill::factory);
     let prover = args.prove.then(|| {

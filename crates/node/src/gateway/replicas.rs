@@ -92,10 +92,10 @@ pub(super) fn stages(links: Vec<Arc<Link>>, n_layers: u32) -> Result<Vec<Replica
     parts.sort_by_key(|part| (part.first_layer, part.end_layer));
     let chain = chain(&parts, n_layers).unwrap_or(parts);
     Part::check_route(&chain, n_layers)?;
-    let mut stages: Vec<Replicas> =
+    let stages: Vec<Replicas> =
         chain.into_iter().map(|part| Replicas { part, nodes: Mutex::default() }).collect();
     for link in links {
-        if let Some(stage) = stages.iter_mut().find(|stage| stage.part == link.info.part) {
+        if let Some(stage) = stages.iter().find(|stage| stage.part == link.info.part) {
             stage.add(link);
         }
     }
@@ -242,6 +242,8 @@ impl Replicas {
                         let replica = self.add(link.clone());
                         return Ok(serving(link, &replica));
                     }
+                    // It does what it announces, which is not what is needed here.
+                    continue;
                 }
                 Ok(link) => {
                     why = format!("node {node} serves {}, expected {}", link.info.part, self.part);

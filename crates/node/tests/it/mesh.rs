@@ -92,15 +92,8 @@ async fn start(
 ) -> TestNode {
     let config = synthetic::small_config();
     let served = Served {
-        model_root: root,
-        opset: config.opset.clone(),
-        model: config.name.clone(),
-        part,
-        n_layers: config.n_layers,
-        d_model: config.d_model,
-        vocab: config.vocab,
-        context: config.context,
         adapters: adapters.iter().map(|adapter| adapter.root).collect(),
+        ..Served::new(root, &config, part)
     };
     let factory = EngineFactory { engine, part, adapters, keep_leaves: true, drill };
     let node = Node::new(served, NodeLimits::default(), "test", key.clone(), Box::new(factory));

@@ -68,17 +68,7 @@ fn serving(part: Part) -> Serving {
 async fn node_over(listen: &str, part: Part, join: Vec<JoinAddress>, known: Option<PathBuf>) -> SwarmNode {
     let key = random_key();
     let config = synthetic::small_config();
-    let served = Served {
-        model_root: ROOT,
-        opset: config.opset.clone(),
-        model: config.name.clone(),
-        part,
-        n_layers: config.n_layers,
-        d_model: config.d_model,
-        vocab: config.vocab,
-        context: config.context,
-        adapters: Vec::new(),
-    };
+    let served = Served::new(ROOT, &config, part);
     let engine = engine(&part, Kernel::detect(), 1);
     let factory = EngineFactory { engine, part, adapters: Vec::new(), keep_leaves: true, drill: None };
     let node = Node::new(served, NodeLimits::default(), "test", key.clone(), Box::new(factory));
